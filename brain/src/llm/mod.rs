@@ -1,0 +1,176 @@
+//! Language models. [`Provider`] is the seam: one implementation per wire protocol, each turning a [`Prompt`] into a
+//! stream of [`Chunk`]s. What surrounds a call (retries, time limits) is a decorator of the same trait.
+//!
+//! To add a provider: a module with `wire` (the JSON), `stream` (bytes to chunks, tested at every byte split) and `mod`
+//! (the requests), and a line in [`catalog`].
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use chatbox_shared::failure::ErrorCode;
+
+use crate::session::entry::{FinishReason, Usage};
+
+pub mod anthropic;
+pub mod catalog;
+pub mod config;
+pub mod demo;
+pub mod dify;
+pub mod http;
+pub mod openai;
+pub mod retry;
+pub mod sse;
+pub mod tokens;
+
+/// A service that answers prompts.
+#[async_trait]
+pub trait Provider: Send + Sync + 'static {
+    /// Sends the prompt. Returns once the provider has accepted it, before the first text.
+    ///
+    /// # Errors
+    /// Everything that went wrong before the stream began; the class says whether another try may help.
+    async fn generate(&self, prompt: &Prompt) -> Result<Box<dyn Generation>, ProviderError>;
+}
+
+/// A provider shared by all turns.
+pub type SharedProvider = Arc<dyn Provider>;
+
+/// An answer under way. Dropping it closes the provider's connection.
+#[async_trait]
+pub trait Generation: Send {
+    /// The next piece; `None` after [`Chunk::Finish`]. A stream that ends without a finish yields an error of class
+    /// [`ErrorClass::Truncated`] first.
+    async fn next(&mut self) -> Option<Result<Chunk, ProviderError>>;
+
+    /// Stops the generation at the provider: a stop call where the protocol has one, then the connection is closed.
+    async fn cancel(self: Box<Self>);
+}
+
+/// What a model is asked.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Prompt {
+    /// Instructions of the operator, never of the user.
+    pub system: Option<String>,
+    /// The conversation, oldest first, ending with the user message to answer. Whole messages only.
+    pub turns: Vec<PromptTurn>,
+    /// An opaque stable hash of the user's id; no personal data.
+    pub user: String,
+    /// The provider's own conversation id from an earlier answer (Dify).
+    pub conversation: Option<String>,
+}
+
+/// One message of the conversation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PromptTurn {
+    /// Who said it, as a model sees it.
+    pub role: PromptRole,
+    /// What was said.
+    pub text: String,
+}
+
+/// Who speaks, as a model sees it. An assisting human speaks as the assistant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PromptRole {
+    /// The user.
+    User,
+    /// The model, or a human in its place.
+    Assistant,
+}
+
+/// One piece of an answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Chunk {
+    /// Text to append. Never empty.
+    Delta(String),
+    /// The whole text so far is replaced by this one (moderation); a new attempt for those who read along.
+    Replace(String),
+    /// What the call used; a later one replaces an earlier one.
+    Usage(Usage),
+    /// The provider's id of this conversation, for the next prompt.
+    Conversation(String),
+    /// The end. Nothing follows.
+    Finish(FinishReason),
+}
+
+/// A failed call. `Display` and `detail` are for the log only: they may quote the provider.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{class:?}{}: {detail}", status.map(|status| format!(" (HTTP {status})")).unwrap_or_default())]
+pub struct ProviderError {
+    /// What kind of failure.
+    pub class: ErrorClass,
+    /// The HTTP status, where there was one.
+    pub status: Option<u16>,
+    /// The provider's own wish when to try again.
+    pub retry_after: Option<Duration>,
+    /// The provider's explicit word on retrying (`x-should-retry`), which overrides the class.
+    pub should_retry: Option<bool>,
+    /// For the log: a short prefix of what the provider said. Never contains a key.
+    pub detail: String,
+}
+
+/// Kinds of failure, each with one rule for retrying and one code for the client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ErrorClass {
+    /// The connection could not be made, or broke before the answer's head.
+    Connect,
+    /// A time limit of ours passed, or the provider says it timed out.
+    Timeout,
+    /// Too many requests now.
+    RateLimited,
+    /// The provider is overloaded.
+    Overloaded,
+    /// The provider failed in itself (5xx).
+    Server,
+    /// The stream ended before the answer did.
+    Truncated,
+    /// The stream is not what the protocol says.
+    Protocol,
+    /// Wrong key, no permission.
+    Auth,
+    /// Out of money or quota.
+    Quota,
+    /// The provider does not take this request.
+    Rejected,
+    /// The prompt is longer than the model can take.
+    ContextLength,
+    /// The model or the conversation does not exist.
+    NotFound,
+    /// Refused by the provider's content rules.
+    ContentFiltered,
+}
+
+impl ErrorClass {
+    /// May the same call succeed when made again?
+    pub fn retryable(self) -> bool {
+        matches!(
+            self,
+            Self::Connect | Self::Timeout | Self::RateLimited | Self::Overloaded | Self::Server | Self::Truncated
+        )
+    }
+
+    /// What the client is told.
+    pub fn code(self) -> ErrorCode {
+        match self {
+            Self::Connect | Self::RateLimited | Self::Overloaded | Self::Server | Self::Truncated | Self::Protocol => {
+                ErrorCode::ProviderUnavailable
+            }
+            Self::Timeout => ErrorCode::ProviderTimeout,
+            Self::Auth | Self::Quota | Self::Rejected | Self::ContextLength => ErrorCode::ProviderRejected,
+            Self::NotFound => ErrorCode::ModelUnavailable,
+            Self::ContentFiltered => ErrorCode::ContentFiltered,
+        }
+    }
+}
+
+impl ProviderError {
+    /// A failure without any HTTP answer.
+    pub fn new(class: ErrorClass, detail: impl Into<String>) -> Self {
+        Self { class, status: None, retry_after: None, should_retry: None, detail: detail.into() }
+    }
+
+    /// May the same call succeed when made again?
+    pub fn retryable(&self) -> bool {
+        self.should_retry.unwrap_or(self.class.retryable())
+    }
+}

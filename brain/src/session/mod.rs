@@ -1,0 +1,3 @@
+//! Sessions: the log, its fold, its writer, its readers.
+
+pub mod entry;
