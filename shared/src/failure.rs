@@ -133,6 +133,11 @@ impl Failure {
         Self { field: Some(field.into()), ..Self::with_message(ErrorCode::InvalidMessage, message) }
     }
 
+    /// A field over its size limit; the message says the limit.
+    pub fn too_large(field: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { field: Some(field.into()), ..Self::with_message(ErrorCode::TooLarge, message) }
+    }
+
     /// Adds a hint when to try again.
     #[must_use]
     pub fn retry_after(mut self, wait: Duration) -> Self {
