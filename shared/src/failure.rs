@@ -125,7 +125,13 @@ impl Failure {
 
     /// A fault with its own text, which must be safe to show.
     pub fn with_message(code: ErrorCode, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), field: None, retry_after: None, error_id: Uuid::now_v7().simple().to_string() }
+        Self {
+            code,
+            message: message.into(),
+            field: None,
+            retry_after: None,
+            error_id: Uuid::now_v7().simple().to_string(),
+        }
     }
 
     /// A request that does not fit the protocol, naming the field.
