@@ -24,7 +24,7 @@ use crate::session::requests::{Chat, ChatLimits};
 use crate::store::mongo::{MongoOptions, MongoStore};
 use crate::store::observed::Observed;
 use crate::store::sqlite::SqliteStore;
-use crate::store::{SharedStore, Store};
+use crate::store::SharedStore;
 use crate::turn::{TurnSettings, Turns};
 
 /// How often a dead gateway is looked for, and how long it may take to answer.
@@ -109,7 +109,7 @@ pub async fn migrate(config: BrainConfig) -> anyhow::Result<bool> {
 async fn open_store(config: &BrainConfig, registry: &mut Registry) -> anyhow::Result<SharedStore> {
     let store = connect(config).await?;
     let limit = Duration::from_millis(config.store.timeout_ms);
-    Ok(Arc::new(Observed::new(store, limit, registry)))
+    Ok(Observed::wrap(store, limit, registry))
 }
 
 async fn connect(config: &BrainConfig) -> anyhow::Result<SharedStore> {

@@ -10,7 +10,7 @@ use chatbox_shared::tls::TlsSettings;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 
-use crate::llm::config::{ModelSettings, ProviderSettings, validate_models};
+use crate::llm::config::{self as llm, ModelConfig, ProviderConfig};
 use crate::store::keyring::Keyring;
 
 /// Everything that can be set.
@@ -31,14 +31,14 @@ pub struct BrainConfig {
     /// How answers are made.
     pub answers: AnswersSection,
     /// How providers are called.
-    pub provider: ProviderSettings,
+    pub provider: ProviderConfig,
     /// How it stops.
     pub shutdown: ShutdownSection,
     /// What is logged.
     pub log: LogSettings,
     /// The models.
     #[serde(default)]
-    pub models: Vec<ModelSettings>,
+    pub models: Vec<ModelConfig>,
 }
 
 /// `[brain]`.
@@ -221,11 +221,8 @@ impl BrainConfig {
         let sweep = 100..=60_000;
         faults.ensure(sweep.contains(&answers.sweep_interval_ms), "answers.sweep_interval_ms", "must be 100 to 60000");
         faults.ensure((1..=100).contains(&answers.max_attempts), "answers.max_attempts", "must be 1 to 100");
-        for (key, reason) in validate_models(&self.models, &self.provider) {
+        for (key, reason) in llm::validate(&self.models, &self.provider, &answers.default_model) {
             faults.add(key, reason);
         }
-        let default = &answers.default_model;
-        let known = default.is_empty() || self.models.iter().any(|model| model.id == *default);
-        faults.ensure(known, "answers.default_model", "names none of the models");
     }
 }
