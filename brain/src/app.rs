@@ -21,10 +21,11 @@ use crate::llm::catalog::Catalog;
 use crate::metrics::Metrics;
 use crate::session::registry::Sessions;
 use crate::session::requests::{Chat, ChatLimits};
+use crate::store::SharedStore;
 use crate::store::mongo::{MongoOptions, MongoStore};
 use crate::store::observed::Observed;
+use crate::store::readiness::Readiness;
 use crate::store::sqlite::SqliteStore;
-use crate::store::SharedStore;
 use crate::turn::{TurnSettings, Turns};
 
 /// How often a dead gateway is looked for, and how long it may take to answer.
@@ -52,10 +53,11 @@ pub async fn run(config: BrainConfig) -> anyhow::Result<bool> {
     register_process_metrics(registry.sub_registry_with_prefix("chatbox_brain"), SystemClock.now());
     let metrics = Arc::new(Metrics::new(&mut registry));
     let store = open_store(&config, &mut registry).await?;
-    let ready_store = Arc::clone(&store);
+    let readiness = Arc::new(Readiness::new(Arc::clone(&store), config.store.create_indexes));
+    let asked = Arc::clone(&readiness);
     let ops = ops.metrics(registry).check("store", READY_PATIENCE, move || {
-        let store = Arc::clone(&ready_store);
-        async move { store.now().await.map(|_| ()).map_err(|error| error.to_string()) }
+        let readiness = Arc::clone(&asked);
+        async move { readiness.check().await }
     });
     // Ready to say "not ready" while the store is still being looked for.
     ops.serve(&lifecycle);
@@ -63,7 +65,9 @@ pub async fn run(config: BrainConfig) -> anyhow::Result<bool> {
     let link_address = listener.local_addr()?;
     let keyring = config.keyring().map_err(anyhow::Error::msg)?;
     let sessions = Arc::new(Sessions::new(Arc::clone(&store), keyring, lifecycle.clone()));
-    let catalog = Arc::new(Catalog::build(&config.models, &config.provider, &config.answers.default_model)?);
+    let wall_clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let default_model = &config.answers.default_model;
+    let catalog = Arc::new(Catalog::build(&config.models, &config.provider, default_model, &wall_clock)?);
     let brain_id = name(&config.brain.id);
     let settings = turn_settings(&config, &brain_id);
     let concurrent = config.answers.max_concurrent;
@@ -82,10 +86,21 @@ pub async fn run(config: BrainConfig) -> anyhow::Result<bool> {
     );
     let connections = Connections::new(config.limits.connections_per_user);
     let link = LinkService {
-        parts: Arc::new(LinkParts { brain_id: brain_id.clone(), chat, connections, lifecycle: lifecycle.clone(), metrics }),
+        parts: Arc::new(LinkParts {
+            brain_id: brain_id.clone(),
+            chat,
+            connections,
+            lifecycle: lifecycle.clone(),
+            metrics,
+        }),
     };
 
-    lifecycle.critical("sweep", Arc::clone(&turns).sweep());
+    let (sweeping, prepared) = (Arc::clone(&turns), lifecycle.clone());
+    lifecycle.critical("sweep", async move {
+        if readiness.prepare(&prepared).await {
+            sweeping.sweep().await;
+        }
+    });
     lifecycle.critical("settle", Arc::clone(&sessions).settle_unsure());
     serve_link(&config, link, listener, &lifecycle)?;
     tracing::info!(link = %link_address, ops = %ops_address, brain = brain_id, "listening");

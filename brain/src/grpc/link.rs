@@ -52,10 +52,7 @@ pub struct LinkParts {
 impl Link for LinkService {
     type AttachStream = Pin<Box<dyn Stream<Item = Result<BrainFrame, Status>> + Send>>;
 
-    async fn attach(
-        &self,
-        request: Request<Streaming<GatewayFrame>>,
-    ) -> Result<Response<Self::AttachStream>, Status> {
+    async fn attach(&self, request: Request<Streaming<GatewayFrame>>) -> Result<Response<Self::AttachStream>, Status> {
         let mut frames = request.into_inner();
         let hello = match frames.message().await?.and_then(|frame| frame.frame) {
             Some(Frame::Hello(hello)) => hello,
@@ -85,6 +82,7 @@ impl LinkParts {
             link_version: LINK_VERSION,
             models: catalog
                 .list()
+                .iter()
                 .map(|model| proto::Model { id: model.id.clone(), name: model.name.clone() })
                 .collect(),
             default_model_id: catalog.default_model().id.clone(),

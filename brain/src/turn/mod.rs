@@ -181,7 +181,8 @@ impl Turns {
     async fn end_elsewhere(&self, session: &Arc<Session>, reason: FinishReason) -> Result<(), Failure> {
         let store = &self.sessions.store;
         loop {
-            let row = store.streaming_answer(session.id).await.map_err(|error| self.sessions.storage(session, &error))?;
+            let row =
+                store.streaming_answer(session.id).await.map_err(|error| self.sessions.storage(session, &error))?;
             let Some(row) = row else { return Ok(()) };
             let mut entry = session.unseal(row);
             let fence = journal::finish_as(&mut entry, EntryState::Final, Some(reason), None);

@@ -18,6 +18,7 @@ use crate::session::entry::{Entry, EntryState, FinishReason, Usage};
 /// How long a provider may take to be told to stop; nobody waits for it.
 const CANCEL_PATIENCE: Duration = Duration::from_secs(10);
 
+type Start = Pin<Box<dyn Future<Output = Result<Box<dyn Generation>, ProviderError>> + Send>>;
 type Save = Pin<Box<dyn Future<Output = (Instant, Result<bool, Failure>)> + Send>>;
 
 /// Everything that can happen while an answer grows.
@@ -126,7 +127,8 @@ impl Turns {
         };
         let Ok(_place) = place else { return Ending::HandedOver };
         let mut save: Option<Save> = None;
-        let mut due = tokio::time::interval_at(tokio::time::Instant::now() + self.settings.checkpoint, self.settings.checkpoint);
+        let mut due =
+            tokio::time::interval_at(tokio::time::Instant::now() + self.settings.checkpoint, self.settings.checkpoint);
         loop {
             let event = tokio::select! {
                 biased;
@@ -213,7 +215,7 @@ impl Used {
 
 /// A call to a provider, before and after it has begun to stream. `next` may be dropped at any await and called again.
 enum Source {
-    Starting(Pin<Box<dyn Future<Output = Result<Box<dyn Generation>, ProviderError>> + Send>>),
+    Starting(Start),
     Streaming(Box<dyn Generation>),
     Ended,
 }
