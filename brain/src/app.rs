@@ -10,6 +10,7 @@ use chatbox_shared::ops::{Ops, register_process_metrics};
 use chatbox_shared::proto::link_server::LinkServer;
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 use uuid::Uuid;
@@ -36,6 +37,8 @@ const MAX_FRAME_BYTES: usize = 4 << 20;
 const READY_PATIENCE: Duration = Duration::from_secs(2);
 /// What is left of the grace after the drain, for handing leases over.
 const HAND_OVER_TIME: Duration = Duration::from_secs(2);
+/// How long gateways have to move their connections once no answer runs here any more.
+const MOVE_TIME: Duration = Duration::from_millis(500);
 
 /// Runs the brain until it is told to stop. `false`: a part of it failed.
 ///
@@ -85,12 +88,14 @@ pub async fn run(config: BrainConfig) -> anyhow::Result<bool> {
         Arc::clone(&metrics),
     );
     let connections = Connections::new(config.limits.connections_per_user);
+    let detach = CancellationToken::new();
     let link = LinkService {
         parts: Arc::new(LinkParts {
             brain_id: brain_id.clone(),
             chat,
             connections,
             lifecycle: lifecycle.clone(),
+            detach: detach.clone(),
             metrics,
         }),
     };
@@ -106,7 +111,7 @@ pub async fn run(config: BrainConfig) -> anyhow::Result<bool> {
     tracing::info!(link = %link_address, ops = %ops_address, brain = brain_id, "listening");
 
     let drain = Duration::from_secs(config.shutdown.drain_seconds);
-    lifecycle.spawn(drain_answers(Arc::clone(&turns), lifecycle.clone(), drain));
+    lifecycle.spawn(drain_answers(Arc::clone(&turns), lifecycle.clone(), detach, drain));
     Ok(lifecycle.shut_down(drain + HAND_OVER_TIME).await)
 }
 
@@ -173,14 +178,16 @@ fn serve_link(
     Ok(())
 }
 
-/// On a drain: lets running answers finish for a while, then gives their leases to others.
-async fn drain_answers(turns: Arc<Turns>, lifecycle: Lifecycle, grace: Duration) {
+/// On a drain: lets running answers finish for a while, then gives their leases to others, then lets the gateways go.
+async fn drain_answers(turns: Arc<Turns>, lifecycle: Lifecycle, detach: CancellationToken, grace: Duration) {
     lifecycle.draining().cancelled().await;
-    let until = Instant::now() + grace;
-    while turns.count() > 0 && Instant::now() < until && !lifecycle.stopping().is_cancelled() {
+    let begun = Instant::now();
+    while turns.count() > 0 && begun.elapsed() < grace && !lifecycle.stopping().is_cancelled() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     turns.hand_over();
+    tokio::time::sleep(MOVE_TIME.saturating_sub(begun.elapsed())).await;
+    detach.cancel();
 }
 
 fn turn_settings(config: &BrainConfig, owner: &str) -> TurnSettings {

@@ -44,6 +44,8 @@ pub struct LinkParts {
     pub connections: Connections,
     /// Tasks and the drain.
     pub lifecycle: Lifecycle,
+    /// Cancelled when a drain is over: gateways that are still attached are let go.
+    pub detach: CancellationToken,
     /// What is counted.
     pub metrics: Arc<Metrics>,
 }
@@ -111,6 +113,7 @@ impl Gateway {
         let reason = loop {
             let frame = tokio::select! {
                 () = lifecycle.stopping().cancelled() => break "stopping",
+                () = self.parts.detach.cancelled() => break "drained",
                 () = self.outbox.broken().cancelled() => break "the gateway did not keep up",
                 () = cancelled(drain) => {
                     drain = None;
