@@ -1,7 +1,13 @@
-//! The WebSocket service. Modules in the order in which a message meets them.
+//! The WebSocket service: everything about connections, nothing about conversations.
+//! A message meets `listener`, `handshake`, `connection`, `link`; its answer `link`, `roster`, `connection`.
 
+pub mod config;
 pub mod connection;
+pub mod error;
+pub mod handshake;
 pub mod limits;
 pub mod link;
+pub mod listener;
 pub mod metrics;
 pub mod roster;
+pub mod routes;

@@ -4,6 +4,7 @@
 //! parameter, so expiry can be tested without waiting.
 
 mod claims;
+mod jwks;
 mod secret;
 mod token;
 
@@ -15,10 +16,13 @@ use secrecy::{ExposeSecret, SecretString};
 
 use crate::clock::{Clock, Timestamp};
 use crate::ids::UserId;
+use crate::lifecycle::Lifecycle;
 
 pub use claims::Rules;
+pub use jwks::{JwksError, JwksSource, MIN_INTERVAL as MIN_JWKS_INTERVAL, check_jwks_file};
 pub use secret::{WeakSecret, check_secret};
 
+use jwks::Jwks;
 use token::{Algorithm, Token};
 
 /// The role that opens the admin operations.
@@ -110,6 +114,8 @@ impl TokenError {
 pub struct Options {
     /// The HS256 secret; see [`check_secret`].
     pub hs256_secret: Option<SecretString>,
+    /// Where the public keys are, and how often they are read again.
+    pub jwks: Option<(JwksSource, Duration)>,
     /// What the claims must say.
     pub rules: Rules,
 }
@@ -120,24 +126,29 @@ pub enum AuthError {
     /// The HS256 secret can be guessed.
     #[error("the HS256 secret {0}")]
     Secret(#[from] WeakSecret),
+    /// The JWKS cannot be used.
+    #[error("the JWKS cannot be used: {0}")]
+    Jwks(#[from] JwksError),
     /// Neither a secret nor a JWKS.
     #[error("no key is configured: tokens cannot be checked")]
     NoKey,
 }
 
-/// Checks tokens. Cheap to share behind an [`Arc`].
+/// Checks tokens. Share it behind an [`Arc`].
 pub struct TokenVerifier {
     hs256: Option<DecodingKey>,
+    jwks: Option<Arc<Jwks>>,
     rules: Rules,
     clock: Arc<dyn Clock>,
 }
 
 impl TokenVerifier {
-    /// A verifier for these keys.
+    /// A verifier for these keys. A JWKS is kept fresh by a task of `lifecycle` until the drain begins; a URL that
+    /// cannot be reached yet is no error.
     ///
     /// # Errors
-    /// Where the secret is weak or no key is configured.
-    pub fn new(options: Options, clock: Arc<dyn Clock>) -> Result<Self, AuthError> {
+    /// Where the secret is weak, a JWKS file holds no usable key, or no key is configured.
+    pub fn new(options: Options, clock: Arc<dyn Clock>, lifecycle: &Lifecycle) -> Result<Self, AuthError> {
         let hs256 = match &options.hs256_secret {
             Some(secret) => {
                 check_secret(secret.expose_secret())?;
@@ -145,13 +156,18 @@ impl TokenVerifier {
             }
             None => None,
         };
-        if hs256.is_none() {
+        let jwks = match &options.jwks {
+            Some((source, refresh)) => Some(Jwks::start(source, *refresh, lifecycle)?),
+            None => None,
+        };
+        if hs256.is_none() && jwks.is_none() {
             return Err(AuthError::NoKey);
         }
-        Ok(Self { hs256, rules: options.rules, clock })
+        Ok(Self { hs256, jwks, rules: options.rules, clock })
     }
 
-    /// Checks the signature and the claims of a token in compact form.
+    /// Checks the signature and the claims of a token in compact form. Waits at most a few seconds, and only when the
+    /// token names a key that is not known yet.
     ///
     /// # Errors
     /// Why the token is refused.
@@ -159,18 +175,33 @@ impl TokenVerifier {
         let token = Token::parse(token)?;
         match token.algorithm {
             Algorithm::Hs256 => token.check_signature(self.hs256.as_ref().ok_or(TokenError::Algorithm)?)?,
-            Algorithm::Rs256 | Algorithm::Es256 | Algorithm::EdDsa => return Err(TokenError::Algorithm),
+            Algorithm::Rs256 | Algorithm::Es256 | Algorithm::EdDsa => {
+                let jwks = self.jwks.as_ref().ok_or(TokenError::Algorithm)?;
+                let key = jwks.key(token.algorithm, token.kid.as_deref()).await.ok_or(TokenError::UnknownKey)?;
+                token.check_signature(&key)?;
+            }
         }
         self.rules.check(token.payload, self.clock.now())
+    }
+
+    /// Could any token be checked now? False only while a JWKS has never been read and there is no secret.
+    pub fn has_keys(&self) -> bool {
+        self.hs256.is_some() || self.jwks.as_ref().is_some_and(|jwks| jwks.is_loaded())
     }
 }
 
 /// Keys are never shown.
 impl std::fmt::Debug for TokenVerifier {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("TokenVerifier").field("hs256", &self.hs256.is_some()).field("rules", &self.rules).finish()
+        f.debug_struct("TokenVerifier")
+            .field("hs256", &self.hs256.is_some())
+            .field("rules", &self.rules)
+            .finish_non_exhaustive()
     }
 }
 
 /// How far clocks may differ where nothing else is configured.
 pub const DEFAULT_LEEWAY: Duration = Duration::from_secs(30);
+
+#[cfg(test)]
+mod tests;
