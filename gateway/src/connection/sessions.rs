@@ -85,7 +85,7 @@ impl Sessions {
             Message::AiDelta(delta) => self.observe_delta(delta),
             Message::Notice(notice) if notice.code == "session_deleted" => {
                 self.closed(&notice.session_id);
-                Verdict::Deliver
+                Verdict::Send
             }
             // A brain ends every replay with it, also the one after a move to it, which the client must not notice.
             Message::SessionReady(ready) => match self.get(&ready.session_id) {
