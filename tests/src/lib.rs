@@ -1,1 +1,3 @@
-//! Placeholder.
+//! What the tests of chatbox share.
+
+pub mod provider;

@@ -86,7 +86,8 @@ impl Catalog {
         let models = models.collect::<Result<Vec<_>, _>>()?;
         let by_id: HashMap<_, _> = models.iter().enumerate().map(|(index, model)| (model.id.clone(), index)).collect();
         let default = by_id.get(default_model).and_then(|index| models.get(*index)).or(models.first()).cloned();
-        let default = default.ok_or_else(|| CatalogError::Config(vec![("models".to_owned(), "is empty".to_owned())]))?;
+        let default =
+            default.ok_or_else(|| CatalogError::Config(vec![("models".to_owned(), "is empty".to_owned())]))?;
         Ok(Self { models, by_id, default })
     }
 
@@ -130,7 +131,8 @@ impl Builder<'_> {
     /// The provider without anything around it. What is checked here again was found right by `validate`; it is the same
     /// check that makes the value.
     fn bare(&mut self, config: &ModelConfig, calls: &ProviderConfig) -> Result<SharedProvider, CatalogError> {
-        let fault = |key: &str, reason: String| CatalogError::Config(vec![(format!("models.{}.{key}", config.id), reason)]);
+        let fault =
+            |key: &str, reason: String| CatalogError::Config(vec![(format!("models.{}.{key}", config.id), reason)]);
         let kind = Kind::parse(&config.provider).ok_or_else(|| fault("provider", "is unknown".to_owned()))?;
         if kind == Kind::Demo {
             return Ok(Arc::new(Demo::new(Arc::clone(self.clock), demo::PACE)));
@@ -221,8 +223,10 @@ mod tests {
 
     #[test]
     fn models_keep_their_order_and_are_found_by_id() {
-        let local = |id: &str| json!({"id": id, "provider": "openai", "model": "m", "base_url": "http://127.0.0.1:1/v1"});
-        let catalog = build(json!([local("b"), local("a"), {"id": "d", "provider": "demo", "name": "D"}]), "a").unwrap();
+        let local =
+            |id: &str| json!({"id": id, "provider": "openai", "model": "m", "base_url": "http://127.0.0.1:1/v1"});
+        let catalog =
+            build(json!([local("b"), local("a"), {"id": "d", "provider": "demo", "name": "D"}]), "a").unwrap();
         let ids: Vec<_> = catalog.list().iter().map(|model| model.id.as_str()).collect();
         assert_eq!(ids, ["b", "a", "d"]);
         assert_eq!(catalog.default_model().id, "a");

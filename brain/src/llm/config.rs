@@ -409,13 +409,27 @@ mod tests {
              "api_key_env": KEY_ENV, "api_key_file": "key", "max_tokens_field": "tokens", "idle_timeout_ms": 0},
         ]);
         let expected = [
-            "models[0].id", "models[0].model", "models[0].api_key_env",
-            "models[1].id", "models[1].provider",
-            "models[2].model", "models[2].system_prompt", "models[2].base_url", "models[2].api_key_env",
-            "models[3].max_retries", "models[3].context_tokens", "models[3].id",
-            "models[4].auth_header", "models[4].temperature", "models[4].temperature", "models[4].auth_header",
+            "models[0].id",
+            "models[0].model",
+            "models[0].api_key_env",
+            "models[1].id",
+            "models[1].provider",
+            "models[2].model",
+            "models[2].system_prompt",
+            "models[2].base_url",
+            "models[2].api_key_env",
+            "models[3].max_retries",
+            "models[3].context_tokens",
+            "models[3].id",
+            "models[4].auth_header",
+            "models[4].temperature",
+            "models[4].temperature",
+            "models[4].auth_header",
             "models[4].api_key_env",
-            "models[5].idle_timeout_ms", "models[5].max_tokens_field", "models[5].base_url", "models[5].api_key_file",
+            "models[5].idle_timeout_ms",
+            "models[5].max_tokens_field",
+            "models[5].base_url",
+            "models[5].api_key_file",
         ];
         assert_eq!(faults(broken), expected);
         let provider = ProviderConfig { total_timeout_ms: 0, ..CALLS };

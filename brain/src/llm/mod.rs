@@ -219,7 +219,8 @@ mod tests {
     #[test]
     fn turns_alternate_and_the_user_begins() {
         let (user, assistant) = (PromptTurn::user, PromptTurn::assistant);
-        let turns = vec![assistant("hello"), user("a"), user(" "), user("b"), assistant("c"), assistant("d"), user("e")];
+        let turns =
+            vec![assistant("hello"), user("a"), user(" "), user("b"), assistant("c"), assistant("d"), user("e")];
         let prompt = Prompt { turns, ..Prompt::default() };
         assert_eq!(prompt.alternating(), [user("a\n\nb"), assistant("c\n\nd"), user("e")]);
         assert_eq!(prompt.question(), "e");

@@ -240,7 +240,10 @@ impl Generation for Whole {
 pub(crate) fn json<T: DeserializeOwned>(text: &[u8]) -> Result<T, ProviderError> {
     serde_json::from_slice(text).map_err(|error| {
         let place = format!("line {} column {}", error.line(), error.column());
-        ProviderError::new(ErrorClass::Protocol, format!("not the JSON of this protocol at {place}: {:?}", error.classify()))
+        ProviderError::new(
+            ErrorClass::Protocol,
+            format!("not the JSON of this protocol at {place}: {:?}", error.classify()),
+        )
     })
 }
 

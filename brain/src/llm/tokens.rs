@@ -64,7 +64,8 @@ mod tests {
 
     #[test]
     fn the_rule_is_as_written() {
-        for (text, tokens) in [("", 0), ("a", 1), ("abcd", 1), ("abcde", 2), ("äöüß", 2), ("日本語", 3), ("😀", 2)] {
+        for (text, tokens) in [("", 0), ("a", 1), ("abcd", 1), ("abcde", 2), ("äöüß", 2), ("日本語", 3), ("😀", 2)]
+        {
             assert_eq!(estimate(text), tokens, "{text}");
         }
         let prompt = Prompt { system: Some("abcd".into()), turns: vec![PromptTurn::user("abcd")], ..Prompt::default() };

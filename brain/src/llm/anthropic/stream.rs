@@ -123,7 +123,8 @@ data: {"type":"message_stop"}
 
 "#;
 
-    const NOISE: &str = "event: ping\ndata: {\"type\": \"ping\"}\n\nevent: news\ndata: {\"type\":\"news\",\"index\":0}\n\n";
+    const NOISE: &str =
+        "event: ping\ndata: {\"type\": \"ping\"}\n\nevent: news\ndata: {\"type\":\"news\",\"index\":0}\n\n";
 
     fn expected() -> Vec<Result<Chunk, ErrorClass>> {
         vec![delta("Grüße 😀"), usage(30, 15), finish(FinishReason::Stop)]
@@ -187,7 +188,11 @@ data: {"type":"message_stop"}
                  \"details\":{{\"error_code\":\"{code}\"}}}},\"request_id\":\"req_1\"}}\n\n"
             );
             assert_eq!(read(Decoder::default(), [fault.as_bytes()]), [Err(class)], "{kind}");
-            let (head, tail) = RECORDED.split_at(RECORDED.find("event: content_block_stop\ndata: {\"type\":\"content_block_stop\",\"index\":1}").unwrap());
+            let (head, tail) = RECORDED.split_at(
+                RECORDED
+                    .find("event: content_block_stop\ndata: {\"type\":\"content_block_stop\",\"index\":1}")
+                    .unwrap(),
+            );
             let stream = format!("{head}{fault}{tail}");
             assert_eq!(read(Decoder::default(), [stream.as_bytes()]), [delta("Grüße 😀"), Err(class)], "{kind}");
         }

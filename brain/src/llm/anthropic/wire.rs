@@ -49,12 +49,23 @@ pub(super) fn messages(prompt: &Prompt) -> Vec<Message> {
 #[derive(Debug, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub(super) enum StreamEvent {
-    MessageStart { message: Reply },
-    ContentBlockStart { content_block: Block },
-    ContentBlockDelta { delta: BlockDelta },
-    MessageDelta { delta: End, usage: Option<Tokens> },
+    MessageStart {
+        message: Reply,
+    },
+    ContentBlockStart {
+        content_block: Block,
+    },
+    ContentBlockDelta {
+        delta: BlockDelta,
+    },
+    MessageDelta {
+        delta: End,
+        usage: Option<Tokens>,
+    },
     MessageStop,
-    Error { error: Fault },
+    Error {
+        error: Fault,
+    },
     /// Pings, ends of blocks, and what later versions add.
     #[serde(other)]
     Other,
@@ -88,7 +99,9 @@ impl Block {
 #[derive(Debug, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub(super) enum BlockDelta {
-    TextDelta { text: String },
+    TextDelta {
+        text: String,
+    },
     /// Thinking, its signature, tool arguments, citations, and what later versions add.
     #[serde(other)]
     Other,

@@ -44,8 +44,19 @@ impl Demo {
         if let Some(end) = count_to(&words) {
             return (1..=end).map(|number| number.to_string()).collect::<Vec<_>>().join(" ");
         }
-        if has(&["configure", "config", "setup", "install", "key", "openai", "anthropic", "claude", "gpt", "dify", "ollama"])
-            || lower.contains("real model")
+        if has(&[
+            "configure",
+            "config",
+            "setup",
+            "install",
+            "key",
+            "openai",
+            "anthropic",
+            "claude",
+            "gpt",
+            "dify",
+            "ollama",
+        ]) || lower.contains("real model")
         {
             return CONFIGURE.to_owned();
         }
@@ -55,7 +66,11 @@ impl Demo {
         if has(&["recap", "summary", "summarise", "summarize", "earlier", "remember", "history"]) {
             return recap(prompt);
         }
-        if has(&["chatbox", "demo"]) || lower.contains("who are you") || lower.contains("what are you") || has(&["help"]) {
+        if has(&["chatbox", "demo"])
+            || lower.contains("who are you")
+            || lower.contains("what are you")
+            || has(&["help"])
+        {
             return ABOUT.to_owned();
         }
         if has(&["thanks", "thank"]) {
@@ -143,7 +158,8 @@ fn count_to(words: &[&str]) -> Option<u32> {
 impl Provider for Demo {
     async fn generate(&self, prompt: &Prompt) -> Result<Box<dyn Generation>, ProviderError> {
         let answer = self.answer(prompt);
-        let usage = Usage { input: tokens::estimate_prompt(prompt), output: tokens::estimate(&answer), estimated: true };
+        let usage =
+            Usage { input: tokens::estimate_prompt(prompt), output: tokens::estimate(&answer), estimated: true };
         let mut chunks: VecDeque<Chunk> =
             answer.split_inclusive([' ', '\n']).map(|word| Chunk::Delta(word.to_owned())).collect();
         chunks.extend([Chunk::Usage(usage), Chunk::Finish(FinishReason::Stop)]);

@@ -100,7 +100,11 @@ impl Provider for Dify {
                 && fault.wants_new_conversation(refusal.status)
                 && let Some(lost) = conversation.take()
             {
-                tracing::warn!(conversation = lost, said = fault.said(), "the provider has lost a conversation; beginning anew");
+                tracing::warn!(
+                    conversation = lost,
+                    said = fault.said(),
+                    "the provider has lost a conversation; beginning anew"
+                );
                 continue;
             }
             let class = fault.as_ref().and_then(Fault::class).unwrap_or(class_of_status(refusal.status));

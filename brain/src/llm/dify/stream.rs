@@ -104,7 +104,10 @@ impl Decode for Decoder {
                 return self.check_end(out);
             }
             "workflow_paused" | "human_input_required" => {
-                return Err(ProviderError::new(ErrorClass::Protocol, "the app waits for a form that nobody can fill in"));
+                return Err(ProviderError::new(
+                    ErrorClass::Protocol,
+                    "the app waits for a form that nobody can fill in",
+                ));
             }
             "error" => return Err(event.fault.in_stream()),
             // Pings, thoughts, files, speech, logs, and what later versions add.
@@ -180,7 +183,8 @@ data: {"event":"message","task_id":"t1","conversation_id":"c1","answer":"Hi"}
 
 "#;
 
-    const NOISE: &str = "event: ping\n\ndata: {\"event\":\"ping\"}\n\ndata: {\"event\":\"tts_message\",\"audio\":\"\"}\n\n";
+    const NOISE: &str =
+        "event: ping\n\ndata: {\"event\":\"ping\"}\n\ndata: {\"event\":\"tts_message\",\"audio\":\"\"}\n\n";
 
     fn conversation() -> Result<Chunk, ErrorClass> {
         Ok(Chunk::Conversation("c1".to_owned()))
@@ -236,13 +240,15 @@ data: {"event":"message","task_id":"t1","conversation_id":"c1","answer":"Hi"}
     #[test]
     fn moderation_and_the_closing_event_of_an_agent_replace_the_text() {
         let say = |event: &str, text: &str| {
-            format!("data: {{\"event\":\"{event}\",\"task_id\":\"t1\",\"conversation_id\":\"c1\",\"answer\":\"{text}\"}}\n\n")
+            format!(
+                "data: {{\"event\":\"{event}\",\"task_id\":\"t1\",\"conversation_id\":\"c1\",\"answer\":\"{text}\"}}\n\n"
+            )
         };
         let moderated = [&say("message", "bad"), &say("message_replace", "hidden"), MESSAGE_END].concat();
         let expected = vec![conversation(), delta("bad"), replace("hidden"), usage(10, 3), finish(FinishReason::Stop)];
         assert_reads(Decoder::default, &moderated, NOISE, &expected);
 
-        let agent = [&say("agent_message", "a"), &say("agent_thought", "x"), &say("agent_message", "b")].concat();
+        let agent = say("agent_message", "a") + &say("agent_thought", "x") + &say("agent_message", "b");
         let same = read_all(&[&agent, &say("message", "ab"), MESSAGE_END]);
         assert_eq!(same, [conversation(), delta("ab"), usage(10, 3), finish(FinishReason::Stop)]);
         let other = read_all(&[&agent, &say("message", "abc"), MESSAGE_END]);

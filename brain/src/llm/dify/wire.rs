@@ -99,7 +99,11 @@ impl Fault {
             }
             // Any fault of the model behind the app, even one that passes.
             "completion_request_error" => ErrorClass::Server,
-            "invalid_param" | "bad_request" | "app_unavailable" | "not_chat_app" | "conversation_completed"
+            "invalid_param"
+            | "bad_request"
+            | "app_unavailable"
+            | "not_chat_app"
+            | "conversation_completed"
             | "provider_not_initialize" => ErrorClass::Rejected,
             _ => return None,
         })

@@ -127,8 +127,12 @@ impl Fault {
     pub(super) fn class(&self) -> Option<ErrorClass> {
         let either = |names: &[&str]| names.contains(&self.code.as_str()) || names.contains(&self.kind.as_str());
         let message = self.message.to_ascii_lowercase();
-        if either(&["insufficient_quota", "credit_balance_exhausted", "billing_hard_limit_reached", "billing_not_active"])
-            || self.code.contains("spend_limit")
+        if either(&[
+            "insufficient_quota",
+            "credit_balance_exhausted",
+            "billing_hard_limit_reached",
+            "billing_not_active",
+        ]) || self.code.contains("spend_limit")
         {
             return Some(ErrorClass::Quota);
         }
