@@ -61,7 +61,7 @@ impl Turns {
         }
     }
 
-    fn draft(&self, reply_to: Seq, generation: u32, regenerates: Option<Seq>, model_id: String) -> Draft {
+    pub(super) fn draft(&self, reply_to: Seq, generation: u32, regenerates: Option<Seq>, model_id: String) -> Draft {
         let answer = Answer {
             reply_to,
             generation,

@@ -24,6 +24,8 @@ mod journal;
 mod prompt;
 mod run;
 mod sweep;
+#[cfg(test)]
+mod tests;
 
 /// How often an answer that was asked to end is looked at until it has.
 const END_PATIENCE: Duration = Duration::from_secs(4);

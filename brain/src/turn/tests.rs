@@ -1,0 +1,399 @@
+//! Turns of several brains over one store: each brain of these tests is a registry and its turns of their own, as in a
+//! process of its own, and they meet in the store only. The provider is a server whose bytes the test controls.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chatbox_shared::clock::{Clock, SystemClock};
+use chatbox_shared::ids::{ClientMessageId, Seq, SessionId, UserId};
+use chatbox_shared::lifecycle::Lifecycle;
+use chatbox_tests::provider::{Gate, ProviderDouble, Script, Step};
+use prometheus_client::registry::Registry;
+use tempfile::TempDir;
+
+use super::{TurnSettings, Turns};
+use crate::llm::catalog::Catalog;
+use crate::llm::config::{ModelConfig, ProviderConfig};
+use crate::metrics::Metrics;
+use crate::session::Session;
+use crate::session::append::{Draft, Outcome};
+use crate::session::entry::{Body, Entry, EntryState, Event, FinishReason, Person, Sender};
+use crate::session::registry::Sessions;
+use crate::session::state::Intent;
+use crate::store::keyring::Keyring;
+use crate::store::sqlite::SqliteStore;
+use crate::store::{SharedStore, Store};
+
+const LEASE: Duration = Duration::from_millis(1000);
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The store all brains of a test share, and the provider they call.
+struct World {
+    store: SharedStore,
+    keys: String,
+    provider: ProviderDouble,
+    _folder: TempDir,
+}
+
+/// One brain: what it has in memory.
+struct Brain {
+    sessions: Arc<Sessions>,
+    turns: Arc<Turns>,
+    lifecycle: Lifecycle,
+}
+
+impl World {
+    async fn new() -> Self {
+        let folder = TempDir::new().expect("a folder");
+        let store = SqliteStore::open(&folder.path().join("chat.db")).expect("a store");
+        store.migrate().await.expect("a schema");
+        let keys = Keyring::generate_line("k1").expect("a key").to_string();
+        Self {
+            store: Arc::new(store),
+            keys,
+            provider: ProviderDouble::start().await.expect("a provider"),
+            _folder: folder,
+        }
+    }
+
+    fn brain(&self, name: &str) -> Brain {
+        let lifecycle = Lifecycle::new();
+        let keyring = Keyring::parse(&self.keys, None).expect("a keyring");
+        let sessions = Arc::new(Sessions::new(Arc::clone(&self.store), keyring, lifecycle.clone()));
+        let model = ModelConfig {
+            id: "m".into(),
+            provider: "openai".into(),
+            base_url: self.provider.url(),
+            model: "m".into(),
+            ..ModelConfig::default()
+        };
+        let provider = ProviderConfig {
+            connect_timeout_ms: 5000,
+            first_token_timeout_ms: 60_000,
+            idle_timeout_ms: 60_000,
+            total_timeout_ms: 600_000,
+            max_retries: 0,
+            max_retry_after_ms: 1000,
+        };
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let catalog = Arc::new(Catalog::build(&[model], &provider, "", &clock).expect("a catalog"));
+        let settings = TurnSettings {
+            owner: name.into(),
+            lease: LEASE,
+            checkpoint: Duration::from_millis(100),
+            checkpoint_bytes: 64,
+            max_attempts: 3,
+            sweep_interval: Duration::from_millis(50),
+        };
+        let metrics = Arc::new(Metrics::new(&mut Registry::default()));
+        let turns = Arc::new(Turns::new(Arc::clone(&sessions), catalog, settings, 16, metrics));
+        Brain { sessions, turns, lifecycle }
+    }
+
+    async fn log(&self, brain: &Brain, session: SessionId) -> Vec<Entry> {
+        let session = brain.session(session).await;
+        let rows = self.store.entries_after(session.id, 0, 10_000).await.expect("the log");
+        rows.into_iter().map(|row| session.unseal(row)).collect()
+    }
+
+    /// Waits for the entry to satisfy the condition.
+    async fn until(&self, brain: &Brain, session: SessionId, seq: Seq, is: impl Fn(&Entry) -> bool) -> Entry {
+        wait_for(async || {
+            let session = brain.session(session).await;
+            let row = self.store.entry(session.id, seq).await.expect("the store")?;
+            Some(session.unseal(row)).filter(|entry| is(entry))
+        })
+        .await
+    }
+}
+
+impl Brain {
+    async fn create(&self) -> Arc<Session> {
+        let id = SessionId::generate();
+        self.sessions.create(id, &UserId::new("u"), "m".into(), "").await.expect("the store").expect("a session")
+    }
+
+    async fn session(&self, id: SessionId) -> Arc<Session> {
+        self.sessions.get(id).await.expect("the store").expect("a session")
+    }
+
+    async fn say(&self, session: &Arc<Session>, text: &str) -> Entry {
+        match self.sessions.append(session, Intent::UserMessage, &message(text)).await {
+            Ok(Outcome::Appended(entry)) => entry,
+            other => panic!("not appended: {other:?}"),
+        }
+    }
+
+    async fn join(&self, session: &Arc<Session>, admin: &str) -> Entry {
+        let who = Person { id: UserId::new(admin), name: None };
+        let draft = Draft::new(Sender::System, Body::Event(Event::AdminJoined(who.clone())), String::new());
+        let joined = self.sessions.append(session, Intent::Join(&who.id), &draft).await;
+        self.turns.end(session, FinishReason::Interrupted).await.expect("the answer ends");
+        match joined {
+            Ok(Outcome::Appended(entry)) => entry,
+            other => panic!("not joined: {other:?}"),
+        }
+    }
+
+    /// Starts to look for what others left behind.
+    fn sweep(&self) {
+        self.lifecycle.spawn(Arc::clone(&self.turns).sweep());
+    }
+
+    /// The process dies: nothing of it runs on, nothing is handed over.
+    fn kill(self) {
+        self.turns.working.clear();
+        self.lifecycle.stopping().cancel();
+    }
+}
+
+fn message(text: &str) -> Draft {
+    let sender = Sender::User(Person { id: UserId::new("u"), name: None });
+    let body = Body::Message { client_msg_id: ClientMessageId::generate(), needs_answer: false };
+    Draft::new(sender, body, text.into())
+}
+
+async fn wait_for<T, F: Future<Output = Option<T>>>(mut look: impl FnMut() -> F) -> T {
+    let waiting = async {
+        loop {
+            if let Some(found) = look().await {
+                return found;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, waiting).await.expect("it never happened")
+}
+
+fn streams(entry: &Entry) -> bool {
+    entry.meta.state == EntryState::Streaming
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn racing_writers_of_two_brains_make_one_log_without_gaps() {
+    let world = World::new().await;
+    let brains = [world.brain("a"), world.brain("b")];
+    let id = brains[0].create().await.id;
+    let mut writers = tokio::task::JoinSet::new();
+    for writer in 0..8 {
+        let sessions = Arc::clone(&brains[writer % 2].sessions);
+        writers.spawn(async move {
+            let session = sessions.get(id).await.expect("the store").expect("a session");
+            for n in 0..20 {
+                let draft = message(&format!("{writer}.{n}"));
+                let first = sessions.append(&session, Intent::UserMessage, &draft).await.expect("appended");
+                let again = sessions.append(&session, Intent::UserMessage, &draft).await.expect("known");
+                let (Outcome::Appended(first), Outcome::Duplicate(again)) = (first, again) else { panic!("doubled") };
+                assert_eq!(first.meta.seq, again.meta.seq);
+            }
+        });
+    }
+    while let Some(done) = writers.join_next().await {
+        done.expect("a writer");
+    }
+    let log = world.log(&brains[0], id).await;
+    assert_eq!(log.iter().map(|entry| entry.meta.seq).collect::<Vec<_>>(), (1..=160).collect::<Vec<_>>());
+    for writer in 0..8 {
+        let said = log.iter().map(|entry| entry.content.text()).filter(|text| text.starts_with(&format!("{writer}.")));
+        let wanted: Vec<_> = (0..20).map(|n| format!("{writer}.{n}")).collect();
+        assert_eq!(said.collect::<Vec<_>>(), wanted, "each writer's messages stand in its order");
+    }
+    for brain in &brains {
+        let session = brain.session(id).await;
+        brain.sessions.catch_up(&session).await.expect("the store");
+        assert_eq!(session.read(|live| live.state.message_count), 160);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_same_message_sent_through_two_brains_at_once_is_stored_once() {
+    let world = World::new().await;
+    let brains = [world.brain("a"), world.brain("b")];
+    let id = brains[0].create().await.id;
+    for round in 0..30 {
+        let draft = message(&format!("round {round}"));
+        let mut tries = tokio::task::JoinSet::new();
+        for n in 0..8 {
+            let (sessions, draft) = (Arc::clone(&brains[n % 2].sessions), draft.clone());
+            tries.spawn(async move {
+                let session = sessions.get(id).await.expect("the store").expect("a session");
+                // Each try is a request of its own, so it has an entry id of its own.
+                let draft = Draft { id: chatbox_shared::ids::MessageId::generate(), ..draft };
+                match sessions.append(&session, Intent::UserMessage, &draft).await.expect("taken") {
+                    Outcome::Appended(entry) | Outcome::Duplicate(entry) => (entry.meta.id, entry.meta.seq),
+                    other => panic!("{other:?}"),
+                }
+            });
+        }
+        let first = tries.join_next().await.expect("a try").expect("no panic");
+        while let Some(other) = tries.join_next().await {
+            assert_eq!(other.expect("no panic"), first);
+        }
+        assert_eq!(first.1, round + 1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn messages_written_during_an_answer_are_answered_one_after_the_other() {
+    let world = World::new().await;
+    let gate = Gate::new();
+    world
+        .provider
+        .script(Script::begun(["A"]).then(Step::Hold(gate.clone())).then(Step::Finish { input: 1, output: 1 }));
+    world.provider.script(Script::answer(["B"]));
+    world.provider.script(Script::answer(["C"]));
+    let brain = world.brain("a");
+    let session = brain.create().await;
+    brain.say(&session, "a").await;
+    brain.turns.kick(&session);
+    world.until(&brain, session.id, 2, streams).await;
+    for text in ["b", "c"] {
+        brain.say(&session, text).await;
+        brain.turns.kick(&session);
+    }
+    gate.open();
+    world.until(&brain, session.id, 6, |entry| !streams(entry)).await;
+    let log = world.log(&brain, session.id).await;
+    let said: Vec<_> = log.iter().map(|entry| (entry.content.text(), reply_to(entry))).collect();
+    assert_eq!(said, [("a", 0), ("A", 1), ("b", 0), ("c", 0), ("B", 3), ("C", 4)]);
+    assert_eq!(world.provider.journal().len(), 3);
+}
+
+fn reply_to(entry: &Entry) -> Seq {
+    entry.meta.answer().map_or(0, |answer| answer.reply_to)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dead_owners_answer_is_begun_anew_by_another_brain() {
+    let world = World::new().await;
+    world.provider.script(Script::begun(["lost ", "words"]).then(Step::Stall));
+    world.provider.script(Script::answer(["all ", "anew"]));
+    let (dead, alive) = (world.brain("dead"), world.brain("alive"));
+    let session = dead.create().await;
+    // A runtime of its own: dropping it is the end of every task of the process, wherever it stands.
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
+    {
+        let (turns, sessions, session) = (Arc::clone(&dead.turns), Arc::clone(&dead.sessions), Arc::clone(&session));
+        let asked = runtime.spawn(async move {
+            sessions.append(&session, Intent::UserMessage, &message("hello")).await.expect("appended");
+            turns.kick(&session);
+        });
+        asked.await.expect("asked");
+    }
+    world.until(&alive, session.id, 2, |entry| entry.content.text() == "lost words").await;
+    runtime.shutdown_background();
+    dead.kill();
+    alive.sweep();
+    let answer = world.until(&alive, session.id, 2, |entry| !streams(entry)).await;
+    assert_eq!(answer.content.text(), "all anew");
+    let part = answer.meta.answer().expect("an answer");
+    assert_eq!((part.attempt, part.owner.as_str(), part.finish), (2, "alive", Some(FinishReason::Stop)));
+    assert_eq!(world.provider.journal().len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_owner_that_lost_its_row_writes_and_shows_nothing_more() {
+    let world = World::new().await;
+    let (script, driver) = Script::live();
+    world.provider.script(script);
+    let (old, new) = (world.brain("old"), world.brain("new"));
+    let session = old.create().await;
+    old.say(&session, "hello").await;
+    old.turns.kick(&session);
+    world.until(&old, session.id, 2, streams).await;
+    driver.delta("mine ");
+    world.until(&old, session.id, 2, |entry| entry.content.text() == "mine ").await;
+    // Another brain ends the answer, as it does for a stop or a takeover that reached it.
+    let there = new.session(session.id).await;
+    new.turns.end(&there, FinishReason::Stopped).await.expect("it ends");
+    driver.delta("too late");
+    wait_for(async || (old.turns.count() == 0).then_some(())).await;
+    let answer = world.until(&new, session.id, 2, |entry| !streams(entry)).await;
+    assert_eq!(answer.content.text(), "mine ");
+    assert_eq!(answer.meta.answer().expect("an answer").finish, Some(FinishReason::Stopped));
+    assert!(session.read(|live| live.streaming.is_none()), "the old owner has learned that it is over");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_whose_owners_keep_dying_keeps_its_text_and_ends() {
+    let world = World::new().await;
+    let brain = world.brain("a");
+    let session = brain.create().await;
+    let asked = brain.say(&session, "hello").await;
+    let draft = brain.turns.draft(asked.meta.seq, 0, None, "m".into());
+    let Ok(Outcome::Appended(mut row)) = brain.sessions.append(&session, Intent::Answer(1), &draft).await else {
+        panic!("not claimed")
+    };
+    row.content = crate::session::entry::Content::Text("what there was".into());
+    let part = row.meta.answer_mut().expect("an answer");
+    part.attempt = 3;
+    part.lease_until = chatbox_shared::clock::Timestamp(0);
+    assert!(brain.sessions.replace_answer(&session, &row, 1).await.expect("the store"));
+    brain.sweep();
+    let answer = world.until(&brain, session.id, row.meta.seq, |entry| !streams(entry)).await;
+    assert_eq!(answer.content.text(), "what there was");
+    assert_eq!(answer.meta.answer().expect("an answer").finish, Some(FinishReason::Interrupted));
+    assert!(world.provider.journal().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_whose_brain_died_before_it_began_to_answer_is_found() {
+    let world = World::new().await;
+    world.provider.script(Script::answer(["found"]));
+    let brain = world.brain("a");
+    let session = brain.create().await;
+    brain.say(&session, "hello").await;
+    brain.sweep();
+    let answer = world.until(&brain, session.id, 2, |entry| !streams(entry)).await;
+    assert_eq!(answer.content.text(), "found");
+    wait_for(async || world.store.next_unanswered(session.id).await.expect("the store").is_none().then_some(())).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_word_of_the_ai_stands_after_a_human_has_taken_over() {
+    let world = World::new().await;
+    world.provider.always(Script::answer(["one ", "two ", "three ", "four"]).paced(Duration::from_millis(1)));
+    let (user_side, admin_side) = (world.brain("user side"), world.brain("admin side"));
+    for round in 0..60u64 {
+        let session = user_side.create().await;
+        user_side.say(&session, "hello").await;
+        user_side.turns.kick(&session);
+        tokio::time::sleep(Duration::from_micros(round * 200)).await;
+        // On the same brain, and on another one that knows of the answer through the store only.
+        let brain = if round % 2 == 0 { &user_side } else { &admin_side };
+        let there = brain.session(session.id).await;
+        let joined = brain.join(&there, "ann").await.meta.seq;
+        let at_reply = world.log(&admin_side, session.id).await;
+        user_side.say(&session, "is anybody there?").await;
+        user_side.turns.kick(&session);
+        wait_for(async || (user_side.turns.count() == 0).then_some(())).await;
+        let later = world.log(&admin_side, session.id).await;
+        assert!(!at_reply.iter().any(streams), "round {round}: an answer grows on after the takeover");
+        assert_eq!(later[..at_reply.len()], at_reply[..], "round {round}: the log changed behind the takeover");
+        let answers = later.iter().filter(|entry| entry.meta.seq > joined && reply_to(entry) > 0);
+        assert_eq!(answers.count(), 0, "round {round}: the AI spoke after the takeover");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn stopping_keeps_the_text_and_closes_the_providers_connection() {
+    let world = World::new().await;
+    world.provider.script(Script::begun(["so far"]).then(Step::Stall));
+    let brain = world.brain("a");
+    let session = brain.create().await;
+    brain.say(&session, "hello").await;
+    brain.turns.kick(&session);
+    wait_for(async || {
+        session.read(|live| live.streaming.as_ref().is_some_and(|entry| entry.content.text() == "so far")).then_some(())
+    })
+    .await;
+    brain.turns.end(&session, FinishReason::Stopped).await.expect("it stops");
+    let answer = world.until(&brain, session.id, 2, |entry| !streams(entry)).await;
+    assert_eq!(answer.content.text(), "so far");
+    let part = answer.meta.answer().expect("an answer");
+    assert_eq!(part.finish, Some(FinishReason::Stopped));
+    assert!(part.usage.expect("an estimate").estimated);
+    wait_for(async || world.provider.journal()[0].ended().map(|_| ())).await;
+}
