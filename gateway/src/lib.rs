@@ -1,6 +1,8 @@
 //! The WebSocket service: everything about connections, nothing about conversations.
 //! A message meets `listener`, `handshake`, `connection`, `link`; its answer `link`, `roster`, `connection`.
 
+pub mod app;
+pub mod capacity;
 pub mod config;
 pub mod connection;
 pub mod error;
