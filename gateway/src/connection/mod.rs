@@ -133,12 +133,28 @@ enum Event {
 /// The `id` of a `token_refresh` and what became of it.
 type Refreshed = (Option<Box<str>>, Result<Verified, TokenError>);
 
-/// Serves a connection until it ends.
-pub async fn serve<S>(context: Arc<Context>, accepted: Accepted, mut socket: WebSocketStream<S>)
+/// Serves a connection until it ends. It is in the roster from this call on.
+///
+/// Every connection keeps this future, so it is made by hand: what an `async fn` takes by value, it keeps twice.
+pub fn serve<S>(
+    context: Arc<Context>,
+    accepted: Accepted,
+    mut socket: WebSocketStream<S>,
+) -> impl Future<Output = ()> + Send
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+{
+    let mut connection = Connection::new(context, accepted);
+    async move {
+        run(&mut connection, &mut socket).await;
+        connection.uplink.end(connection.conn).await;
+    }
+}
+
+async fn run<S>(connection: &mut Connection, socket: &mut WebSocketStream<S>)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut connection = Connection::new(context, accepted);
     let mut armed = connection.next_deadline();
     let mut timer = pin!(tokio::time::sleep_until(armed));
     loop {
@@ -154,13 +170,12 @@ where
             biased;
             () = &mut timer => Event::Timer,
             permit = room(connection.uplink.blocked()) => Event::Room(permit),
-            event = poll_fn(|task| connection.poll(&mut socket, task)) => event,
+            event = poll_fn(|task| connection.poll(socket, task)) => event,
         };
         if connection.handle(event).is_break() {
-            break;
+            return;
         }
     }
-    connection.uplink.end(connection.conn).await;
 }
 
 /// Waits for a place on a link.

@@ -20,6 +20,9 @@ const LONGEST_WAIT: Duration = Duration::from_secs(2);
 /// A link that held this long was a good one: what failed before it does not count any more.
 const STABLE: Duration = Duration::from_secs(10);
 
+/// How long connections that are closed at once have to tell their brains.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+
 /// Runs until the process has drained, then ends every link: connections that are being closed still need theirs.
 pub(super) async fn run(settings: LinkSettings, links: Links, lifecycle: Lifecycle) {
     let end = CancellationToken::new();
@@ -34,7 +37,10 @@ async fn drained(links: &Links, lifecycle: &Lifecycle) {
     lifecycle.draining().cancelled().await;
     tokio::select! {
         () = links.0.roster.emptied() => {}
-        () = lifecycle.stopping().cancelled() => links.0.roster.close_all(CloseCode::GOING_AWAY),
+        () = lifecycle.stopping().cancelled() => {
+            links.0.roster.close_all(CloseCode::GOING_AWAY);
+            drop(tokio::time::timeout(LAST_WORDS, links.0.roster.emptied()).await);
+        }
     }
 }
 
