@@ -1,1 +1,51 @@
-fn main() {}
+//! The project's own commands: `cargo xtask dev | chat | test`.
+
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "these are commands for a terminal: their output is text"
+)]
+
+mod chat;
+mod deny;
+mod dev;
+mod fetch;
+mod project;
+mod test;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// chatbox's development commands.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Build and start brain and gateway on this machine, ready to chat with.
+    Dev(dev::Arguments),
+    /// Chat from the terminal with what `cargo xtask dev` started.
+    Chat(chat::Arguments),
+    /// Check formatting, lints, licences, and run every test.
+    Test(test::Arguments),
+}
+
+fn main() -> ExitCode {
+    let result = match Arguments::parse().command {
+        Command::Dev(arguments) => dev::run(&arguments),
+        Command::Chat(arguments) => chat::run(&arguments),
+        Command::Test(arguments) => test::run(&arguments),
+    };
+    match result {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,371 @@
+//! The client's side of one session: what was sent and has no answer yet, what the server said, what is shown. It knows
+//! no socket: messages and lines go in, frames and text come out.
+
+use std::collections::{BTreeSet, HashMap};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::command::{HELP, Line};
+use super::log::{Applied, Log};
+use super::screen::Screen;
+use super::wire::{Role, Server, Session, State, Welcome};
+
+/// So often in a row the session is opened again before the server is thought to be wrong.
+const MAX_GAPS: u32 = 5;
+/// How long to wait before trying again where the server names no time.
+const RETRY: Duration = Duration::from_secs(1);
+/// Entries asked for by `/history`, sessions by `/list`.
+const PAGE: u32 = 20;
+
+/// What is to be done after a message or a line.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Reaction {
+    /// To be sent, in this order.
+    pub(super) frames: Vec<String>,
+    /// Call [`Conversation::again`] after this time.
+    pub(super) retry_in: Option<Duration>,
+    /// To be waited for before connecting again, when the server closes.
+    pub(super) reconnect_after: Option<Duration>,
+    /// End the program.
+    pub(super) quit: bool,
+    /// The server refuses: end the program with this error.
+    pub(super) refused: Option<String>,
+}
+
+impl Reaction {
+    fn send(frame: &Value) -> Self {
+        Self { frames: vec![frame.to_string()], ..Self::default() }
+    }
+}
+
+/// A message that is not acknowledged. It is sent again, under the same id, until it is.
+#[derive(Debug)]
+struct Pending {
+    client_msg_id: String,
+    content: String,
+}
+
+/// A request whose reply is due.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Request {
+    Open,
+    Stop,
+    List,
+    History,
+}
+
+/// One session, over any number of connections.
+#[derive(Debug)]
+pub(super) struct Conversation {
+    me: String,
+    session: Uuid,
+    log: Log,
+    screen: Screen,
+    pending: Vec<Pending>,
+    /// Own messages whose answer is due, by seq.
+    awaiting: BTreeSet<u64>,
+    requests: HashMap<String, Request>,
+    next_id: u64,
+    /// The session is open on this connection.
+    open: bool,
+    /// A human assists: the AI is silent.
+    assisted: bool,
+    gaps: u32,
+    failed: bool,
+}
+
+impl Conversation {
+    pub(super) fn new(session: Uuid) -> Self {
+        Self {
+            me: String::new(),
+            session,
+            log: Log::default(),
+            screen: Screen::default(),
+            pending: Vec::new(),
+            awaiting: BTreeSet::new(),
+            requests: HashMap::new(),
+            next_id: 0,
+            open: false,
+            assisted: false,
+            gaps: 0,
+            failed: false,
+        }
+    }
+
+    /// Text to be printed since the last call.
+    pub(super) fn take_output(&mut self) -> String {
+        self.screen.take()
+    }
+
+    /// Prints a line of the program's own.
+    pub(super) fn note(&mut self, text: &str) {
+        self.screen.note(text);
+    }
+
+    /// Has the server nothing more to say about what was asked of it?
+    pub(super) fn idle(&self) -> bool {
+        self.open && self.pending.is_empty() && self.awaiting.is_empty() && self.requests.is_empty()
+    }
+
+    /// May this line be acted on now, where lines do not come from a person? One thing at a time, but an answer that is
+    /// being generated can be stopped.
+    pub(super) fn takes(&self, line: &Line) -> bool {
+        self.idle() || (*line == Line::Stop && self.log.streaming())
+    }
+
+    /// Was every message answered?
+    pub(super) fn went_well(&self) -> bool {
+        !self.failed && self.pending.is_empty() && self.awaiting.is_empty()
+    }
+
+    /// The connection is gone; replies to what was asked on it will not come.
+    pub(super) fn disconnected(&mut self) {
+        self.open = false;
+        self.requests.clear();
+    }
+
+    fn connected(&mut self, welcome: Welcome) -> Reaction {
+        let name = welcome.user.name.or_else(|| welcome.user.id.clone()).unwrap_or_default();
+        self.me = welcome.user.id.unwrap_or_default();
+        let model = welcome.default_model_id.map(|model| format!(", model {model}")).unwrap_or_default();
+        self.note(&format!(
+            "connected as {name}: connection {}, session {}{model}",
+            welcome.connection_id, self.session
+        ));
+        self.open_session()
+    }
+
+    fn open_session(&mut self) -> Reaction {
+        self.requests.retain(|_, request| *request != Request::Open);
+        self.open = false;
+        let mut frame = json!({ "type": "session_open", "create": true, "after_seq": self.log.after_seq() });
+        if let Some(epoch) = self.log.epoch() {
+            frame["epoch"] = epoch.into();
+        }
+        self.ask(Request::Open, frame)
+    }
+
+    /// A request about this session with an id of its own.
+    fn ask(&mut self, request: Request, mut frame: Value) -> Reaction {
+        self.next_id += 1;
+        let id = format!("r{}", self.next_id);
+        frame["id"] = id.clone().into();
+        if request != Request::List {
+            frame["session_id"] = self.session.to_string().into();
+        }
+        self.requests.insert(id, request);
+        Reaction::send(&frame)
+    }
+
+    /// Tries again what was put off: opening the session, or the messages without an acknowledgement.
+    pub(super) fn again(&mut self) -> Reaction {
+        if self.open {
+            return Reaction {
+                frames: self.pending.iter().map(|message| self.frame(message)).collect(),
+                ..Reaction::default()
+            };
+        }
+        self.open_session()
+    }
+
+    fn frame(&self, message: &Pending) -> String {
+        json!({
+            "type": "user_message", "id": message.client_msg_id, "session_id": self.session.to_string(),
+            "client_msg_id": message.client_msg_id, "content": message.content,
+        })
+        .to_string()
+    }
+
+    /// Acts on a line of input.
+    pub(super) fn line(&mut self, line: Line) -> Reaction {
+        match line {
+            Line::Empty => Reaction::default(),
+            Line::Quit => Reaction { quit: true, ..Reaction::default() },
+            Line::Help => {
+                self.screen.text(HELP);
+                Reaction::default()
+            }
+            Line::Unknown(command) => {
+                self.note(&format!("there is no {command}; /help shows the commands"));
+                Reaction::default()
+            }
+            Line::Say(content) => {
+                let message = Pending { client_msg_id: Uuid::new_v4().to_string(), content };
+                let frames = if self.open { vec![self.frame(&message)] } else { Vec::new() };
+                self.pending.push(message);
+                Reaction { frames, ..Reaction::default() }
+            }
+            Line::New => {
+                if !self.pending.is_empty() {
+                    self.note("messages are still waiting for their acknowledgement; try again when they have it");
+                    return Reaction::default();
+                }
+                let close = json!({ "type": "session_close", "session_id": self.session.to_string() }).to_string();
+                self.session = Uuid::new_v4();
+                self.log = Log::default();
+                self.awaiting.clear();
+                self.note(&format!("session {}", self.session));
+                let mut reaction = self.open_session();
+                reaction.frames.insert(0, close);
+                reaction
+            }
+            // What follows needs a connection; it is not worth keeping for the next one.
+            _ if !self.open => {
+                self.note("not connected at the moment");
+                Reaction::default()
+            }
+            Line::Stop => self.ask(Request::Stop, json!({ "type": "stop_generation" })),
+            Line::List => self.ask(Request::List, json!({ "type": "session_list", "limit": PAGE })),
+            Line::History => {
+                let before = self.log.first().unwrap_or(1);
+                self.ask(Request::History, json!({ "type": "history", "before_seq": before, "limit": PAGE }))
+            }
+        }
+    }
+
+    /// Acts on a message from the server.
+    pub(super) fn message(&mut self, message: Server) -> Reaction {
+        match message {
+            Server::Welcome(welcome) => self.connected(welcome),
+            Server::Session { reply_to, session } => self.session(reply_to.as_deref(), &session),
+            Server::SessionReady { session_id } => {
+                if self.here(&session_id) {
+                    self.requests.retain(|_, request| *request != Request::Open);
+                }
+                Reaction::default()
+            }
+            Server::Entry { session_id, entry } if self.here(&session_id) => {
+                let seq = entry.seq;
+                let applied = self.log.entry(entry);
+                self.applied(&applied, seq)
+            }
+            Server::AiDelta { session_id, delta } if self.here(&session_id) => {
+                let applied = self.log.delta(&delta);
+                self.applied(&applied, delta.seq)
+            }
+            Server::Ack { reply_to, client_msg_id, seq } => {
+                self.replied(reply_to.as_deref());
+                if let Some(id) = client_msg_id {
+                    self.acknowledged(&id, seq);
+                }
+                Reaction::default()
+            }
+            Server::Sessions { reply_to, sessions } => {
+                self.replied(reply_to.as_deref());
+                for session in &sessions {
+                    self.screen.session(session, session.id == self.session.to_string());
+                }
+                Reaction::default()
+            }
+            Server::Entries { reply_to, session_id, entries } => {
+                self.replied(reply_to.as_deref());
+                if self.here(&session_id) {
+                    let mut entries = entries;
+                    entries.sort_by_key(|entry| entry.seq);
+                    self.note(&format!("{} older entries", entries.len()));
+                    entries.iter().for_each(|entry| self.screen.entry(entry, &self.me));
+                }
+                Reaction::default()
+            }
+            Server::Notice { code, message, reconnect_after_ms } => {
+                self.note(&format!("{code}: {message}"));
+                Reaction { reconnect_after: reconnect_after_ms.map(Duration::from_millis), ..Reaction::default() }
+            }
+            Server::Error { reply_to, code, message, retryable, retry_after_ms, error_id } => {
+                let id = error_id.map(|id| format!(" (error id {id})")).unwrap_or_default();
+                let retry = retryable.then(|| retry_after_ms.map_or(RETRY, Duration::from_millis));
+                self.error(reply_to.as_deref(), &format!("{code}: {message}{id}"), retry)
+            }
+            Server::Entry { .. } | Server::AiDelta { .. } | Server::Other => Reaction::default(),
+        }
+    }
+
+    fn here(&self, session_id: &str) -> bool {
+        Uuid::try_parse(session_id) == Ok(self.session)
+    }
+
+    fn replied(&mut self, id: Option<&str>) -> Option<Request> {
+        self.requests.remove(id?)
+    }
+
+    /// The session was opened, or its summary has changed.
+    fn session(&mut self, reply_to: Option<&str>, session: &Session) -> Reaction {
+        if !self.here(&session.id) {
+            return Reaction::default();
+        }
+        self.assisted = session.assisting_admin.is_some();
+        if self.assisted {
+            self.awaiting.clear();
+        }
+        // The request stays among those due until session_ready ends the replay.
+        if !reply_to.is_some_and(|id| self.requests.get(id) == Some(&Request::Open)) {
+            return Reaction::default();
+        }
+        if self.log.opened(session.epoch.as_deref(), session.reset, session.truncated_before) {
+            self.note("the session's log was replaced; it is shown from its beginning");
+        }
+        self.open = true;
+        self.again()
+    }
+
+    fn applied(&mut self, applied: &Applied, seq: u64) -> Reaction {
+        match applied {
+            Applied::Nothing => return Reaction::default(),
+            // While a replay is due, what is missing is on its way.
+            Applied::Gap if self.requests.values().any(|request| *request == Request::Open) => {
+                return Reaction::default();
+            }
+            Applied::Gap => {
+                self.gaps += 1;
+                if self.gaps > MAX_GAPS {
+                    let refused = Some("the server's events do not fit together".to_owned());
+                    return Reaction { refused, ..Reaction::default() };
+                }
+                return self.open_session();
+            }
+            Applied::Added | Applied::Replaced | Applied::Grew => self.gaps = 0,
+        }
+        if let Some(entry) = self.log.get(seq) {
+            self.screen.entry(entry, &self.me);
+            if entry.sender.role == Role::Ai && entry.state != State::Streaming {
+                let awaited = entry.reply_to_seq.is_some_and(|message| self.awaiting.remove(&message));
+                self.failed |= awaited && entry.state == State::Failed;
+            }
+        }
+        Reaction::default()
+    }
+
+    fn acknowledged(&mut self, id: &str, seq: Option<u64>) {
+        let before = self.pending.len();
+        self.pending.retain(|message| message.client_msg_id != id);
+        let (Some(seq), true) = (seq, self.pending.len() < before) else { return };
+        match self.log.answer_to(seq) {
+            Some(answer) => self.failed |= answer.state == State::Failed,
+            None if self.assisted => {}
+            None => drop(self.awaiting.insert(seq)),
+        }
+    }
+
+    fn error(&mut self, reply_to: Option<&str>, text: &str, retry: Option<Duration>) -> Reaction {
+        if reply_to.and_then(|id| self.requests.get(id)) == Some(&Request::Open) && retry.is_none() {
+            return Reaction { refused: Some(text.to_owned()), ..Reaction::default() };
+        }
+        let request = self.replied(reply_to);
+        self.note(text);
+        let message = self.pending.iter().position(|message| Some(message.client_msg_id.as_str()) == reply_to);
+        match (request, message, retry) {
+            (Some(Request::Open), _, Some(wait)) | (_, Some(_), Some(wait)) => {
+                return Reaction { retry_in: Some(wait), ..Reaction::default() };
+            }
+            (_, Some(place), None) => drop(self.pending.remove(place)),
+            _ => {}
+        }
+        self.failed = true;
+        Reaction::default()
+    }
+}
+
+#[cfg(test)]
+mod tests;
