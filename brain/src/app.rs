@@ -107,6 +107,10 @@ pub async fn run(config: BrainConfig) -> anyhow::Result<bool> {
         }
     });
     lifecycle.critical("settle", Arc::clone(&sessions).settle_unsure());
+    if config.store.kind == StoreKind::Mongodb {
+        // An embedded store has no other writers.
+        lifecycle.critical("compare", Arc::clone(&sessions).compare());
+    }
     serve_link(&config, link, listener, &lifecycle)?;
     tracing::info!(link = %link_address, ops = %ops_address, brain = brain_id, "listening");
 

@@ -125,11 +125,15 @@ impl Sessions {
         Ok(row.map_err(|error| self.storage(session, &error))?.map(|row| session.unseal(row)))
     }
 
-    /// Reads what others have appended and delivers it.
+    /// Reads what others have appended, and what became of an answer that was growing, and delivers it.
     ///
     /// # Errors
     /// Where the store cannot be reached.
     pub async fn catch_up(&self, session: &Session) -> Result<(), Failure> {
+        if let Some(seq) = session.read(|live| live.streaming.as_ref().map(|entry| entry.meta.seq)) {
+            let row = self.store.entry(session.id, seq).await.map_err(|error| self.storage(session, &error))?;
+            self.apply_rows(session, row.into_iter().collect());
+        }
         loop {
             let rows = self.store.entries_after(session.id, session.seq(), CATCH_UP_PAGE).await;
             let rows = rows.map_err(|error| self.storage(session, &error))?;

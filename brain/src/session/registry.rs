@@ -19,6 +19,11 @@ use crate::store::cipher::SessionKey;
 use crate::store::keyring::Keyring;
 use crate::store::{SessionRow, SharedStore, StoreError, StoreResult, Summary, Totals};
 
+/// How long a round of comparing all sessions with the store takes, where there are not very many.
+const COMPARE_EVERY: Duration = Duration::from_secs(10);
+/// The least time between two comparisons: at most 200 a second.
+const COMPARE_PAUSE: Duration = Duration::from_millis(5);
+
 /// All sessions in use, and what is needed to read and write them.
 pub struct Sessions {
     pub(crate) store: SharedStore,
@@ -228,6 +233,33 @@ impl Sessions {
                     mark.settled(());
                 }
             }
+        }
+    }
+
+    /// Checks every session somebody reads along in against the store, slowly and for ever: what another brain has
+    /// appended is seen within about [`COMPARE_EVERY`] even if nobody tells. Runs until the drain.
+    pub async fn compare(self: Arc<Self>) {
+        loop {
+            let watched: Vec<_> = self.all().into_iter().filter(|session| session.read(Live::is_watched)).collect();
+            let pause = COMPARE_EVERY / u32::try_from(watched.len() + 1).unwrap_or(u32::MAX);
+            for session in watched {
+                if self.pause_or_drain(pause.max(COMPARE_PAUSE)).await {
+                    return;
+                }
+                if let Err(failure) = self.catch_up(&session).await {
+                    tracing::debug!(session = %session.id, %failure, "a session could not be compared with the store");
+                }
+            }
+            if self.pause_or_drain(pause).await {
+                return;
+            }
+        }
+    }
+
+    async fn pause_or_drain(&self, pause: Duration) -> bool {
+        tokio::select! {
+            () = self.lifecycle.draining().cancelled() => true,
+            () = tokio::time::sleep(pause) => false,
         }
     }
 

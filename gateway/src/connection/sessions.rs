@@ -134,7 +134,8 @@ impl Sessions {
         let Ok(uuid) = Uuid::try_parse(id) else { return };
         let after = if info.reset { 0 } else { after };
         let epoch = info.session.as_ref().map_or_else(|| Epoch::of(""), |session| Epoch::of(&session.epoch));
-        let from = after.max(info.truncated_before);
+        // The replay begins at `truncated_before`, so that entry is still to come.
+        let from = after.max(info.truncated_before.saturating_sub(1));
         let opened = Open {
             id: uuid,
             epoch,

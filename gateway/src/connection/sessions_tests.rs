@@ -37,7 +37,7 @@ fn resume(sessions: &Sessions) -> proto::Resume {
 #[test]
 fn a_session_starts_where_its_replay_starts() {
     assert_eq!(resume(&opened(5, proto::SessionInfo::default())).after_seq, 5);
-    assert_eq!(resume(&opened(5, proto::SessionInfo { truncated_before: 40, ..Default::default() })).after_seq, 40);
+    assert_eq!(resume(&opened(5, proto::SessionInfo { truncated_before: 40, ..Default::default() })).after_seq, 39);
     assert_eq!(resume(&opened(5, proto::SessionInfo { reset: true, ..Default::default() })).after_seq, 0);
     let resumed = resume(&opened(0, proto::SessionInfo::default()));
     assert_eq!((resumed.session_id.as_str(), resumed.epoch.as_str(), resumed.watch), (S, "e1", false));

@@ -14,6 +14,9 @@ use crate::session::append::{Draft, Outcome};
 use crate::session::entry::{Body, Content, Entry, Event, FinishReason, Sender};
 use crate::session::state::Intent;
 
+/// Characters of the reason for which a user asks for a human.
+const MAX_REASON_CHARS: usize = 2000;
+
 impl Chat {
     pub(super) async fn user_message(
         &self,
@@ -105,7 +108,9 @@ impl Chat {
         connection: &Connection,
         ask: proto::HelpRequest,
     ) -> Result<Reply, Failure> {
-        self.check_name(&ask.reason).map_err(|failure| Failure { field: Some("reason".into()), ..failure })?;
+        if ask.reason.chars().count() > MAX_REASON_CHARS {
+            return Err(Failure::too_large("reason", format!("a reason has at most {MAX_REASON_CHARS} characters")));
+        }
         let session = self.own_by_text(connection, &ask.session_id).await?;
         let event = Event::HelpRequested { has_reason: !ask.reason.is_empty() };
         self.event(&session, Intent::Help, event, ask.reason).await?;

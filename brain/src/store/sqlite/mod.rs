@@ -119,8 +119,9 @@ impl Store for SqliteStore {
     }
 
     async fn missing_indexes(&self) -> StoreResult<Vec<String>> {
-        // The schema is made as a whole when the file is opened, and its version says that it is there.
-        Ok(Vec::new())
+        // The schema is made as a whole, and its version says that it is there.
+        let version = self.readers.read(schema::version).await?;
+        Ok(if version < schema::VERSION { vec![format!("layout {}", schema::VERSION)] } else { Vec::new() })
     }
 
     async fn create_session(&self, row: &SessionRow) -> StoreResult<bool> {

@@ -11,7 +11,7 @@ use super::error::from_sqlite;
 use crate::store::{StoreError, StoreResult};
 
 /// The layout this build writes, kept in the file's `user_version`. A file with a higher one is refused.
-const VERSION: i64 = 1;
+pub(super) const VERSION: i64 = 1;
 
 /// How long a connection waits for a lock that another process holds.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(3);

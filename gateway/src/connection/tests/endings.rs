@@ -36,7 +36,8 @@ async fn a_kick_comes_after_what_was_acknowledged_and_with_its_notice() {
     client.send(json!({"type": "session_end", "id": "e", "session_id": S})).await;
     let request = link.request().await;
     link.reply(&request, None).await;
-    let notice = Some(proto::Notice { code: "connection_replaced".into(), message: "Replaced.".into() });
+    let notice =
+        Some(proto::Notice { code: "connection_replaced".into(), message: "Replaced.".into(), ..Default::default() });
     link.send(brain_frame::Frame::Kick(proto::Kick { conn, close_code: 4002, notice })).await;
     link.deliver(&[conn], 0, session()).await;
     assert_eq!(client.json().await, json!({"type": "ack", "reply_to": "e"}));
