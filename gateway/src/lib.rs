@@ -1,1 +1,4 @@
-//! Placeholder.
+//! The WebSocket service. Modules in the order in which a message meets them.
+
+pub mod limits;
+pub mod metrics;

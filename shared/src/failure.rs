@@ -125,12 +125,23 @@ impl Failure {
 
     /// A fault with its own text, which must be safe to show.
     pub fn with_message(code: ErrorCode, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), field: None, retry_after: None, error_id: Uuid::now_v7().simple().to_string() }
+        Self {
+            code,
+            message: message.into(),
+            field: None,
+            retry_after: None,
+            error_id: Uuid::now_v7().simple().to_string(),
+        }
     }
 
     /// A request that does not fit the protocol, naming the field.
     pub fn invalid(field: impl Into<String>, message: impl Into<String>) -> Self {
         Self { field: Some(field.into()), ..Self::with_message(ErrorCode::InvalidMessage, message) }
+    }
+
+    /// A field over its size limit; the message says the limit.
+    pub fn too_large(field: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { field: Some(field.into()), ..Self::with_message(ErrorCode::TooLarge, message) }
     }
 
     /// Adds a hint when to try again.

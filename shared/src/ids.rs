@@ -110,7 +110,9 @@ mod tests {
     #[test]
     fn other_spellings_of_a_uuid_are_refused() {
         let id = SessionId::generate();
-        for text in [id.0.simple().to_string(), format!("{{{id}}}"), format!("urn:uuid:{id}"), String::new(), "x".repeat(36)] {
+        for text in
+            [id.0.simple().to_string(), format!("{{{id}}}"), format!("urn:uuid:{id}"), String::new(), "x".repeat(36)]
+        {
             assert_eq!(text.parse::<SessionId>(), Err(BadId), "{text}");
         }
     }

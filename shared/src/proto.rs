@@ -2,6 +2,7 @@
 //! `convert` module.
 
 #![expect(missing_docs, reason = "generated; the documentation is in the .proto files")]
+#![expect(clippy::allow_attributes, clippy::large_enum_variant, reason = "generated as prost and tonic see fit")]
 
 tonic::include_proto!("chatbox.v1");
 

@@ -1,0 +1,108 @@
+//! All client connections of this brain by user: how many one user may hold, and which one a device replaces.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use chatbox_shared::ids::UserId;
+use parking_lot::Mutex;
+use smallvec::SmallVec;
+
+use crate::connection::Connection;
+
+/// WebSocket close code: another connection has taken this one's place.
+const CLOSE_REPLACED: u32 = 4002;
+
+/// The connections by user, oldest first.
+#[derive(Debug)]
+pub struct Connections {
+    per_user: usize,
+    users: Mutex<HashMap<UserId, SmallVec<[Arc<Connection>; 1]>>>,
+}
+
+impl Connections {
+    /// `per_user`: how many one user may hold; one more replaces the oldest.
+    pub fn new(per_user: usize) -> Self {
+        Self { per_user, users: Mutex::new(HashMap::new()) }
+    }
+
+    /// Adds a connection; the one it replaces (same device, else the oldest above the limit) is closed.
+    pub fn add(&self, connection: &Arc<Connection>) {
+        let replaced = {
+            let mut users = self.users.lock();
+            let held = users.entry(connection.principal().user.clone()).or_default();
+            let same_device = held.iter().position(|other| other.device.is_some() && other.device == connection.device);
+            let replaced = match same_device {
+                Some(at) => Some(held.remove(at)),
+                None if held.len() >= self.per_user => Some(held.remove(0)),
+                None => None,
+            };
+            held.push(Arc::clone(connection));
+            replaced
+        };
+        if let Some(replaced) = replaced {
+            replaced.kick(CLOSE_REPLACED, "connection_replaced", "Another connection has taken this one's place.");
+        }
+    }
+
+    /// Removes a connection that has ended; one that was replaced is gone already.
+    pub fn remove(&self, connection: &Arc<Connection>) {
+        let mut users = self.users.lock();
+        let user = connection.principal().user.clone();
+        if let Some(held) = users.get_mut(&user) {
+            held.retain(|other| !Arc::ptr_eq(other, connection));
+            if held.is_empty() {
+                users.remove(&user);
+            }
+        }
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.users.lock().values().map(SmallVec::len).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use chatbox_shared::auth::Principal;
+    use chatbox_shared::ids::ConnectionId;
+    use chatbox_shared::proto::brain_frame::Frame;
+
+    use super::*;
+    use crate::grpc::outbox::{Outbox, OutboxReader, outbox};
+
+    fn connection(conn: u64, device: Option<&str>, outbox: &Outbox) -> Arc<Connection> {
+        let principal = Principal { user: UserId::new("u"), name: None, roles: Vec::new() };
+        Arc::new(Connection::new(conn, ConnectionId::generate(), device.map(Into::into), principal, outbox.clone()))
+    }
+
+    async fn kicked(reader: &mut OutboxReader) -> (u64, u32) {
+        match reader.next().await.and_then(|frame| frame.frame) {
+            Some(Frame::Kick(kick)) => (kick.conn, kick.close_code),
+            other => panic!("expected a kick, got {other:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn the_same_device_is_replaced_before_the_oldest() {
+        let (outbox, mut reader) = outbox();
+        let connections = Connections::new(2);
+        connections.add(&connection(1, None, &outbox));
+        connections.add(&connection(2, Some("phone"), &outbox));
+        connections.add(&connection(3, Some("phone"), &outbox));
+        assert_eq!(kicked(&mut reader).await, (2, 4002));
+        connections.add(&connection(4, None, &outbox));
+        assert_eq!(kicked(&mut reader).await, (1, 4002));
+        assert_eq!(connections.count(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_left_frees_its_place() {
+        let (outbox, _reader) = outbox();
+        let connections = Connections::new(2);
+        let first = connection(1, None, &outbox);
+        connections.add(&first);
+        connections.remove(&first);
+        assert_eq!(connections.count(), 0);
+    }
+}

@@ -1,0 +1,206 @@
+//! Writing an answer: each write is a compare-and-set on the row's fence, so a brain that lost the row cannot write, and
+//! each write renews the lease.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use chatbox_shared::failure::{ErrorCode, Failure};
+
+use super::Turns;
+use crate::session::Session;
+use crate::session::entry::{Body, Content, Entry, EntryState, FinishReason, Usage};
+use crate::session::registry::Sessions;
+use crate::store::{StoreError, Totals};
+
+/// The row belongs to somebody else now, or is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Lost;
+
+/// An answer being written by this brain.
+pub(super) struct Journal {
+    session: Arc<Session>,
+    /// The row as it will be written next.
+    entry: Entry,
+    fence: u64,
+    unsaved_bytes: usize,
+    /// Until when the row is surely ours, by this machine's monotonic clock.
+    owned_until: Instant,
+    begun: Instant,
+    first_token: Option<Duration>,
+}
+
+impl Journal {
+    /// Takes over a row that was just written by this brain.
+    pub(super) fn new(session: Arc<Session>, entry: Entry, lease: Duration) -> Option<Self> {
+        let fence = entry.meta.answer()?.fence;
+        let begun = Instant::now();
+        Some(Self { session, entry, fence, unsaved_bytes: 0, owned_until: begun + lease, begun, first_token: None })
+    }
+
+    /// The row as it stands.
+    pub(super) fn entry(&self) -> &Entry {
+        &self.entry
+    }
+
+    /// Bytes that only this process knows.
+    pub(super) fn unsaved_bytes(&self) -> usize {
+        self.unsaved_bytes
+    }
+
+    /// May text still be shown? Not after the lease has run out: somebody else may be answering.
+    pub(super) fn owned(&self) -> bool {
+        Instant::now() < self.owned_until
+    }
+
+    /// Appends text and shows it.
+    pub(super) fn push(&mut self, text: &str) {
+        self.first_token.get_or_insert_with(|| self.begun.elapsed());
+        let Body::Answer(answer) = &mut self.entry.meta.body else { return };
+        let (seq, attempt) = (self.entry.meta.seq, answer.attempt);
+        answer.next_index += 1;
+        if let Content::Text(content) = &mut self.entry.content {
+            content.push_str(text);
+        }
+        self.unsaved_bytes += text.len();
+        self.session.delta(seq, self.fence, attempt, text);
+    }
+
+    /// The provider took its text back: a new attempt that starts with the given text.
+    pub(super) fn restart(&mut self, text: String) {
+        self.unsaved_bytes += text.len();
+        self.entry.content = Content::Text(text);
+        self.entry.meta.rev += 1;
+        if let Some(answer) = self.entry.meta.answer_mut() {
+            answer.attempt += 1;
+            answer.next_index = 0;
+        }
+        self.session.apply(&self.entry);
+    }
+
+    /// The provider's id of the conversation.
+    pub(super) fn set_conversation(&mut self, conversation: String) {
+        if let Some(answer) = self.entry.meta.answer_mut() {
+            answer.conversation = Some(conversation);
+        }
+    }
+
+    /// Starts a save of what there is; the text may grow on meanwhile.
+    pub(super) fn begin_save(&mut self, turns: &Turns) -> (Entry, u64, Instant) {
+        let lease_until = turns.sessions.now().plus(turns.settings.lease);
+        if let Some(answer) = self.entry.meta.answer_mut() {
+            answer.lease_until = lease_until;
+        }
+        self.unsaved_bytes = 0;
+        (self.entry.clone(), self.fence, Instant::now())
+    }
+
+    /// A save that began at `begun` has succeeded.
+    pub(super) fn saved(&mut self, begun: Instant, lease: Duration) {
+        self.owned_until = begun + lease;
+    }
+
+    /// Writes the end of the answer, however long the store takes, and shows it. `Lost`: somebody else has the row.
+    pub(super) async fn finish(mut self, turns: &Turns, end: End) -> Result<(), Lost> {
+        let total = self.begun.elapsed();
+        finish_as(&mut self.entry, end.state, end.finish, end.error);
+        if let Some(answer) = self.entry.meta.answer_mut() {
+            // Kept: nobody else has touched the row, so no new owner is marked.
+            answer.fence = self.fence;
+            answer.usage = Some(end.usage);
+            answer.first_token_ms = self.first_token.map(millis);
+            answer.total_ms = Some(millis(total));
+        }
+        let mut wait = Duration::from_millis(50);
+        loop {
+            match turns.sessions.replace_answer(&self.session, &self.entry, self.fence).await {
+                Ok(true) => break,
+                Ok(false) => return Err(Lost),
+                Err(failure) if failure.code == ErrorCode::StorageUnavailable => {
+                    if turns.sessions.lifecycle.stopping().is_cancelled() {
+                        return Err(Lost);
+                    }
+                    tokio::time::sleep(wait).await;
+                    wait = (wait * 2).min(Duration::from_secs(1));
+                }
+                Err(_) => return Err(Lost),
+            }
+        }
+        self.session.apply(&self.entry);
+        let totals = Totals {
+            input_tokens: end.usage.input,
+            output_tokens: end.usage.output,
+            answers: 1,
+            answer_ms_sum: millis(total),
+            answer_ms_max: millis(total),
+        };
+        turns.sessions.count_answer(&self.session, &totals).await;
+        Ok(())
+    }
+
+    /// Saves what there is and lets the lease end now, so that another brain goes on at once.
+    pub(super) async fn release(mut self, turns: &Turns) {
+        let now = turns.sessions.now();
+        if let Some(answer) = self.entry.meta.answer_mut() {
+            answer.lease_until = now;
+        }
+        if let Err(failure) = turns.sessions.replace_answer(&self.session, &self.entry, self.fence).await {
+            tracing::warn!(session = %self.session.id, %failure, "a lease was not handed over; it runs out by itself");
+        }
+    }
+}
+
+/// How an answer ends.
+#[derive(Debug, Clone)]
+pub(super) struct End {
+    /// Final or failed.
+    pub(super) state: EntryState,
+    /// Why, for a final one.
+    pub(super) finish: Option<FinishReason>,
+    /// The fault of a failed one.
+    pub(super) error: Option<ErrorCode>,
+    /// What it used.
+    pub(super) usage: Usage,
+}
+
+/// Marks the entry as ended under a new fence; gives the fence it had.
+pub(super) fn finish_as(
+    entry: &mut Entry,
+    state: EntryState,
+    finish: Option<FinishReason>,
+    error: Option<ErrorCode>,
+) -> u64 {
+    entry.meta.state = state;
+    entry.meta.rev += 1;
+    let Body::Answer(answer) = &mut entry.meta.body else { return 0 };
+    answer.finish = finish;
+    answer.error = error;
+    let fence = answer.fence;
+    answer.fence += 1;
+    fence
+}
+
+impl Sessions {
+    /// Replaces an answer's row, if it is still streaming under `fence`. A write whose outcome was unknown and that did
+    /// succeed counts as a success.
+    ///
+    /// # Errors
+    /// Where the store cannot be reached.
+    pub(super) async fn replace_answer(
+        &self,
+        session: &Session,
+        entry: &Entry,
+        fence: u64,
+    ) -> Result<bool, Failure> {
+        let row = session.seal(entry).map_err(|error| self.internal(session, &error))?;
+        let storage = |error: StoreError| self.storage(session, &error);
+        if self.store.update_answer(&row, fence).await.map_err(storage)? {
+            return Ok(true);
+        }
+        let there = self.store.entry(session.id, entry.meta.seq).await.map_err(storage)?;
+        Ok(there.is_some_and(|there| there.meta == entry.meta))
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,154 @@
+//! What a model is asked: the conversation up to the message that is being answered, as much as fits.
+
+use std::sync::Arc;
+
+use aws_lc_rs::digest;
+use chatbox_shared::failure::Failure;
+use chatbox_shared::ids::{Seq, UserId};
+
+use super::Turns;
+use crate::llm::catalog::Model;
+use crate::llm::{Prompt, PromptRole, PromptTurn, tokens};
+use crate::session::Session;
+use crate::session::entry::{Answer, Body, Entry, Sender};
+
+/// Entries read from the log at once.
+const PAGE: u32 = 100;
+/// More than this many entries are never read for one prompt.
+const MAX_ENTRIES: usize = 2000;
+
+impl Turns {
+    /// The prompt for the answer in `row`.
+    pub(super) async fn prompt(&self, session: &Arc<Session>, row: &Entry, model: &Model) -> Result<Prompt, Failure> {
+        let Some(answer) = row.meta.answer() else { return Ok(Prompt::default()) };
+        let budget = model.context_tokens.saturating_sub(model.max_output_tokens);
+        let mut history: Vec<Entry> = Vec::new();
+        let (mut before, mut read_tokens) = (row.meta.seq, 0);
+        while read_tokens < budget && history.len() < MAX_ENTRIES && before > 1 {
+            let rows = self.sessions.store.entries_before(session.id, before, PAGE).await;
+            let rows = rows.map_err(|error| self.sessions.storage(session, &error))?;
+            let Some(first) = rows.first() else { break };
+            before = first.meta.seq;
+            let page: Vec<Entry> = rows.into_iter().map(|row| session.unseal(row)).collect();
+            read_tokens += page.iter().map(|entry| tokens::estimate(entry.content.text())).sum::<u64>();
+            history.splice(0..0, page);
+        }
+        let turns = tokens::fit(model.system_prompt.as_deref(), conversation(&history, answer), budget);
+        Ok(Prompt {
+            system: model.system_prompt.clone(),
+            turns,
+            user: opaque(&session.owner),
+            conversation: conversation_of(&history, &answer.model_id),
+        })
+    }
+}
+
+/// The messages a model sees, in the order of the conversation: each answer behind the message it answers, also where
+/// the user had gone on writing meanwhile. Later messages than the one to answer are left out.
+fn conversation(history: &[Entry], asked: &Answer) -> Vec<PromptTurn> {
+    let mut placed: Vec<((Seq, Seq), PromptTurn)> = Vec::new();
+    for entry in history {
+        let text = entry.content.text();
+        let seq = entry.meta.seq;
+        let (place, role) = match (&entry.meta.body, &entry.meta.sender) {
+            (Body::Answer(answer), _) if answer.reply_to < asked.reply_to && is_latest(history, answer) => {
+                ((answer.reply_to, seq), PromptRole::Assistant)
+            }
+            (Body::Message { .. }, Sender::User(_)) if seq <= asked.reply_to => ((seq, 0), PromptRole::User),
+            (Body::Message { .. }, Sender::Admin(_)) if seq <= asked.reply_to => ((seq, 0), PromptRole::Assistant),
+            _ => continue,
+        };
+        if !text.is_empty() {
+            placed.push((place, PromptTurn { role, text: text.to_owned() }));
+        }
+    }
+    placed.sort_by_key(|(place, _)| *place);
+    placed.into_iter().map(|(_, turn)| turn).collect()
+}
+
+/// Of several answers to one message only the last was seen to the end.
+fn is_latest(history: &[Entry], answer: &Answer) -> bool {
+    let answers = history.iter().filter_map(|entry| entry.meta.answer());
+    answers.filter(|other| other.reply_to == answer.reply_to).all(|other| other.generation <= answer.generation)
+}
+
+/// The provider's own id of the conversation, from the latest answer of the same model that has one.
+fn conversation_of(history: &[Entry], model_id: &str) -> Option<String> {
+    let answers = history.iter().rev().filter_map(|entry| entry.meta.answer());
+    answers.filter(|answer| answer.model_id == model_id).find_map(|answer| answer.conversation.clone())
+}
+
+/// A stable name for the user that says nothing about them.
+fn opaque(user: &UserId) -> String {
+    let digest = digest::digest(&digest::SHA256, format!("chatbox user\n{user}").as_bytes());
+    digest.as_ref().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use chatbox_shared::clock::Timestamp;
+    use chatbox_shared::ids::{ClientMessageId, MessageId, SessionId};
+
+    use super::*;
+    use crate::session::entry::{Content, EntryMeta, EntryState, Person};
+
+    fn entry(seq: Seq, sender: Sender, body: Body, text: &str) -> Entry {
+        let meta = EntryMeta {
+            id: MessageId::generate(),
+            session: SessionId::generate(),
+            seq,
+            rev: 1,
+            created_at: Timestamp(0),
+            state: EntryState::Final,
+            sender,
+            body,
+        };
+        Entry { meta, content: Content::Text(text.into()) }
+    }
+
+    fn user(seq: Seq, text: &str) -> Entry {
+        let body = Body::Message { client_msg_id: ClientMessageId::generate(), needs_answer: false };
+        entry(seq, Sender::User(Person { id: UserId::new("u"), name: None }), body, text)
+    }
+
+    fn answer(seq: Seq, reply_to: Seq, generation: u32, text: &str) -> Entry {
+        entry(seq, Sender::Ai, Body::Answer(Box::new(part(reply_to, generation))), text)
+    }
+
+    fn part(reply_to: Seq, generation: u32) -> Answer {
+        Answer {
+            reply_to,
+            generation,
+            regenerates: None,
+            model_id: "m".into(),
+            attempt: 1,
+            next_index: 0,
+            owner: String::new(),
+            fence: 1,
+            lease_until: Timestamp(0),
+            finish: None,
+            error: None,
+            usage: None,
+            first_token_ms: None,
+            total_ms: None,
+            conversation: None,
+        }
+    }
+
+    fn texts(history: &[Entry], asked: &Answer) -> Vec<String> {
+        conversation(history, asked).into_iter().map(|turn| turn.text).collect()
+    }
+
+    #[test]
+    fn answers_stand_behind_their_questions_even_where_the_user_wrote_on() {
+        let history = [user(1, "a"), user(2, "b"), answer(3, 1, 0, "A"), answer(4, 2, 0, "B"), user(5, "c"), user(6, "d")];
+        assert_eq!(texts(&history, &part(5, 0)), ["a", "A", "b", "B", "c"]);
+    }
+
+    #[test]
+    fn only_the_last_of_several_answers_counts_and_the_replaced_one_is_not_shown_again() {
+        let history = [user(1, "a"), answer(2, 1, 0, "old"), answer(3, 1, 1, "new"), user(4, "b")];
+        assert_eq!(texts(&history, &part(4, 0)), ["a", "new", "b"]);
+        assert_eq!(texts(&history, &part(1, 2)), ["a"]);
+    }
+}

@@ -1,0 +1,111 @@
+//! Finding what was left behind: answers whose owner died, and messages nobody began to answer. Both are indexed queries
+//! at a jittered pace; whoever finds something takes it by a compare-and-set, so it does not matter how many look.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use chatbox_shared::failure::Failure;
+use rand::RngExt;
+
+use super::{Turns, journal};
+use crate::session::Session;
+use crate::session::entry::{Content, Entry, EntryState, FinishReason};
+use crate::session::state::Intent;
+use crate::store::{EntryRow, StoreResult};
+
+/// Rows taken up in one round.
+const ROUND: u32 = 100;
+/// A message is forgotten when its answer has not begun after this time; until then its own brain is at it.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(2);
+
+impl Turns {
+    /// Looks again and again, until the drain.
+    pub async fn sweep(self: Arc<Self>) {
+        let drain = self.sessions.lifecycle.draining().clone();
+        loop {
+            let pause = self.settings.sweep_interval.mul_f64(rand::rng().random_range(0.75..1.25));
+            tokio::select! {
+                () = drain.cancelled() => return,
+                () = tokio::time::sleep(pause) => {}
+            }
+            if let Err(error) = self.sweep_once().await {
+                tracing::debug!(%error, "the store cannot be swept");
+            }
+            self.sessions.tidy();
+        }
+    }
+
+    async fn sweep_once(self: &Arc<Self>) -> StoreResult<()> {
+        let now = self.sessions.read_clock().await?;
+        for row in self.sessions.store.expired_answers(now, ROUND).await? {
+            if !self.runs_here(row.meta.session, row.meta.seq)
+                && let Err(failure) = self.adopt(row).await
+            {
+                tracing::debug!(%failure, "an expired answer was not taken up");
+            }
+        }
+        for row in self.sessions.store.unanswered_before(now.minus(FORGOTTEN_AFTER), ROUND).await? {
+            match self.sessions.get(row.meta.session).await {
+                Ok(Some(session)) => self.kick(&session),
+                // Erased: its messages are on their way out too.
+                Ok(None) => self.sessions.store.clear_need(row.meta.session, row.meta.id, row.meta.seq).await?,
+                Err(failure) => tracing::debug!(%failure, "a forgotten message was not taken up"),
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes over an answer whose owner is gone: answers anew, or ends it with the text it has where no model may.
+    async fn adopt(self: &Arc<Self>, row: EntryRow) -> Result<(), Failure> {
+        let Some(session) = self.sessions.get(row.meta.session).await? else { return Ok(()) };
+        self.sessions.catch_up(&session).await?;
+        let mut entry = session.unseal(row);
+        let Some(answer) = entry.meta.answer() else { return Ok(()) };
+        let allowed = session.read(|live| live.state.allows(Intent::Answer(answer.reply_to))).is_ok();
+        if !allowed || answer.attempt >= self.settings.max_attempts {
+            let fence = journal::finish_as(&mut entry, EntryState::Final, Some(FinishReason::Interrupted), None);
+            if self.sessions.replace_answer(&session, &entry, fence).await? {
+                session.apply(&entry);
+                self.kick(&session);
+            }
+            return Ok(());
+        }
+        let fence = self.begin_anew(&mut entry);
+        if self.sessions.replace_answer(&session, &entry, fence).await? {
+            tracing::info!(session = %session.id, seq = entry.meta.seq, "took over an answer whose owner is gone");
+            self.metrics.answer_adopted();
+            session.apply(&entry);
+            // Where somebody works on the session here already, the row is found again when its lease has run out.
+            self.work(&session, Some(entry));
+        }
+        Ok(())
+    }
+
+    /// Makes the row ours with an empty text; gives the fence it had.
+    fn begin_anew(&self, entry: &mut Entry) -> u64 {
+        let lease_until = self.sessions.now().plus(self.settings.lease);
+        entry.meta.rev += 1;
+        entry.content = Content::Text(String::new());
+        let Some(answer) = entry.meta.answer_mut() else { return 0 };
+        let fence = answer.fence;
+        answer.fence += 1;
+        answer.attempt += 1;
+        answer.next_index = 0;
+        answer.owner.clone_from(&self.settings.owner);
+        answer.lease_until = lease_until;
+        fence
+    }
+}
+
+impl crate::session::registry::Sessions {
+    /// Somebody else has the answer at `seq` now: shows what became of it.
+    pub(super) async fn refresh_answer(&self, session: &Session, seq: u64) {
+        match self.store.entry(session.id, seq).await {
+            Ok(Some(row)) => {
+                session.apply(&session.unseal(row));
+            }
+            Ok(None) => {}
+            Err(error) => tracing::debug!(session = %session.id, %error, "an answer that was lost could not be read"),
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! A token in compact form, taken apart: size, exactly three parts, an algorithm of the allow-list, the signature.
+//! Of the header only `alg`, `kid` and `crit` are read.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jsonwebtoken::DecodingKey;
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::TokenError;
+
+/// Longer tokens are refused before anything is decoded.
+pub(super) const MAX_BYTES: usize = 8 * 1024;
+/// Longer `kid`s fit no key.
+const MAX_KID_BYTES: usize = 256;
+
+/// The algorithms there are. A key belongs to one of them, so a public key never serves as an HS256 secret.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Algorithm {
+    Hs256,
+    Rs256,
+    Es256,
+    EdDsa,
+}
+
+impl Algorithm {
+    const ALL: [Self; 4] = [Self::Hs256, Self::Rs256, Self::Es256, Self::EdDsa];
+
+    fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|algorithm| algorithm.name() == name)
+    }
+
+    /// The name in a header or a JWK.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Hs256 => "HS256",
+            Self::Rs256 => "RS256",
+            Self::Es256 => "ES256",
+            Self::EdDsa => "EdDSA",
+        }
+    }
+
+    fn implementation(self) -> jsonwebtoken::Algorithm {
+        match self {
+            Self::Hs256 => jsonwebtoken::Algorithm::HS256,
+            Self::Rs256 => jsonwebtoken::Algorithm::RS256,
+            Self::Es256 => jsonwebtoken::Algorithm::ES256,
+            Self::EdDsa => jsonwebtoken::Algorithm::EdDSA,
+        }
+    }
+}
+
+/// The header. A member that comes twice is an error, as is one of another type.
+#[derive(Deserialize)]
+struct Header {
+    alg: String,
+    #[serde(default)]
+    kid: Option<String>,
+    #[serde(default)]
+    crit: Option<Value>,
+}
+
+/// A token whose signature has not been checked yet.
+pub(super) struct Token<'a> {
+    pub(super) algorithm: Algorithm,
+    pub(super) kid: Option<String>,
+    /// The claims, still encoded: nobody reads them before the signature is checked.
+    pub(super) payload: &'a str,
+    signed: &'a str,
+    signature: &'a str,
+}
+
+impl<'a> Token<'a> {
+    pub(super) fn parse(text: &'a str) -> Result<Self, TokenError> {
+        if text.len() > MAX_BYTES {
+            return Err(TokenError::TooLong);
+        }
+        let (signed, signature) = text.rsplit_once('.').ok_or(TokenError::Malformed)?;
+        let (header, payload) = signed.split_once('.').ok_or(TokenError::Malformed)?;
+        if payload.contains('.') || header.is_empty() || payload.is_empty() {
+            return Err(TokenError::Malformed);
+        }
+        let header: Header = decode_part(header)?;
+        // `crit` names extensions that must be understood; none is.
+        if header.crit.is_some() {
+            return Err(TokenError::Malformed);
+        }
+        let algorithm = Algorithm::named(&header.alg).ok_or(TokenError::Algorithm)?;
+        if signature.is_empty() {
+            return Err(TokenError::Signature);
+        }
+        if header.kid.as_ref().is_some_and(|kid| kid.len() > MAX_KID_BYTES) {
+            return Err(TokenError::UnknownKey);
+        }
+        Ok(Self { algorithm, kid: header.kid, payload, signed, signature })
+    }
+
+    pub(super) fn check_signature(&self, key: &DecodingKey) -> Result<(), TokenError> {
+        let algorithm = self.algorithm.implementation();
+        match jsonwebtoken::crypto::verify(self.signature, self.signed.as_bytes(), key, algorithm) {
+            Ok(true) => Ok(()),
+            Ok(false) | Err(_) => Err(TokenError::Signature),
+        }
+    }
+}
+
+/// Decodes base64url around a JSON object.
+pub(super) fn decode_part<T: for<'de> Deserialize<'de>>(part: &str) -> Result<T, TokenError> {
+    let bytes = URL_SAFE_NO_PAD.decode(part).map_err(|_| TokenError::Malformed)?;
+    // A derived Deserialize would take an array for a struct.
+    if bytes.first() != Some(&b'{') {
+        return Err(TokenError::Malformed);
+    }
+    serde_json::from_slice(&bytes).map_err(|_| TokenError::Malformed)
+}
