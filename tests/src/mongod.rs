@@ -1,0 +1,10 @@
+//! stub
+pub struct Mongod;
+impl Mongod {
+    pub async fn start() -> Self {
+        Self
+    }
+    pub fn uri(&self) -> &str {
+        ""
+    }
+}
