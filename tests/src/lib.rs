@@ -1,1 +1,3 @@
-//! Placeholder.
+//! What the tests share: real servers to run against.
+
+pub mod mongod;
