@@ -18,6 +18,7 @@ mod conformance;
 pub mod keyring;
 pub mod mongo;
 pub mod observed;
+mod record;
 pub mod sqlite;
 
 /// An entry as it is stored: everything in the clear but the content.
@@ -191,7 +192,9 @@ pub trait Store: Send + Sync + 'static {
     /// Destroys the data key and the name at once, then deletes the log. The id stays taken. Harmless to repeat.
     async fn erase_session(&self, session: SessionId) -> StoreResult<()>;
 
-    /// Appends one entry under its unique keys.
+    /// Appends one entry under its unique keys. The same row again (same id at the same seq) is `Done` again, so an append
+    /// of unknown outcome may be repeated as it is. Where several keys are taken, any of them is named; a caller that
+    /// goes on to a higher seq comes to the others.
     async fn append(&self, row: &EntryRow) -> StoreResult<Appended>;
 
     /// Entries with `seq > after`, ascending.

@@ -1,1 +1,141 @@
-//! Being written.
+//! What surrounds every operation of a store: one time limit, and one measurement. Implements the same trait.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use chatbox_shared::clock::Timestamp;
+use chatbox_shared::ids::{ClientMessageId, MessageId, Seq, SessionId, UserId};
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+
+use super::{
+    Appended, EntryRow, SessionCursor, SessionRow, SharedStore, StateFilter, Store, StoreError, StoreResult, Summary,
+    Totals,
+};
+
+/// The name of the histogram. Prometheus adds `_count`, `_sum` and `_bucket`.
+const METRIC: &str = "chatbox_brain_store_operation_seconds";
+
+/// Upper bounds in seconds: a local commit takes one millisecond, an election some seconds.
+const BUCKETS: [f64; 9] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.0, 5.0];
+
+/// How an operation ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Outcome {
+    Ok,
+    Timeout,
+    Unavailable,
+    Corrupt,
+    Refused,
+}
+
+impl Outcome {
+    const ALL: [Self; 5] = [Self::Ok, Self::Timeout, Self::Unavailable, Self::Corrupt, Self::Refused];
+
+    fn of<T>(result: &StoreResult<T>) -> Self {
+        match result {
+            Ok(_) => Self::Ok,
+            Err(StoreError::Unavailable(_)) => Self::Unavailable,
+            Err(StoreError::Corrupt(_)) => Self::Corrupt,
+            Err(StoreError::Refused(_)) => Self::Refused,
+        }
+    }
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Timeout => "timeout",
+            Self::Unavailable => "unavailable",
+            Self::Corrupt => "corrupt",
+            Self::Refused => "refused",
+        }
+    }
+}
+
+impl EncodeLabelValue for Outcome {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), fmt::Error> {
+        self.as_str().encode(encoder)
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Labels {
+    op: &'static str,
+    outcome: Outcome,
+}
+
+/// A store with a time limit and a histogram around every operation.
+pub struct Observed {
+    inner: SharedStore,
+    limit: Duration,
+    seconds: Family<Labels, Histogram, fn() -> Histogram>,
+}
+
+impl Observed {
+    /// Wraps `inner`. No operation but a migration takes longer than `limit`.
+    pub fn wrap(inner: SharedStore, limit: Duration, registry: &mut Registry) -> SharedStore {
+        let seconds = Family::new_with_constructor((|| Histogram::new(BUCKETS)) as fn() -> Histogram);
+        for op in OPERATIONS {
+            for outcome in Outcome::ALL {
+                drop(seconds.get_or_create(&Labels { op, outcome }));
+            }
+        }
+        registry.register(METRIC, "How long operations of the store took", seconds.clone());
+        Arc::new(Self { inner, limit, seconds })
+    }
+
+    async fn observe<T>(&self, op: &'static str, work: impl Future<Output = StoreResult<T>> + Send) -> StoreResult<T> {
+        let started = Instant::now();
+        // Building an index takes as long as the data is large, and it is harmless to wait for.
+        let limited = if op == "migrate" { Ok(work.await) } else { tokio::time::timeout(self.limit, work).await };
+        let (outcome, result) = match limited {
+            Ok(result) => (Outcome::of(&result), result),
+            Err(_) => (Outcome::Timeout, Err(StoreError::Unavailable(format!("{op} took longer than {:?}", self.limit)))),
+        };
+        self.seconds.get_or_create(&Labels { op, outcome }).observe(started.elapsed().as_secs_f64());
+        result
+    }
+}
+
+macro_rules! observed {
+    ($(fn $name:ident($($argument:ident: $type:ty),*) -> $output:ty;)*) => {
+        /// The operations, as the label `op` names them.
+        const OPERATIONS: &[&str] = &[$(stringify!($name)),*];
+
+        #[async_trait]
+        impl Store for Observed {
+            $(async fn $name(&self, $($argument: $type),*) -> StoreResult<$output> {
+                self.observe(stringify!($name), self.inner.$name($($argument),*)).await
+            })*
+        }
+    };
+}
+
+observed! {
+    fn now() -> Timestamp;
+    fn migrate() -> ();
+    fn create_session(row: &SessionRow) -> bool;
+    fn session(id: SessionId) -> Option<SessionRow>;
+    fn list_sessions(user: &UserId, filter: StateFilter, after: Option<SessionCursor>, limit: u32) -> Vec<SessionRow>;
+    fn save_summary(session: SessionId, summary: &Summary) -> ();
+    fn rename_session(session: SessionId, name: &[u8]) -> bool;
+    fn mark_read(session: SessionId, seq: Seq) -> ();
+    fn add_totals(session: SessionId, answer: &Totals) -> ();
+    fn erase_session(session: SessionId) -> ();
+    fn append(row: &EntryRow) -> Appended;
+    fn entries_after(session: SessionId, after: Seq, limit: u32) -> Vec<EntryRow>;
+    fn entries_before(session: SessionId, before: Seq, limit: u32) -> Vec<EntryRow>;
+    fn entry(session: SessionId, seq: Seq) -> Option<EntryRow>;
+    fn entry_by_client_id(session: SessionId, sender: &UserId, id: ClientMessageId) -> Option<EntryRow>;
+    fn streaming_answer(session: SessionId) -> Option<EntryRow>;
+    fn latest_answer(session: SessionId, reply_to: Seq) -> Option<EntryRow>;
+    fn update_answer(row: &EntryRow, fence: u64) -> bool;
+    fn next_unanswered(session: SessionId) -> Option<EntryRow>;
+    fn clear_need(session: SessionId, id: MessageId, seq: Seq) -> ();
+    fn expired_answers(now: Timestamp, limit: u32) -> Vec<EntryRow>;
+    fn unanswered_before(before: Timestamp, limit: u32) -> Vec<EntryRow>;
+}

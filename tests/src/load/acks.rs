@@ -39,8 +39,8 @@ struct Run {
 /// # Errors
 /// Something did not start, or a message was refused.
 pub async fn measure(senders: &[usize], time: Duration) -> Result<String> {
-    let server = Mongod::start().await;
-    let uri = server.uri().to_string();
+    let server = Mongod::start().await?;
+    let uri = server.uri();
     let silent = Ticker::start(Pace { rate: 1, time: None }).await?;
     let stack = Stack::builder()
         .profile(Profile::PreferRelease)

@@ -1,1 +1,263 @@
-//! Being written.
+//! The store on MongoDB. Every write touches one document and is acknowledged by a majority's journals; every read asks
+//! the primary for what a majority has. Unique indexes decide all races; there are no transactions.
+
+use async_trait::async_trait;
+use bson::{Document, doc};
+use chatbox_shared::clock::Timestamp;
+use chatbox_shared::ids::{ClientMessageId, MessageId, Seq, SessionId, UserId};
+use futures_util::TryStreamExt;
+use mongodb::Collection;
+
+pub use connection::MongoOptions;
+
+use super::record::{self, signed};
+use super::{
+    Appended, EntryRow, SessionCursor, SessionRow, StateFilter, Store, StoreResult, Summary, Totals,
+};
+use connection::Connection;
+use documents::{Stored, document, replacement};
+use error::from_mongo;
+use queries::{MESSAGES, Query, SESSIONS};
+
+mod connection;
+mod documents;
+mod error;
+mod indexes;
+#[cfg(test)]
+mod plans;
+mod queries;
+
+/// Entries deleted in one step, so that each step ends within the time limit and a repetition goes on where it ended.
+const DELETE_BATCH: u32 = 1000;
+
+/// What the server says about a collection that nobody has written to.
+const NAMESPACE_NOT_FOUND: i32 = 26;
+
+/// A store in a MongoDB database.
+pub struct MongoStore {
+    connection: Connection,
+}
+
+impl MongoStore {
+    /// Sets the driver up. It connects when first used, so this succeeds while the database is away; [`Store::now`],
+    /// [`Store::migrate`] and [`MongoStore::missing_indexes`] refuse a standalone server, so ask one of them first.
+    ///
+    /// # Errors
+    /// [`super::StoreError::Refused`] for a connection string that cannot be read, [`super::StoreError::Unavailable`] where its DNS
+    /// name cannot be resolved.
+    pub async fn connect(options: MongoOptions) -> StoreResult<Self> {
+        Ok(Self { connection: Connection::new(options).await? })
+    }
+
+    /// The indexes that should be there and are not, as `collection.name`.
+    ///
+    /// # Errors
+    /// As every operation.
+    pub async fn missing_indexes(&self) -> StoreResult<Vec<String>> {
+        self.connection.hello().await?;
+        let mut missing = Vec::new();
+        for collection in [SESSIONS, MESSAGES] {
+            let present = match self.collection(collection).list_index_names().await {
+                Ok(names) => names,
+                Err(error) if is_missing_collection(&error) => Vec::new(),
+                Err(error) => return Err(from_mongo(error)),
+            };
+            let wanted = indexes::declared().into_iter().filter(|index| index.collection == collection);
+            let absent = wanted.filter(|index| !present.iter().any(|name| name == index.name));
+            missing.extend(absent.map(|index| format!("{collection}.{}", index.name)));
+        }
+        Ok(missing)
+    }
+
+    fn collection(&self, name: &str) -> Collection<Document> {
+        self.connection.database.collection(name)
+    }
+
+    async fn find(&self, query: Query<'_>, limit: u32) -> StoreResult<Vec<Stored>> {
+        // To the server, 0 means no limit.
+        if limit == 0 {
+            return Ok(Vec::new());
+        }
+        let collection = self.collection(query.collection());
+        let mut find = collection.find(query.filter()?).limit(limit.into()).max_time(self.connection.limit);
+        // One batch holds the page, so that it takes one round trip.
+        find = find.batch_size(limit.saturating_add(1));
+        if let Some(sort) = query.sort() {
+            find = find.sort(sort);
+        }
+        find.await.map_err(from_mongo)?.map_ok(Stored).try_collect().await.map_err(from_mongo)
+    }
+
+    async fn entries(&self, query: Query<'_>, limit: u32) -> StoreResult<Vec<EntryRow>> {
+        self.find(query, limit).await?.iter().map(record::entry::read).collect()
+    }
+
+    async fn one_entry(&self, query: Query<'_>) -> StoreResult<Option<EntryRow>> {
+        Ok(self.entries(query, 1).await?.pop())
+    }
+
+    /// Changes the document the query finds; says whether there was one.
+    async fn update(&self, query: Query<'_>, update: Document) -> StoreResult<bool> {
+        let collection = self.collection(query.collection());
+        let result = collection.update_one(query.filter()?, update).await.map_err(from_mongo)?;
+        Ok(result.matched_count > 0)
+    }
+
+    /// Deletes the log in steps, oldest first.
+    async fn delete_log(&self, session: SessionId) -> StoreResult<()> {
+        loop {
+            let batch = self.entry_seqs(session).await?;
+            let Some(last) = batch.last() else { return Ok(()) };
+            let filter = Query::LogUpTo(session, *last).filter()?;
+            self.collection(MESSAGES).delete_many(filter).await.map_err(from_mongo)?;
+        }
+    }
+
+    /// The places of the oldest entries, a batch of them at most.
+    async fn entry_seqs(&self, session: SessionId) -> StoreResult<Vec<Seq>> {
+        let query = Query::Log(session);
+        let collection = self.collection(query.collection());
+        let find = collection.find(query.filter()?).projection(doc! { "_id": 0, "seq": 1 }).limit(DELETE_BATCH.into());
+        let find = find.batch_size(DELETE_BATCH + 1).sort(query.sort().unwrap_or_default());
+        let found: Vec<Document> = find.await.map_err(from_mongo)?.try_collect().await.map_err(from_mongo)?;
+        found.into_iter().map(|document| record::entry::read_seq(&Stored(document))).collect()
+    }
+}
+
+fn is_missing_collection(error: &mongodb::error::Error) -> bool {
+    matches!(error.kind.as_ref(), mongodb::error::ErrorKind::Command(command) if command.code == NAMESPACE_NOT_FOUND)
+}
+
+#[async_trait]
+impl Store for MongoStore {
+    async fn now(&self) -> StoreResult<Timestamp> {
+        self.connection.hello().await
+    }
+
+    async fn migrate(&self) -> StoreResult<()> {
+        self.connection.hello().await?;
+        for collection in [SESSIONS, MESSAGES] {
+            let wanted = indexes::declared().into_iter().filter(|index| index.collection == collection);
+            let models = wanted.map(|index| index.model()).collect::<Vec<_>>();
+            self.collection(collection).create_indexes(models).await.map_err(from_mongo)?;
+        }
+        Ok(())
+    }
+
+    async fn create_session(&self, row: &SessionRow) -> StoreResult<bool> {
+        let document = document(&record::session::fields(row)?);
+        match self.collection(SESSIONS).insert_one(document).await {
+            Ok(_) => Ok(true),
+            Err(error) if error::duplicate(&error) == Some(indexes::ID) => Ok(false),
+            Err(error) => Err(from_mongo(error)),
+        }
+    }
+
+    async fn session(&self, id: SessionId) -> StoreResult<Option<SessionRow>> {
+        self.find(Query::Session(id), 1).await?.first().map(record::session::read).transpose()
+    }
+
+    async fn list_sessions(
+        &self,
+        user: &UserId,
+        filter: StateFilter,
+        after: Option<SessionCursor>,
+        limit: u32,
+    ) -> StoreResult<Vec<SessionRow>> {
+        self.find(Query::List(user, filter, after), limit).await?.iter().map(record::session::read).collect()
+    }
+
+    async fn save_summary(&self, session: SessionId, summary: &Summary) -> StoreResult<()> {
+        let update = replacement(record::session::SUMMARY, &record::session::summary_fields(summary)?);
+        self.update(Query::SummaryBefore(session, summary.seq), update).await.map(drop)
+    }
+
+    async fn rename_session(&self, session: SessionId, name: &[u8]) -> StoreResult<bool> {
+        let update = replacement(&["nm"], &[("nm", record::Value::sealed(name))]);
+        self.update(Query::Kept(session), update).await
+    }
+
+    async fn mark_read(&self, session: SessionId, seq: Seq) -> StoreResult<()> {
+        let update = doc! { "$set": { "readSeq": signed(seq)? } };
+        self.update(Query::ReadBefore(session, seq), update).await.map(drop)
+    }
+
+    async fn add_totals(&self, session: SessionId, answer: &Totals) -> StoreResult<()> {
+        let fields = record::session::total_fields(answer)?;
+        let (max, sums) = fields.split_last().map_or((document(&[]), document(&[])), |(max, sums)| (document(&[*max]), document(sums)));
+        self.update(Query::Session(session), doc! { "$inc": sums, "$max": max }).await.map(drop)
+    }
+
+    async fn erase_session(&self, session: SessionId) -> StoreResult<()> {
+        let update = doc! { "$set": { "st": record::session::DELETED }, "$unset": { "dk": "", "nm": "" } };
+        self.update(Query::Session(session), update).await?;
+        self.delete_log(session).await
+    }
+
+    async fn append(&self, row: &EntryRow) -> StoreResult<Appended> {
+        let document = document(&record::entry::fields(row)?);
+        let error = match self.collection(MESSAGES).insert_one(document).await {
+            Ok(_) => return Ok(Appended::Done),
+            Err(error) => error,
+        };
+        let Some(index) = error::duplicate(&error) else { return Err(from_mongo(error)) };
+        let meta = &row.meta;
+        // The same entry again, after an answer that got lost: it is durable if a majority has it.
+        if index == indexes::ID && self.one_entry(Query::EntryWithId(meta.session, meta.seq, meta.id)).await?.is_some() {
+            return Ok(Appended::Done);
+        }
+        error::conflict(index, row)
+    }
+
+    async fn entries_after(&self, session: SessionId, after: Seq, limit: u32) -> StoreResult<Vec<EntryRow>> {
+        self.entries(Query::LogAfter(session, after), limit).await
+    }
+
+    async fn entries_before(&self, session: SessionId, before: Seq, limit: u32) -> StoreResult<Vec<EntryRow>> {
+        let mut entries = self.entries(Query::LogBefore(session, before), limit).await?;
+        entries.reverse();
+        Ok(entries)
+    }
+
+    async fn entry(&self, session: SessionId, seq: Seq) -> StoreResult<Option<EntryRow>> {
+        self.one_entry(Query::Entry(session, seq)).await
+    }
+
+    async fn entry_by_client_id(
+        &self,
+        session: SessionId,
+        sender: &UserId,
+        id: ClientMessageId,
+    ) -> StoreResult<Option<EntryRow>> {
+        self.one_entry(Query::ByClientId(session, sender, id)).await
+    }
+
+    async fn streaming_answer(&self, session: SessionId) -> StoreResult<Option<EntryRow>> {
+        self.one_entry(Query::Streaming(session)).await
+    }
+
+    async fn latest_answer(&self, session: SessionId, reply_to: Seq) -> StoreResult<Option<EntryRow>> {
+        self.one_entry(Query::AnswersTo(session, reply_to)).await
+    }
+
+    async fn update_answer(&self, row: &EntryRow, fence: u64) -> StoreResult<bool> {
+        let update = replacement(record::entry::CHANGING, &record::entry::fields(row)?);
+        self.update(Query::Fenced(row.meta.session, row.meta.seq, fence), update).await
+    }
+
+    async fn next_unanswered(&self, session: SessionId) -> StoreResult<Option<EntryRow>> {
+        self.one_entry(Query::Unanswered(session)).await
+    }
+
+    async fn clear_need(&self, session: SessionId, id: MessageId, seq: Seq) -> StoreResult<()> {
+        self.update(Query::EntryWithId(session, seq, id), doc! { "$unset": { "need": "" } }).await.map(drop)
+    }
+
+    async fn expired_answers(&self, now: Timestamp, limit: u32) -> StoreResult<Vec<EntryRow>> {
+        self.entries(Query::Expired(now), limit).await
+    }
+
+    async fn unanswered_before(&self, before: Timestamp, limit: u32) -> StoreResult<Vec<EntryRow>> {
+        self.entries(Query::UnansweredBefore(before), limit).await
+    }
+}

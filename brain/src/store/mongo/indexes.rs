@@ -1,0 +1,76 @@
+//! Every index of the database, each with the query it serves. Nothing else creates one.
+
+use bson::{Document, doc};
+use mongodb::IndexModel;
+use mongodb::options::IndexOptions;
+
+use super::queries::{MESSAGES, SESSIONS};
+use crate::store::record::entry::STREAMING;
+
+/// The index every collection has by itself.
+pub(super) const ID: &str = "_id_";
+/// One entry per place of a log.
+pub(super) const SID_SEQ: &str = "sid_seq";
+/// Each message of a client is stored once.
+pub(super) const SID_UID_CMID: &str = "sid_uid_cmid";
+/// One answer per message and generation.
+pub(super) const SID_RE_GEN: &str = "sid_re_gen";
+/// One streaming answer per session.
+pub(super) const SID_STREAMING: &str = "sid_streaming";
+
+/// An index as it should be.
+pub(super) struct Declared {
+    /// The collection it belongs to.
+    pub(super) collection: &'static str,
+    /// Its name, which the server gives back in a conflict.
+    pub(super) name: &'static str,
+    keys: Document,
+    unique: bool,
+    /// Only documents that match this are in it.
+    only: Option<Document>,
+}
+
+impl Declared {
+    /// As the driver wants it.
+    pub(super) fn model(&self) -> IndexModel {
+        let options = IndexOptions::builder()
+            .name(self.name.to_owned())
+            .unique(self.unique.then_some(true))
+            .partial_filter_expression(self.only.clone())
+            .build();
+        IndexModel::builder().keys(self.keys.clone()).options(options).build()
+    }
+}
+
+/// All of them. Those of `messages` begin with `sid`, but for the two sweeps over all sessions.
+pub(super) fn declared() -> Vec<Declared> {
+    let unique = |name, keys, only| Declared { collection: MESSAGES, name, keys, unique: true, only };
+    let messages = |name, keys, only| Declared { collection: MESSAGES, name, keys, unique: false, only: Some(only) };
+    let sessions = |name, keys| Declared {
+        collection: SESSIONS,
+        name,
+        keys,
+        unique: false,
+        only: Some(doc! { "dk": { "$exists": true } }),
+    };
+    vec![
+        // The log in its order: replay, history, one entry, the compare-and-set on an answer.
+        unique(SID_SEQ, doc! { "sid": 1, "seq": 1 }, None),
+        // A sender's message by the client's id.
+        unique(SID_UID_CMID, doc! { "sid": 1, "uid": 1, "cmid": 1 }, Some(doc! { "cmid": { "$exists": true } })),
+        // The latest answer to a message.
+        unique(SID_RE_GEN, doc! { "sid": 1, "re": 1, "gen": 1 }, Some(doc! { "re": { "$exists": true } })),
+        // A session's streaming answer.
+        unique(SID_STREAMING, doc! { "sid": 1, "st": 1 }, Some(doc! { "st": STREAMING })),
+        // Sweep: streaming answers whose lease has ended.
+        messages("exp_streaming", doc! { "exp": 1 }, doc! { "st": STREAMING }),
+        // A session's oldest message that needs an answer.
+        messages("sid_need_seq", doc! { "sid": 1, "need": 1, "seq": 1 }, doc! { "need": true }),
+        // Sweep: messages that need an answer.
+        messages("ts_need", doc! { "ts": 1 }, doc! { "need": true }),
+        // A user's sessions, latest activity first.
+        sessions("uid_lastTs", doc! { "uid": 1, "lastTs": -1, "_id": -1 }),
+        // The same, active or ended ones only.
+        sessions("uid_st_lastTs", doc! { "uid": 1, "st": 1, "lastTs": -1, "_id": -1 }),
+    ]
+}

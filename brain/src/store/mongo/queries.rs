@@ -1,0 +1,151 @@
+//! Every query the store runs, in one list, so that a test can ask the server how it would run each of them. Updates and
+//! deletions find their documents by a query of this list too.
+
+use bson::{Document, doc};
+use chatbox_shared::clock::Timestamp;
+use chatbox_shared::ids::{ClientMessageId, MessageId, Seq, SessionId, UserId};
+
+use super::documents::{id_to_bson, time_to_bson};
+use crate::store::record::entry::STREAMING;
+use crate::store::record::session::{ACTIVE, ENDED};
+use crate::store::record::signed;
+use crate::store::{SessionCursor, StateFilter, StoreResult};
+
+/// The collection of sessions.
+pub(super) const SESSIONS: &str = "sessions";
+/// The collection of their entries.
+pub(super) const MESSAGES: &str = "messages";
+
+/// A query with its values.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Query<'a> {
+    /// One session.
+    Session(SessionId),
+    /// One session that is not erased.
+    Kept(SessionId),
+    /// One session that is not erased, if its summary is older than this.
+    SummaryBefore(SessionId, Seq),
+    /// One session, if its read marker stands before this.
+    ReadBefore(SessionId, Seq),
+    /// A page of a user's sessions that are not erased.
+    List(&'a UserId, StateFilter, Option<SessionCursor>),
+    /// The whole log, from its beginning.
+    Log(SessionId),
+    /// The log up to and with this entry.
+    LogUpTo(SessionId, Seq),
+    /// The log after this entry.
+    LogAfter(SessionId, Seq),
+    /// The log before this entry, latest first.
+    LogBefore(SessionId, Seq),
+    /// One entry by its place.
+    Entry(SessionId, Seq),
+    /// One entry by its place, if it has this id.
+    EntryWithId(SessionId, Seq, MessageId),
+    /// A sender's message by the client's id.
+    ByClientId(SessionId, &'a UserId, ClientMessageId),
+    /// The session's streaming answer.
+    Streaming(SessionId),
+    /// One streaming answer under this fence.
+    Fenced(SessionId, Seq, u64),
+    /// The answers to a message, latest generation first.
+    AnswersTo(SessionId, Seq),
+    /// The session's messages that need an answer, oldest first.
+    Unanswered(SessionId),
+    /// Streaming answers whose lease ended before this, oldest lease first.
+    Expired(Timestamp),
+    /// Messages from before this that need an answer, oldest first.
+    UnansweredBefore(Timestamp),
+}
+
+impl Query<'_> {
+    /// Where it looks.
+    pub(super) fn collection(&self) -> &'static str {
+        match self {
+            Self::Session(_) | Self::Kept(_) | Self::SummaryBefore(..) | Self::ReadBefore(..) | Self::List(..) => SESSIONS,
+            Self::Log(_)
+            | Self::LogUpTo(..)
+            | Self::LogAfter(..)
+            | Self::LogBefore(..)
+            | Self::Entry(..)
+            | Self::EntryWithId(..)
+            | Self::ByClientId(..)
+            | Self::Streaming(_)
+            | Self::Fenced(..)
+            | Self::AnswersTo(..)
+            | Self::Unanswered(_)
+            | Self::Expired(_)
+            | Self::UnansweredBefore(_) => MESSAGES,
+        }
+    }
+
+    /// What it looks for.
+    pub(super) fn filter(&self) -> StoreResult<Document> {
+        let exists = || doc! { "$exists": true };
+        Ok(match *self {
+            Self::Session(session) => doc! { "_id": id_to_bson(session.0) },
+            Self::Kept(session) => doc! { "_id": id_to_bson(session.0), "dk": exists() },
+            Self::SummaryBefore(session, seq) => {
+                doc! { "_id": id_to_bson(session.0), "dk": exists(), "seq": { "$lt": signed(seq)? } }
+            }
+            Self::ReadBefore(session, seq) => doc! { "_id": id_to_bson(session.0), "readSeq": { "$lt": signed(seq)? } },
+            Self::List(user, filter, after) => list(user, filter, after),
+            Self::Log(session) => doc! { "sid": id_to_bson(session.0) },
+            Self::LogUpTo(session, seq) => doc! { "sid": id_to_bson(session.0), "seq": { "$lte": signed(seq)? } },
+            Self::LogAfter(session, seq) => doc! { "sid": id_to_bson(session.0), "seq": { "$gt": signed(seq)? } },
+            Self::LogBefore(session, seq) => doc! { "sid": id_to_bson(session.0), "seq": { "$lt": signed(seq)? } },
+            Self::Entry(session, seq) => doc! { "sid": id_to_bson(session.0), "seq": signed(seq)? },
+            Self::EntryWithId(session, seq, id) => {
+                doc! { "sid": id_to_bson(session.0), "seq": signed(seq)?, "_id": id_to_bson(id.0) }
+            }
+            Self::ByClientId(session, sender, id) => {
+                doc! { "sid": id_to_bson(session.0), "uid": sender.as_str(), "cmid": id_to_bson(id.0) }
+            }
+            Self::Streaming(session) => doc! { "sid": id_to_bson(session.0), "st": STREAMING },
+            Self::Fenced(session, seq, fence) => {
+                doc! { "sid": id_to_bson(session.0), "seq": signed(seq)?, "st": STREAMING, "fen": signed(fence)? }
+            }
+            Self::AnswersTo(session, reply_to) => doc! { "sid": id_to_bson(session.0), "re": signed(reply_to)? },
+            Self::Unanswered(session) => doc! { "sid": id_to_bson(session.0), "need": true },
+            Self::Expired(now) => doc! { "st": STREAMING, "exp": { "$lt": time_to_bson(now.0) } },
+            Self::UnansweredBefore(time) => doc! { "need": true, "ts": { "$lt": time_to_bson(time.0) } },
+        })
+    }
+
+    /// In which order the documents come; none where there is one at most.
+    pub(super) fn sort(&self) -> Option<Document> {
+        match self {
+            Self::List(..) => Some(doc! { "lastTs": -1, "_id": -1 }),
+            Self::Log(_) | Self::LogUpTo(..) | Self::LogAfter(..) | Self::Unanswered(_) => Some(doc! { "seq": 1 }),
+            Self::LogBefore(..) => Some(doc! { "seq": -1 }),
+            Self::AnswersTo(..) => Some(doc! { "gen": -1 }),
+            Self::Expired(_) => Some(doc! { "exp": 1 }),
+            Self::UnansweredBefore(_) => Some(doc! { "ts": 1 }),
+            Self::Session(_)
+            | Self::Kept(_)
+            | Self::SummaryBefore(..)
+            | Self::ReadBefore(..)
+            | Self::Entry(..)
+            | Self::EntryWithId(..)
+            | Self::ByClientId(..)
+            | Self::Streaming(_)
+            | Self::Fenced(..) => None,
+        }
+    }
+}
+
+/// The bound on `lastTs` stands outside of the `$or`, so that the index is entered at the cursor.
+fn list(user: &UserId, filter: StateFilter, after: Option<SessionCursor>) -> Document {
+    let mut query = doc! { "uid": user.as_str(), "dk": { "$exists": true } };
+    match filter {
+        StateFilter::Any => {}
+        StateFilter::Active => drop(query.insert("st", ACTIVE)),
+        StateFilter::Ended => drop(query.insert("st", ENDED)),
+    }
+    if let Some(after) = after {
+        let last_at = time_to_bson(after.last_at.0);
+        query.insert("lastTs", doc! { "$lte": last_at.clone() });
+        let earlier = doc! { "lastTs": { "$lt": last_at } };
+        query.insert("$or", vec![earlier, doc! { "_id": { "$lt": id_to_bson(after.id.0) } }]);
+    }
+    query
+}

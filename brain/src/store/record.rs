@@ -1,0 +1,111 @@
+//! The stored form of the rows, once for every store: the names of the fields and what is in them. A store turns a
+//! [`Value`] into its own type when it writes, and offers its documents as a [`Source`] when it reads.
+
+use chatbox_shared::clock::Timestamp;
+use chatbox_shared::ids::UserId;
+use uuid::Uuid;
+
+use super::{StoreError, StoreResult};
+use crate::session::entry::Person;
+
+pub(super) mod entry;
+pub(super) mod session;
+
+/// What a field may hold.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Value<'a> {
+    /// The field is not there.
+    Absent,
+    /// A UUID.
+    Id(Uuid),
+    /// A whole number.
+    Int(i64),
+    /// A yes or no.
+    Bool(bool),
+    /// Unix milliseconds, UTC.
+    Time(i64),
+    /// Text in the clear.
+    Text(&'a str),
+    /// Ciphertext.
+    Bytes(&'a [u8]),
+}
+
+/// A named value.
+pub(super) type Field<'a> = (&'static str, Value<'a>);
+
+/// A document or table row to read from. Each method gives `None` where the field is absent, and
+/// [`StoreError::Corrupt`] where it holds another type.
+pub(super) trait Source {
+    fn id(&self, name: &'static str) -> StoreResult<Option<Uuid>>;
+    fn int(&self, name: &'static str) -> StoreResult<Option<i64>>;
+    fn bool(&self, name: &'static str) -> StoreResult<Option<bool>>;
+    fn time(&self, name: &'static str) -> StoreResult<Option<i64>>;
+    fn text(&self, name: &'static str) -> StoreResult<Option<String>>;
+    fn bytes(&self, name: &'static str) -> StoreResult<Option<Vec<u8>>>;
+}
+
+/// A field that must be there.
+fn required<T>(name: &'static str, value: StoreResult<Option<T>>) -> StoreResult<T> {
+    value?.ok_or_else(|| StoreError::Corrupt(format!("the field {name} is missing")))
+}
+
+/// A number that is never negative.
+fn unsigned(source: &impl Source, name: &'static str) -> StoreResult<Option<u64>> {
+    source.int(name)?.map(|number| u64::try_from(number).map_err(|_| out_of_range(name))).transpose()
+}
+
+/// A small number that is never negative.
+fn small(source: &impl Source, name: &'static str) -> StoreResult<Option<u32>> {
+    source.int(name)?.map(|number| u32::try_from(number).map_err(|_| out_of_range(name))).transpose()
+}
+
+fn timestamp(source: &impl Source, name: &'static str) -> StoreResult<Option<Timestamp>> {
+    Ok(source.time(name)?.map(Timestamp))
+}
+
+/// A person out of the two fields that hold one.
+fn person(source: &impl Source, id: &'static str, name: &'static str) -> StoreResult<Option<Person>> {
+    let Some(id) = source.text(id)? else { return Ok(None) };
+    Ok(Some(Person { id: UserId::new(id), name: source.text(name)? }))
+}
+
+fn out_of_range(name: &'static str) -> StoreError {
+    StoreError::Corrupt(format!("the field {name} is out of range"))
+}
+
+/// The value a text stands for, or the fact that this version does not know it.
+fn known<T>(name: &'static str, text: &str, value: Option<T>) -> StoreResult<T> {
+    value.ok_or_else(|| StoreError::Corrupt(format!("the field {name} holds {text:?}, which this version does not know")))
+}
+
+/// A number as stores keep it. Databases have no unsigned 64-bit integers.
+pub(super) fn signed(number: u64) -> StoreResult<i64> {
+    i64::try_from(number).map_err(|_| StoreError::Refused("a number is too large to be stored".into()))
+}
+
+impl<'a> Value<'a> {
+    fn unsigned(number: u64) -> StoreResult<Self> {
+        signed(number).map(Self::Int)
+    }
+
+    fn unsigned_or_absent(number: Option<u64>) -> StoreResult<Self> {
+        number.map_or(Ok(Self::Absent), Self::unsigned)
+    }
+
+    fn text_or_absent(text: Option<&'a str>) -> Self {
+        text.map_or(Self::Absent, Self::Text)
+    }
+
+    fn time_or_absent(time: Option<Timestamp>) -> Self {
+        time.map_or(Self::Absent, |time| Self::Time(time.0))
+    }
+
+    /// Ciphertext; empty means that there is none.
+    pub(super) fn sealed(bytes: &'a [u8]) -> Self {
+        if bytes.is_empty() { Self::Absent } else { Self::Bytes(bytes) }
+    }
+
+    fn flag(set: bool) -> Self {
+        if set { Self::Bool(true) } else { Self::Absent }
+    }
+}

@@ -1,0 +1,227 @@
+//! Entries of the collection `messages`: every field and what it holds. docs/indexes.md explains them for people.
+
+use chatbox_shared::clock::Timestamp;
+use chatbox_shared::failure::ErrorCode;
+use chatbox_shared::ids::{ClientMessageId, MessageId, Seq, SessionId};
+
+use super::{Field, Source, Value, known, person, required, small, timestamp, unsigned};
+use crate::session::entry::{Answer, Body, EntryMeta, EntryState, Event, FinishReason, Person, Sender, Usage};
+use crate::store::{Appended, EntryRow, StoreError, StoreResult};
+
+/// Every field an entry may have.
+pub(in crate::store) const FIELDS: &[&str] = &[
+    "_id", "sid", "seq", "rev", "ts", "kind", "st", "snd", "uid", "sndNm", "ct", "cmid", "need", "re", "gen", "rgn", "modelId",
+    "try", "idx", "own", "fen", "exp", "fin", "err", "tokIn", "tokOut", "est", "ftMs", "ms", "conv", "ev", "evUid", "evNm", "evRsn",
+];
+
+/// The fields of an answer that change while it grows, changes owner, and ends.
+pub(in crate::store) const CHANGING: &[&str] = &[
+    "rev", "st", "ct", "modelId", "try", "idx", "own", "fen", "exp", "fin", "err", "tokIn", "tokOut", "est", "ftMs", "ms", "conv",
+];
+
+/// The state of an answer under generation; partial indexes name it.
+pub(in crate::store) const STREAMING: &str = "streaming";
+
+/// The fields of an entry with their values, in no particular order. Absent ones may be left out.
+pub(in crate::store) fn fields(row: &EntryRow) -> StoreResult<Vec<Field<'_>>> {
+    let meta = &row.meta;
+    let mut fields = Vec::with_capacity(FIELDS.len());
+    fields.extend([
+        ("_id", Value::Id(meta.id.0)),
+        ("sid", Value::Id(meta.session.0)),
+        ("seq", Value::unsigned(meta.seq)?),
+        ("rev", Value::Int(meta.rev.into())),
+        ("ts", Value::Time(meta.created_at.0)),
+        ("st", Value::Text(state_name(meta.state))),
+        ("ct", Value::sealed(&row.content)),
+    ]);
+    let (role, sender) = match &meta.sender {
+        Sender::User(person) => ("user", Some(person)),
+        Sender::Ai => ("ai", None),
+        Sender::Admin(person) => ("admin", Some(person)),
+        Sender::System => ("system", None),
+    };
+    fields.push(("snd", Value::Text(role)));
+    push_person(&mut fields, ["uid", "sndNm"], sender);
+    match &meta.body {
+        Body::Message { client_msg_id, needs_answer } => fields.extend([
+            ("kind", Value::Text("message")),
+            ("cmid", Value::Id(client_msg_id.0)),
+            ("need", Value::flag(*needs_answer)),
+        ]),
+        Body::Answer(answer) => {
+            fields.push(("kind", Value::Text("answer")));
+            push_answer(&mut fields, answer)?;
+        }
+        Body::Event(event) => {
+            fields.push(("kind", Value::Text("event")));
+            push_event(&mut fields, event);
+        }
+    }
+    Ok(fields)
+}
+
+/// The entry in a document.
+pub(in crate::store) fn read(source: &impl Source) -> StoreResult<EntryRow> {
+    let kind = required("kind", source.text("kind"))?;
+    let body = match kind.as_str() {
+        "message" => Body::Message {
+            client_msg_id: ClientMessageId(required("cmid", source.id("cmid"))?),
+            needs_answer: source.bool("need")?.unwrap_or(false),
+        },
+        "answer" => Body::Answer(Box::new(read_answer(source)?)),
+        "event" => Body::Event(read_event(source)?),
+        other => return known("kind", other, None),
+    };
+    let state = required("st", source.text("st"))?;
+    let meta = EntryMeta {
+        id: MessageId(required("_id", source.id("_id"))?),
+        session: SessionId(required("sid", source.id("sid"))?),
+        seq: read_seq(source)?,
+        rev: required("rev", small(source, "rev"))?,
+        created_at: required("ts", timestamp(source, "ts"))?,
+        state: known("st", &state, parse_state(&state))?,
+        sender: read_sender(source)?,
+        body,
+    };
+    Ok(EntryRow { meta, content: source.bytes("ct")?.unwrap_or_default() })
+}
+
+/// The place of an entry, out of a document that may hold nothing else.
+pub(in crate::store) fn read_seq(source: &impl Source) -> StoreResult<Seq> {
+    required("seq", unsigned(source, "seq"))
+}
+
+fn push_person<'a>(fields: &mut Vec<Field<'a>>, [id, name]: [&'static str; 2], person: Option<&'a Person>) {
+    if let Some(person) = person {
+        fields.push((id, Value::Text(person.id.as_str())));
+        fields.push((name, Value::text_or_absent(person.name.as_deref())));
+    }
+}
+
+fn push_answer<'a>(fields: &mut Vec<Field<'a>>, answer: &'a Answer) -> StoreResult<()> {
+    let usage = answer.usage.as_ref();
+    fields.extend([
+        ("re", Value::unsigned(answer.reply_to)?),
+        ("gen", Value::Int(answer.generation.into())),
+        ("rgn", Value::unsigned_or_absent(answer.regenerates)?),
+        ("modelId", Value::Text(&answer.model_id)),
+        ("try", Value::Int(answer.attempt.into())),
+        ("idx", Value::unsigned(answer.next_index)?),
+        ("own", Value::Text(&answer.owner)),
+        ("fen", Value::unsigned(answer.fence)?),
+        ("exp", Value::Time(answer.lease_until.0)),
+        ("fin", Value::text_or_absent(answer.finish.map(FinishReason::as_str))),
+        ("err", Value::text_or_absent(answer.error.map(ErrorCode::as_str))),
+        ("tokIn", Value::unsigned_or_absent(usage.map(|usage| usage.input))?),
+        ("tokOut", Value::unsigned_or_absent(usage.map(|usage| usage.output))?),
+        ("est", usage.map_or(Value::Absent, |usage| Value::Bool(usage.estimated))),
+        ("ftMs", Value::unsigned_or_absent(answer.first_token_ms)?),
+        ("ms", Value::unsigned_or_absent(answer.total_ms)?),
+        ("conv", Value::text_or_absent(answer.conversation.as_deref())),
+    ]);
+    Ok(())
+}
+
+fn push_event<'a>(fields: &mut Vec<Field<'a>>, event: &'a Event) {
+    let name = match event {
+        Event::AdminJoined(person) => {
+            push_person(fields, ["evUid", "evNm"], Some(person));
+            "admin_joined"
+        }
+        Event::AdminLeft(person) => {
+            push_person(fields, ["evUid", "evNm"], Some(person));
+            "admin_left"
+        }
+        Event::HelpRequested { has_reason } => {
+            fields.push(("evRsn", Value::flag(*has_reason)));
+            "help_requested"
+        }
+        Event::ModelChanged(model) => {
+            fields.push(("modelId", Value::Text(model)));
+            "model_changed"
+        }
+        Event::SessionEnded => "session_ended",
+    };
+    fields.push(("ev", Value::Text(name)));
+}
+
+fn read_sender(source: &impl Source) -> StoreResult<Sender> {
+    let role = required("snd", source.text("snd"))?;
+    let sender = || required("uid", person(source, "uid", "sndNm"));
+    match role.as_str() {
+        "user" => Ok(Sender::User(sender()?)),
+        "ai" => Ok(Sender::Ai),
+        "admin" => Ok(Sender::Admin(sender()?)),
+        "system" => Ok(Sender::System),
+        other => known("snd", other, None),
+    }
+}
+
+fn read_answer(source: &impl Source) -> StoreResult<Answer> {
+    let finish = source.text("fin")?.map(|text| known("fin", &text, FinishReason::parse(&text))).transpose()?;
+    let error = source.text("err")?.map(|text| known("err", &text, parse_code(&text))).transpose()?;
+    let usage = match (unsigned(source, "tokIn")?, unsigned(source, "tokOut")?) {
+        (None, None) => None,
+        (input, output) => Some(Usage {
+            input: input.unwrap_or(0),
+            output: output.unwrap_or(0),
+            estimated: source.bool("est")?.unwrap_or(false),
+        }),
+    };
+    Ok(Answer {
+        reply_to: required("re", unsigned(source, "re"))?,
+        generation: required("gen", small(source, "gen"))?,
+        regenerates: unsigned(source, "rgn")?,
+        model_id: required("modelId", source.text("modelId"))?,
+        attempt: required("try", small(source, "try"))?,
+        next_index: required("idx", unsigned(source, "idx"))?,
+        owner: required("own", source.text("own"))?,
+        fence: required("fen", unsigned(source, "fen"))?,
+        lease_until: required("exp", source.time("exp")).map(Timestamp)?,
+        finish,
+        error,
+        usage,
+        first_token_ms: unsigned(source, "ftMs")?,
+        total_ms: unsigned(source, "ms")?,
+        conversation: source.text("conv")?,
+    })
+}
+
+fn read_event(source: &impl Source) -> StoreResult<Event> {
+    let name = required("ev", source.text("ev"))?;
+    let who = || required("evUid", person(source, "evUid", "evNm"));
+    match name.as_str() {
+        "admin_joined" => Ok(Event::AdminJoined(who()?)),
+        "admin_left" => Ok(Event::AdminLeft(who()?)),
+        "help_requested" => Ok(Event::HelpRequested { has_reason: source.bool("evRsn")?.unwrap_or(false) }),
+        "model_changed" => Ok(Event::ModelChanged(required("modelId", source.text("modelId"))?)),
+        "session_ended" => Ok(Event::SessionEnded),
+        other => known("ev", other, None),
+    }
+}
+
+fn state_name(state: EntryState) -> &'static str {
+    match state {
+        EntryState::Final => "final",
+        EntryState::Streaming => STREAMING,
+        EntryState::Failed => "failed",
+    }
+}
+
+fn parse_state(text: &str) -> Option<EntryState> {
+    [EntryState::Final, EntryState::Streaming, EntryState::Failed].into_iter().find(|state| state_name(*state) == text)
+}
+
+fn parse_code(text: &str) -> Option<ErrorCode> {
+    ErrorCode::ALL.iter().copied().find(|code| code.as_str() == text)
+}
+
+/// The meaning of an entry's id being in use at another place: the entry itself has been appended there before.
+pub(in crate::store) fn id_taken(row: &EntryRow) -> StoreResult<Appended> {
+    match &row.meta.body {
+        Body::Message { .. } => Ok(Appended::DuplicateMessage),
+        Body::Answer(_) => Ok(Appended::AnswerExists),
+        Body::Event(_) => Err(StoreError::Refused(format!("the event {} is in the log already, at another seq", row.meta.id))),
+    }
+}

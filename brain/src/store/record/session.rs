@@ -1,0 +1,115 @@
+//! Documents of the collection `sessions`: every field and what it holds. docs/indexes.md explains them for people.
+
+use chatbox_shared::ids::{SessionId, UserId};
+
+use super::{Field, Source, Value, person, required, timestamp, unsigned};
+use crate::store::{SessionRow, StoreResult, Summary, Totals, WrappedKey};
+
+/// The layout of the document; a later one raises it.
+const VERSION: i64 = 1;
+
+/// The session takes messages.
+pub(in crate::store) const ACTIVE: &str = "active";
+/// The session has ended.
+pub(in crate::store) const ENDED: &str = "ended";
+/// The session is erased: no data key, no name, in no list.
+pub(in crate::store) const DELETED: &str = "deleted";
+
+/// Every field a session may have.
+pub(in crate::store) const FIELDS: &[&str] = &[
+    "_id", "uid", "ep", "nm", "ts", "dk.kid", "dk.w", "v", "st", "seq", "lastTs", "endTs", "msgCnt", "modelId", "adminAssisted",
+    "adminId", "adminNm", "joinSeq", "helpReq", "helpTs", "readSeq", "tokIn", "tokOut", "respCnt", "respSum", "respMax",
+];
+
+/// The fields the summary of the log owns.
+pub(in crate::store) const SUMMARY: &[&str] = &[
+    "st", "seq", "lastTs", "endTs", "msgCnt", "modelId", "adminAssisted", "adminId", "adminNm", "joinSeq", "helpReq", "helpTs",
+];
+
+/// The fields of a session with their values, in no particular order. Absent ones may be left out.
+pub(in crate::store) fn fields(row: &SessionRow) -> StoreResult<Vec<Field<'_>>> {
+    let mut fields = summary_fields(&row.summary)?;
+    fields.extend([
+        ("_id", Value::Id(row.id.0)),
+        ("uid", Value::Text(row.user.as_str())),
+        ("ep", Value::Text(&row.epoch)),
+        ("nm", Value::sealed(&row.name)),
+        ("ts", Value::Time(row.started_at.0)),
+        ("v", Value::Int(VERSION)),
+        ("readSeq", Value::unsigned(row.read_seq)?),
+    ]);
+    match &row.data_key {
+        Some(key) => fields.extend([("dk.kid", Value::Text(&key.kid)), ("dk.w", Value::Bytes(&key.wrapped))]),
+        None => fields.push(("st", Value::Text(DELETED))),
+    }
+    fields.extend(total_fields(&row.totals)?);
+    Ok(fields)
+}
+
+/// The fields a summary owns, all of them: an absent one is to be removed.
+pub(in crate::store) fn summary_fields(summary: &Summary) -> StoreResult<Vec<Field<'_>>> {
+    let admin = summary.admin.as_ref();
+    let mut fields = Vec::with_capacity(FIELDS.len());
+    fields.extend([
+        ("st", Value::Text(if summary.ended_at.is_some() { ENDED } else { ACTIVE })),
+        ("seq", Value::unsigned(summary.seq)?),
+        ("lastTs", Value::Time(summary.last_at.0)),
+        ("endTs", Value::time_or_absent(summary.ended_at)),
+        ("msgCnt", Value::unsigned(summary.message_count)?),
+        ("modelId", Value::Text(&summary.model_id)),
+        ("adminAssisted", Value::Bool(summary.admin_assisted)),
+        ("adminId", Value::text_or_absent(admin.map(|admin| admin.id.as_str()))),
+        ("adminNm", Value::text_or_absent(admin.and_then(|admin| admin.name.as_deref()))),
+        ("joinSeq", Value::unsigned(summary.joined_seq)?),
+        ("helpReq", Value::Bool(summary.help_requested_at.is_some())),
+        ("helpTs", Value::time_or_absent(summary.help_requested_at)),
+    ]);
+    Ok(fields)
+}
+
+/// The sums over the answers, `respMax` last.
+pub(in crate::store) fn total_fields(totals: &Totals) -> StoreResult<[Field<'static>; 5]> {
+    Ok([
+        ("tokIn", Value::unsigned(totals.input_tokens)?),
+        ("tokOut", Value::unsigned(totals.output_tokens)?),
+        ("respCnt", Value::unsigned(totals.answers)?),
+        ("respSum", Value::unsigned(totals.answer_ms_sum)?),
+        ("respMax", Value::unsigned(totals.answer_ms_max)?),
+    ])
+}
+
+/// The session in a document.
+pub(in crate::store) fn read(source: &impl Source) -> StoreResult<SessionRow> {
+    let number = |name| required(name, unsigned(source, name));
+    let data_key = match (source.text("dk.kid")?, source.bytes("dk.w")?) {
+        (Some(kid), Some(wrapped)) => Some(WrappedKey { kid, wrapped }),
+        _ => None,
+    };
+    Ok(SessionRow {
+        id: SessionId(required("_id", source.id("_id"))?),
+        user: UserId::new(required("uid", source.text("uid"))?),
+        epoch: required("ep", source.text("ep"))?,
+        name: source.bytes("nm")?.unwrap_or_default(),
+        started_at: required("ts", timestamp(source, "ts"))?,
+        data_key,
+        summary: Summary {
+            seq: number("seq")?,
+            last_at: required("lastTs", timestamp(source, "lastTs"))?,
+            ended_at: timestamp(source, "endTs")?,
+            message_count: number("msgCnt")?,
+            model_id: required("modelId", source.text("modelId"))?,
+            admin_assisted: required("adminAssisted", source.bool("adminAssisted"))?,
+            admin: person(source, "adminId", "adminNm")?,
+            joined_seq: number("joinSeq")?,
+            help_requested_at: timestamp(source, "helpTs")?,
+        },
+        read_seq: number("readSeq")?,
+        totals: Totals {
+            input_tokens: number("tokIn")?,
+            output_tokens: number("tokOut")?,
+            answers: number("respCnt")?,
+            answer_ms_sum: number("respSum")?,
+            answer_ms_max: number("respMax")?,
+        },
+    })
+}

@@ -1,0 +1,88 @@
+//! Rows between the store's own types and SQLite's: ids are 16-byte blobs, times whole milliseconds, absent is NULL.
+
+use rusqlite::Row;
+use rusqlite::types::{Value as Sql, ValueRef};
+use uuid::Uuid;
+
+use super::error::from_sqlite;
+use crate::store::record::{self, Field, Source, Value};
+use crate::store::{EntryRow, SessionRow, StoreError, StoreResult};
+
+/// The values of `names`, in their order, as parameters of a statement; NULL for those that are not among `fields`.
+pub(super) fn parameters(names: &[&str], fields: &[Field<'_>]) -> Vec<Sql> {
+    let mut values = vec![Sql::Null; names.len()];
+    for (name, value) in fields {
+        if let Some(place) = names.iter().position(|known| known == name) {
+            values[place] = to_sql(*value);
+        }
+    }
+    values
+}
+
+fn to_sql(value: Value<'_>) -> Sql {
+    match value {
+        Value::Absent => Sql::Null,
+        Value::Id(id) => id_to_sql(id),
+        Value::Int(number) | Value::Time(number) => Sql::Integer(number),
+        Value::Bool(set) => Sql::Integer(i64::from(set)),
+        Value::Text(text) => Sql::Text(text.to_owned()),
+        Value::Bytes(bytes) => Sql::Blob(bytes.to_vec()),
+    }
+}
+
+/// An id as a parameter.
+pub(super) fn id_to_sql(id: Uuid) -> Sql {
+    Sql::Blob(id.as_bytes().to_vec())
+}
+
+/// The entry in a row that holds the columns of [`record::entry::FIELDS`] in their order.
+pub(super) fn read_entry(row: &Row<'_>) -> StoreResult<EntryRow> {
+    record::entry::read(&Columns { row, names: record::entry::FIELDS })
+}
+
+/// The session in a row that holds the columns of [`record::session::FIELDS`] in their order.
+pub(super) fn read_session(row: &Row<'_>) -> StoreResult<SessionRow> {
+    record::session::read(&Columns { row, names: record::session::FIELDS })
+}
+
+struct Columns<'a> {
+    row: &'a Row<'a>,
+    names: &'static [&'static str],
+}
+
+impl Columns<'_> {
+    fn get<T>(&self, name: &'static str, read: impl FnOnce(ValueRef<'_>) -> Option<T>) -> StoreResult<Option<T>> {
+        let place = self.names.iter().position(|known| *known == name);
+        let place = place.ok_or_else(|| StoreError::Refused(format!("there is no column {name}")))?;
+        match self.row.get_ref(place).map_err(from_sqlite)? {
+            ValueRef::Null => Ok(None),
+            value => read(value).map(Some).ok_or_else(|| StoreError::Corrupt(format!("the column {name} has a wrong type"))),
+        }
+    }
+}
+
+impl Source for Columns<'_> {
+    fn id(&self, name: &'static str) -> StoreResult<Option<Uuid>> {
+        self.get(name, |value| value.as_blob().ok().and_then(|bytes| Uuid::from_slice(bytes).ok()))
+    }
+
+    fn int(&self, name: &'static str) -> StoreResult<Option<i64>> {
+        self.get(name, |value| value.as_i64().ok())
+    }
+
+    fn bool(&self, name: &'static str) -> StoreResult<Option<bool>> {
+        self.get(name, |value| value.as_i64().ok().map(|number| number != 0))
+    }
+
+    fn time(&self, name: &'static str) -> StoreResult<Option<i64>> {
+        self.int(name)
+    }
+
+    fn text(&self, name: &'static str) -> StoreResult<Option<String>> {
+        self.get(name, |value| value.as_str().ok().map(str::to_owned))
+    }
+
+    fn bytes(&self, name: &'static str) -> StoreResult<Option<Vec<u8>>> {
+        self.get(name, |value| value.as_blob().ok().map(<[u8]>::to_vec))
+    }
+}

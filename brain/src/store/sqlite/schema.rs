@@ -1,0 +1,106 @@
+//! The tables of the embedded store, and how a connection to its file is set up.
+
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags};
+
+use super::error::from_sqlite;
+use crate::store::{StoreError, StoreResult};
+
+/// The layout this build writes, kept in the file's `user_version`. A file with a higher one is refused.
+const VERSION: i64 = 1;
+
+/// How long a connection waits for a lock that another process holds.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Columns are named as the fields of the documents in MongoDB are. Every index serves the query named at it.
+const CREATE: &str = r#"
+CREATE TABLE IF NOT EXISTS sessions (
+    _id BLOB PRIMARY KEY NOT NULL,
+    uid TEXT NOT NULL, ep TEXT NOT NULL, nm BLOB, ts INTEGER NOT NULL,
+    "dk.kid" TEXT, "dk.w" BLOB, v INTEGER NOT NULL,
+    st TEXT NOT NULL, seq INTEGER NOT NULL, lastTs INTEGER NOT NULL, endTs INTEGER,
+    msgCnt INTEGER NOT NULL, modelId TEXT NOT NULL, adminAssisted INTEGER NOT NULL, adminId TEXT, adminNm TEXT,
+    joinSeq INTEGER NOT NULL, helpReq INTEGER NOT NULL, helpTs INTEGER, readSeq INTEGER NOT NULL,
+    tokIn INTEGER NOT NULL, tokOut INTEGER NOT NULL,
+    respCnt INTEGER NOT NULL, respSum INTEGER NOT NULL, respMax INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE IF NOT EXISTS messages (
+    _id BLOB PRIMARY KEY NOT NULL,
+    sid BLOB NOT NULL, seq INTEGER NOT NULL, rev INTEGER NOT NULL, ts INTEGER NOT NULL,
+    kind TEXT NOT NULL, st TEXT NOT NULL, snd TEXT NOT NULL, uid TEXT, sndNm TEXT, ct BLOB,
+    cmid BLOB, need INTEGER,
+    re INTEGER, gen INTEGER, rgn INTEGER, modelId TEXT, try INTEGER, idx INTEGER,
+    own TEXT, fen INTEGER, exp INTEGER, fin TEXT, err TEXT,
+    tokIn INTEGER, tokOut INTEGER, est INTEGER, ftMs INTEGER, ms INTEGER, conv TEXT,
+    ev TEXT, evUid TEXT, evNm TEXT, evRsn INTEGER
+) STRICT;
+
+-- The log in its order; one entry per place.
+CREATE UNIQUE INDEX IF NOT EXISTS sid_seq ON messages (sid, seq);
+-- A sender's message by the client's id; each is stored once.
+CREATE UNIQUE INDEX IF NOT EXISTS sid_uid_cmid ON messages (sid, uid, cmid) WHERE cmid IS NOT NULL;
+-- The latest answer to a message; one answer per generation.
+CREATE UNIQUE INDEX IF NOT EXISTS sid_re_gen ON messages (sid, re, gen) WHERE re IS NOT NULL;
+-- A session's streaming answer; there is one at most.
+CREATE UNIQUE INDEX IF NOT EXISTS sid_streaming ON messages (sid) WHERE st = 'streaming';
+-- Streaming answers whose lease has ended.
+CREATE INDEX IF NOT EXISTS exp_streaming ON messages (exp) WHERE st = 'streaming';
+-- A session's oldest message that needs an answer.
+CREATE INDEX IF NOT EXISTS sid_seq_need ON messages (sid, seq) WHERE need = 1;
+-- Messages that need an answer, over all sessions.
+CREATE INDEX IF NOT EXISTS ts_need ON messages (ts) WHERE need = 1;
+-- A user's sessions, latest activity first.
+CREATE INDEX IF NOT EXISTS uid_lastTs ON sessions (uid, lastTs DESC, _id DESC) WHERE "dk.kid" IS NOT NULL;
+-- The same, active or ended ones only.
+CREATE INDEX IF NOT EXISTS uid_st_lastTs ON sessions (uid, st, lastTs DESC, _id DESC) WHERE "dk.kid" IS NOT NULL;
+"#;
+
+/// Opens the connection that writes, making the file where there is none.
+pub(super) fn open_writer(path: &Path) -> StoreResult<Connection> {
+    let connection = Connection::open_with_flags(path, flags() | OpenFlags::SQLITE_OPEN_CREATE).map_err(from_sqlite)?;
+    set_up(&connection).map_err(from_sqlite)?;
+    let version = version(&connection)?;
+    if version > VERSION {
+        let text = format!("the database file has layout {version}, made by a newer chatbox; this one knows up to {VERSION}");
+        return Err(StoreError::Refused(text));
+    }
+    Ok(connection)
+}
+
+/// Opens a connection that only reads.
+pub(super) fn open_reader(path: &Path) -> StoreResult<Connection> {
+    let connection = Connection::open_with_flags(path, flags()).map_err(from_sqlite)?;
+    set_up(&connection).map_err(from_sqlite)?;
+    connection.pragma_update(None, "query_only", true).map_err(from_sqlite)?;
+    Ok(connection)
+}
+
+fn flags() -> OpenFlags {
+    OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX
+}
+
+fn set_up(connection: &Connection) -> rusqlite::Result<()> {
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    // Readers never wait for the writer, and a commit returns once the log is on the disk.
+    connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "foreign_keys", true)?;
+    // What is erased (wrapped keys, above all) is overwritten, not only unlinked.
+    connection.pragma_update(None, "secure_delete", true)?;
+    connection.set_prepared_statement_cache_capacity(64);
+    Ok(())
+}
+
+/// The layout of the file; 0 before the first [`migrate`].
+pub(super) fn version(connection: &Connection) -> StoreResult<i64> {
+    connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(from_sqlite)
+}
+
+/// Creates what is missing and writes the version. Runs inside the writer's transaction, so it happens as a whole.
+pub(super) fn migrate(connection: &Connection) -> StoreResult<()> {
+    connection.execute_batch(CREATE).map_err(from_sqlite)?;
+    connection.pragma_update(None, "user_version", VERSION).map_err(from_sqlite)
+}
