@@ -73,10 +73,8 @@ pub async fn read_answer(socket: &mut TcpStream) -> Result<Answer> {
         if let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") {
             break end;
         }
-        let mut chunk = [0; 4096];
-        let read = socket.read(&mut chunk).await?;
+        let read = socket.read_buf(&mut bytes).await?;
         ensure!(read > 0, "closed inside the head: {:?}", String::from_utf8_lossy(&bytes));
-        bytes.extend_from_slice(&chunk[..read]);
     };
     let head = String::from_utf8(bytes[..head_length].to_vec())?;
     let mut lines = head.split("\r\n");

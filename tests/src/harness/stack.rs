@@ -330,7 +330,8 @@ fn brain_settings(builder: &Builder, folder: &Path) -> Result<Settings> {
     match &builder.store {
         StoreAt::Sqlite => {
             settings.set("store.kind", "sqlite")?;
-            settings.set("store.sqlite.path", folder.join("chatbox.db").display().to_string())?;
+            let file = builder.database.clone().unwrap_or_else(|| folder.join("chatbox.db"));
+            settings.set("store.sqlite.path", file.display().to_string())?;
         }
         StoreAt::Mongo { database, .. } => {
             settings.set("store.kind", "mongodb")?;

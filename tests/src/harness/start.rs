@@ -1,5 +1,7 @@
 //! What a stack is made of before it starts.
 
+use std::path::PathBuf;
+
 use anyhow::Result;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -44,6 +46,7 @@ pub struct Builder {
     pub(super) gateway: Settings,
     pub(super) secret: String,
     pub(super) keyring: String,
+    pub(super) database: Option<PathBuf>,
 }
 
 impl Default for Builder {
@@ -57,6 +60,7 @@ impl Default for Builder {
             gateway: Settings::default(),
             secret: random_base64(),
             keyring: format!("k1:{}", random_base64()),
+            database: None,
         }
     }
 }
@@ -87,6 +91,20 @@ impl Builder {
     #[must_use]
     pub fn profile(mut self, profile: Profile) -> Self {
         self.profile = profile;
+        self
+    }
+
+    /// With this keyring instead of a new one.
+    #[must_use]
+    pub fn keyring(mut self, keyring: impl Into<String>) -> Self {
+        self.keyring = keyring.into();
+        self
+    }
+
+    /// With the embedded store in this file instead of a new one.
+    #[must_use]
+    pub fn database(mut self, file: impl Into<PathBuf>) -> Self {
+        self.database = Some(file.into());
         self
     }
 

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use chatbox_tests::harness::connection::{Connection, new_session, user_message};
 use chatbox_tests::harness::model::Model;
-use chatbox_tests::harness::tokens::{claims, hs256, now};
+use chatbox_tests::harness::tokens::{admin_claims, claims, hs256, now};
 use chatbox_tests::harness::{Frame, Stack};
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -173,16 +173,20 @@ async fn history_gives_older_entries_in_order() -> Result<()> {
 }
 
 #[tokio::test]
-async fn read_markers_and_typing_reach_the_other_devices() -> Result<()> {
+async fn read_markers_and_typing_reach_the_others() -> Result<()> {
     let stack = Stack::builder().start().await?;
     let session = new_session();
     let mut phone = stack.user("ana")?.device("phone").connect().await?;
     let mut laptop = stack.user("ana")?.device("laptop").connect().await?;
+    let admin = hs256(stack.secret(), &admin_claims("ada"))?;
+    let mut admin = stack.knock().bearer(&admin).connect().await?;
     phone.open(&session).await?;
     laptop.open(&session).await?;
+    admin.ask_ok(json!({ "type": "admin_watch", "session_id": session })).await?;
+    admin.seen("session_ready", |frame| frame.is("session_ready")).await?;
 
     phone.ask_ok(json!({ "type": "typing", "session_id": session, "active": true })).await?;
-    let typing = laptop.until("typing", |frame| frame.is("typing")).await?;
+    let typing = admin.until("typing", |frame| frame.is("typing")).await?;
     ensure!(typing.at("/active") == true && typing.text("/user/id") == "ana", "{}", typing.raw);
     ensure!(typing.text("/user/role") == "user", "{}", typing.raw);
     for _ in 0..20 {
@@ -193,15 +197,17 @@ async fn read_markers_and_typing_reach_the_other_devices() -> Result<()> {
     let unread = list(&mut phone, json!({ "type": "session_list" })).await?;
     ensure!(unread.number("/sessions/0/unread") == Some(1), "the answer is unread: {}", unread.raw);
     phone.ask_ok(json!({ "type": "read", "session_id": session, "seq": 2 })).await?;
-    let read = laptop.until("read", |frame| frame.is("read")).await?;
-    ensure!(read.number("/seq") == Some(2) && read.text("/user/id") == "ana", "{}", read.raw);
-    // The marker never goes back.
+    for other in [&mut laptop, &mut admin] {
+        let read = other.until("read", |frame| frame.is("read")).await?;
+        ensure!(read.number("/seq") == Some(2) && read.text("/user/id") == "ana", "{}", read.raw);
+    }
+    // The marker never goes back, and never beyond the log.
     phone.ask_ok(json!({ "type": "read", "session_id": session, "seq": 1 })).await?;
     let unread = list(&mut laptop, json!({ "type": "session_list" })).await?;
     ensure!(unread.number("/sessions/0/unread") == Some(0), "{}", unread.raw);
 
-    laptop.settle().await?;
-    let passed = laptop.frames.iter().filter(|frame| frame.is("typing")).count();
+    admin.settle().await?;
+    let passed = admin.frames.iter().filter(|frame| frame.is("typing")).count();
     ensure!(passed <= 2, "{passed} typing frames passed on within a second");
     ensure!(!phone.frames.iter().any(|frame| frame.is("typing") || frame.is("read")), "echoed to their sender");
     Ok(())
