@@ -129,6 +129,16 @@ impl Connection {
         !std::mem::replace(&mut state.busy, true)
     }
 
+    /// Keeps requests waiting until the caller works on them.
+    pub fn hold_requests(&self) {
+        self.state.lock().busy = true;
+    }
+
+    /// How many requests wait.
+    pub fn queued(&self) -> usize {
+        self.state.lock().queue.len()
+    }
+
     /// The next request in order; `None` ends the caller's work.
     pub fn next_request(&self) -> Option<QueuedRequest> {
         let mut state = self.state.lock();

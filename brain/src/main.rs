@@ -1,1 +1,70 @@
-fn main() {}
+//! The brain: `brain [--config FILE]`, `brain migrate`, `brain check-config`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use chatbox_brain::app;
+use chatbox_brain::config::BrainConfig;
+use chatbox_shared::{config, telemetry};
+use clap::{Parser, Subcommand};
+
+/// The conversation service of chatbox.
+#[derive(Debug, Parser)]
+#[command(name = "brain", version)]
+struct Arguments {
+    /// The settings file; see default.toml.
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Create missing tables and indexes, then end.
+    Migrate,
+    /// Check the settings, list every fault, then end: 0 if they are good, else 2.
+    CheckConfig,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let config = match config::load::<BrainConfig>(arguments.config.as_deref()) {
+        Ok(config) => config,
+        Err(faults) => return complain(&faults, 2),
+    };
+    if let Some(Command::CheckConfig) = arguments.command {
+        return say("the settings are good");
+    }
+    if let Err(error) = telemetry::init(&config.log) {
+        return complain(&error, 2);
+    }
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => return complain(&error, 1),
+    };
+    let done = match arguments.command {
+        Some(Command::Migrate) => runtime.block_on(app::migrate(config)),
+        _ => runtime.block_on(app::run(config)),
+    };
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            tracing::error!(error = format!("{error:#}"), "the brain cannot run");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "before the log is set up, the terminal is all there is")]
+fn complain(what: &dyn std::fmt::Display, code: u8) -> ExitCode {
+    eprintln!("{what}");
+    ExitCode::from(code)
+}
+
+#[expect(clippy::print_stdout, reason = "the answer of a command")]
+fn say(what: &str) -> ExitCode {
+    println!("{what}");
+    ExitCode::SUCCESS
+}

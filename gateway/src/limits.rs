@@ -8,11 +8,11 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-/// A budget that refills steadily: `burst` at once, `rate_per_second` over time. 24 bytes, no allocation.
+/// A budget that refills steadily: `burst` at once, `rate_per_second` over time. Small, no allocation.
 #[derive(Debug, Clone)]
 pub struct TokenBucket {
-    /// When the bucket is (or was) full again. The later, the emptier.
-    full_at: Instant,
+    /// When the bucket is (or was) full again. The later, the emptier. `None`: nothing was ever taken.
+    full_at: Option<Instant>,
     /// Time one token takes to come back.
     interval: Duration,
     /// Tokens a full bucket holds.
@@ -23,7 +23,7 @@ impl TokenBucket {
     /// A full bucket. A rate that is not positive gives the burst once and then nothing for a day.
     pub fn new(rate_per_second: f64, burst: u32) -> Self {
         let interval = Duration::try_from_secs_f64(1.0 / rate_per_second).unwrap_or(Duration::from_hours(24));
-        Self { full_at: Instant::now(), interval, burst: burst.max(1) }
+        Self { full_at: None, interval, burst: burst.max(1) }
     }
 
     /// Takes one token.
@@ -31,7 +31,7 @@ impl TokenBucket {
     /// # Errors
     /// Where there is none: how long until there will be one.
     pub fn take(&mut self, now: Instant) -> Result<(), Duration> {
-        let full_at = self.full_at.max(now);
+        let full_at = self.full_at.map_or(now, |full_at| full_at.max(now));
         // With n tokens missing the bucket is full in n intervals, so one more may be taken while this is not beyond
         // the burst.
         let after = full_at + self.interval;
@@ -40,12 +40,12 @@ impl TokenBucket {
         if missing > capacity {
             return Err(missing - capacity);
         }
-        self.full_at = after;
+        self.full_at = Some(after);
         Ok(())
     }
 
     fn is_full(&self, now: Instant) -> bool {
-        self.full_at <= now
+        self.full_at.is_none_or(|full_at| full_at <= now)
     }
 }
 
@@ -157,10 +157,17 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_new_bucket_is_full_also_for_one_who_took_the_time_before() {
+        let before = Instant::now();
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert_eq!(TokenBucket::new(1.0, 1).take(before), Ok(()));
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_bucket_without_a_rate_gives_its_burst_once() {
         let mut bucket = TokenBucket::new(0.0, 1);
         assert_eq!(bucket.take(Instant::now()), Ok(()));
-        assert_eq!(bucket.take(Instant::now() + Duration::from_secs(60)).is_ok(), false);
+        assert!(bucket.take(Instant::now() + Duration::from_secs(60)).is_err());
     }
 
     #[tokio::test(start_paused = true)]
@@ -193,7 +200,7 @@ mod tests {
         #[test]
         fn never_more_than_the_budget(pauses in proptest::collection::vec(0u64..400, 1..200), burst in 1u32..20, rate in 1u32..50) {
             let mut bucket = TokenBucket::new(f64::from(rate), burst);
-            let start = bucket.full_at;
+            let start = Instant::now();
             let (mut at, mut given) = (start, 0u32);
             for pause in pauses {
                 at += Duration::from_millis(pause);

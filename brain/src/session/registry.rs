@@ -115,7 +115,7 @@ impl Sessions {
         model_id: String,
         name: &str,
     ) -> Result<Option<Arc<Session>>, Failure> {
-        let key = SessionKey::generate();
+        let key = SessionKey::generate(id).map_err(|error| self.internal_of(id, &error))?;
         let now = self.now();
         let name = if name.is_empty() { Vec::new() } else { self.seal_name(id, &key, name)? };
         let row = SessionRow {
@@ -221,10 +221,11 @@ impl Sessions {
                 () = self.lifecycle.draining().cancelled() => return,
                 _ = round.tick() => {}
             }
-            for session in std::mem::take(&mut *self.unsure.lock()).iter().filter_map(Weak::upgrade) {
-                let unsure = self.unsure(&session);
+            let unsure = std::mem::take(&mut *self.unsure.lock());
+            for session in unsure.iter().filter_map(Weak::upgrade) {
+                let mark = self.unsure(&session);
                 if self.catch_up(&session).await.is_ok() {
-                    unsure.settled(());
+                    mark.settled(());
                 }
             }
         }

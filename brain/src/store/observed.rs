@@ -94,7 +94,13 @@ impl Observed {
         let limited = if op == "migrate" { Ok(work.await) } else { tokio::time::timeout(self.limit, work).await };
         let (outcome, result) = match limited {
             Ok(result) => (Outcome::of(&result), result),
+<<<<<<< HEAD
             Err(_) => (Outcome::Timeout, Err(StoreError::Unavailable(format!("{op} took longer than {:?}", self.limit)))),
+=======
+            Err(_) => {
+                (Outcome::Timeout, Err(StoreError::Unavailable(format!("{op} took longer than {:?}", self.limit))))
+            }
+>>>>>>> main
         };
         self.seconds.get_or_create(&Labels { op, outcome }).observe(started.elapsed().as_secs_f64());
         result
@@ -139,3 +145,62 @@ observed! {
     fn expired_answers(now: Timestamp, limit: u32) -> Vec<EntryRow>;
     fn unanswered_before(before: Timestamp, limit: u32) -> Vec<EntryRow>;
 }
+<<<<<<< HEAD
+=======
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::conformance::{message, session_row};
+    use crate::store::sqlite::SqliteStore;
+
+    fn line(registry: &Registry, op: &str, outcome: &str) -> u64 {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, registry).unwrap();
+        let prefix = format!("{METRIC}_count{{op=\"{op}\",outcome=\"{outcome}\"}} ");
+        let found =
+            text.lines().find_map(|line| line.strip_prefix(&prefix)).unwrap_or_else(|| panic!("{prefix}: {text}"));
+        found.parse().unwrap()
+    }
+
+    #[tokio::test]
+    async fn every_operation_is_counted_by_its_outcome() {
+        let folder = tempfile::tempdir().unwrap();
+        let inner = Arc::new(SqliteStore::open(&folder.path().join("chatbox.db")).unwrap());
+        let mut registry = Registry::default();
+        let store = Observed::wrap(inner, Duration::from_secs(5), &mut registry);
+        for op in OPERATIONS {
+            assert_eq!(line(&registry, op, "timeout"), 0);
+        }
+        let row = session_row("user");
+        assert!(matches!(store.create_session(&row).await, Err(StoreError::Refused(_))), "there are no tables yet");
+        store.migrate().await.unwrap();
+        assert!(store.create_session(&row).await.unwrap());
+        assert_eq!(store.append(&message(row.id, 1)).await.unwrap(), Appended::Done);
+        assert_eq!(line(&registry, "create_session", "refused"), 1);
+        assert_eq!(line(&registry, "create_session", "ok"), 1);
+        assert_eq!(line(&registry, "append", "ok"), 1);
+    }
+
+    /// A file that another process holds locked is a store that does not answer.
+    #[tokio::test]
+    async fn an_operation_that_takes_too_long_is_unavailable() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("chatbox.db");
+        let inner = Arc::new(SqliteStore::open(&path).unwrap());
+        let mut registry = Registry::default();
+        let store = Observed::wrap(inner, Duration::from_millis(50), &mut registry);
+        store.migrate().await.unwrap();
+        let other = rusqlite::Connection::open(&path).unwrap();
+        other.execute_batch("BEGIN IMMEDIATE").unwrap();
+        let row = session_row("user");
+        let started = Instant::now();
+        let Err(StoreError::Unavailable(text)) = store.create_session(&row).await else { panic!("it was locked") };
+        assert!(text.contains("create_session") && started.elapsed() < Duration::from_secs(2), "{text}");
+        assert_eq!(line(&registry, "create_session", "timeout"), 1);
+        // Reading goes on meanwhile.
+        assert_eq!(store.session(row.id).await.unwrap(), None);
+        other.execute_batch("ROLLBACK").unwrap();
+    }
+}
+>>>>>>> main

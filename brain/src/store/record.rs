@@ -75,7 +75,13 @@ fn out_of_range(name: &'static str) -> StoreError {
 
 /// The value a text stands for, or the fact that this version does not know it.
 fn known<T>(name: &'static str, text: &str, value: Option<T>) -> StoreResult<T> {
+<<<<<<< HEAD
     value.ok_or_else(|| StoreError::Corrupt(format!("the field {name} holds {text:?}, which this version does not know")))
+=======
+    value.ok_or_else(|| {
+        StoreError::Corrupt(format!("the field {name} holds {text:?}, which this version does not know"))
+    })
+>>>>>>> main
 }
 
 /// A number as stores keep it. Databases have no unsigned 64-bit integers.
@@ -109,3 +115,30 @@ impl<'a> Value<'a> {
         if set { Self::Bool(true) } else { Self::Absent }
     }
 }
+<<<<<<< HEAD
+=======
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The page people read names every field of every collection.
+    #[test]
+    fn the_documentation_names_every_field() {
+        let page = include_str!("../../../docs/indexes.md");
+        for (collection, fields) in [("sessions", session::FIELDS), ("messages", entry::FIELDS)] {
+            let section = page.split(&format!("## `{collection}`")).nth(1).unwrap().split("\n## ").next().unwrap();
+            for field in fields {
+                let name = field.split_once('.').map_or(*field, |(outer, _)| outer);
+                assert!(section.contains(&format!("| `{name}` |")), "{collection}.{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn numbers_that_no_database_holds_are_refused() {
+        assert_eq!(signed(u64::from(u32::MAX)).unwrap(), 4_294_967_295);
+        assert!(matches!(signed(u64::MAX), Err(StoreError::Refused(_))));
+    }
+}
+>>>>>>> main

@@ -33,7 +33,8 @@ impl Turns {
             read_tokens += page.iter().map(|entry| tokens::estimate(entry.content.text())).sum::<u64>();
             history.splice(0..0, page);
         }
-        let turns = tokens::fit(model.system_prompt.as_deref(), conversation(&history, answer), budget);
+        let turns = conversation(&history, answer);
+        let turns = tokens::fit(model.system_prompt.as_deref(), &turns, budget).to_vec();
         Ok(Prompt {
             system: model.system_prompt.clone(),
             turns,

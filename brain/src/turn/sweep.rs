@@ -63,6 +63,10 @@ impl Turns {
         let Some(answer) = entry.meta.answer() else { return Ok(()) };
         let allowed = session.read(|live| live.state.allows(Intent::Answer(answer.reply_to))).is_ok();
         if !allowed || answer.attempt >= self.settings.max_attempts {
+            if entry.content == Content::Unreadable {
+                // Logged when it was read. Without this the row could never be written, and stream for ever.
+                entry.content = Content::Text(String::new());
+            }
             let fence = journal::finish_as(&mut entry, EntryState::Final, Some(FinishReason::Interrupted), None);
             if self.sessions.replace_answer(&session, &entry, fence).await? {
                 session.apply(&entry);

@@ -1,0 +1,185 @@
+//! The composition root: binds the sockets, builds the parts in the order in which they need each other, runs, stops.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use chatbox_shared::clock::{Clock, SystemClock};
+use chatbox_shared::lifecycle::Lifecycle;
+use chatbox_shared::ops::{Ops, register_process_metrics};
+use chatbox_shared::proto::link_server::LinkServer;
+use prometheus_client::registry::Registry;
+use tokio::net::TcpListener;
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
+use uuid::Uuid;
+
+use crate::config::{BrainConfig, StoreKind};
+use crate::connections::Connections;
+use crate::grpc::link::{LinkParts, LinkService};
+use crate::llm::catalog::Catalog;
+use crate::metrics::Metrics;
+use crate::session::registry::Sessions;
+use crate::session::requests::{Chat, ChatLimits};
+use crate::store::mongo::{MongoOptions, MongoStore};
+use crate::store::observed::Observed;
+use crate::store::sqlite::SqliteStore;
+use crate::store::SharedStore;
+use crate::turn::{TurnSettings, Turns};
+
+/// How often a dead gateway is looked for, and how long it may take to answer.
+const KEEPALIVE: Duration = Duration::from_secs(5);
+/// A link frame is a client frame and little more; an entry sent to a gateway is one message.
+const MAX_FRAME_BYTES: usize = 4 << 20;
+/// Readiness asks the store this long at most.
+const READY_PATIENCE: Duration = Duration::from_secs(2);
+/// What is left of the grace after the drain, for handing leases over.
+const HAND_OVER_TIME: Duration = Duration::from_secs(2);
+
+/// Runs the brain until it is told to stop. `false`: a part of it failed.
+///
+/// # Errors
+/// Where it cannot start.
+pub async fn run(config: BrainConfig) -> anyhow::Result<bool> {
+    let lifecycle = Lifecycle::new();
+    lifecycle.drain_on_signals()?;
+    let listener = TcpListener::bind(config.brain.listen).await;
+    let listener = listener.with_context(|| format!("brain.listen: cannot bind {}", config.brain.listen))?;
+    let bound = Ops::bind(config.ops.listen).await;
+    let (ops, ops_address) = bound.with_context(|| format!("ops.listen: cannot bind {}", config.ops.listen))?;
+
+    let mut registry = Registry::default();
+    register_process_metrics(registry.sub_registry_with_prefix("chatbox_brain"), SystemClock.now());
+    let metrics = Arc::new(Metrics::new(&mut registry));
+    let store = open_store(&config, &mut registry).await?;
+    let ready_store = Arc::clone(&store);
+    let ops = ops.metrics(registry).check("store", READY_PATIENCE, move || {
+        let store = Arc::clone(&ready_store);
+        async move { store.now().await.map(|_| ()).map_err(|error| error.to_string()) }
+    });
+    // Ready to say "not ready" while the store is still being looked for.
+    ops.serve(&lifecycle);
+
+    let link_address = listener.local_addr()?;
+    let keyring = config.keyring().map_err(anyhow::Error::msg)?;
+    let sessions = Arc::new(Sessions::new(Arc::clone(&store), keyring, lifecycle.clone()));
+    let catalog = Arc::new(Catalog::build(&config.models, &config.provider, &config.answers.default_model)?);
+    let brain_id = name(&config.brain.id);
+    let settings = turn_settings(&config, &brain_id);
+    let concurrent = config.answers.max_concurrent;
+    let turns =
+        Arc::new(Turns::new(Arc::clone(&sessions), Arc::clone(&catalog), settings, concurrent, Arc::clone(&metrics)));
+    let chat = Chat::new(
+        Arc::clone(&sessions),
+        Arc::clone(&turns),
+        Arc::clone(&catalog),
+        ChatLimits {
+            max_content_chars: config.limits.max_content_chars as usize,
+            max_name_chars: config.limits.max_name_chars as usize,
+            replay_entries: u64::from(config.limits.replay_entries),
+        },
+        Arc::clone(&metrics),
+    );
+    let connections = Connections::new(config.limits.connections_per_user);
+    let link = LinkService {
+        parts: Arc::new(LinkParts { brain_id: brain_id.clone(), chat, connections, lifecycle: lifecycle.clone(), metrics }),
+    };
+
+    lifecycle.critical("sweep", Arc::clone(&turns).sweep());
+    lifecycle.critical("settle", Arc::clone(&sessions).settle_unsure());
+    serve_link(&config, link, listener, &lifecycle)?;
+    tracing::info!(link = %link_address, ops = %ops_address, brain = brain_id, "listening");
+
+    let drain = Duration::from_secs(config.shutdown.drain_seconds);
+    lifecycle.spawn(drain_answers(Arc::clone(&turns), lifecycle.clone(), drain));
+    Ok(lifecycle.shut_down(drain + HAND_OVER_TIME).await)
+}
+
+/// Creates missing tables and indexes.
+///
+/// # Errors
+/// Where the store cannot be reached or refuses.
+pub async fn migrate(config: BrainConfig) -> anyhow::Result<bool> {
+    let store = connect(&config).await?;
+    store.migrate().await?;
+    tracing::info!("the store is up to date");
+    Ok(true)
+}
+
+async fn open_store(config: &BrainConfig, registry: &mut Registry) -> anyhow::Result<SharedStore> {
+    let store = connect(config).await?;
+    let limit = Duration::from_millis(config.store.timeout_ms);
+    Ok(Observed::wrap(store, limit, registry))
+}
+
+async fn connect(config: &BrainConfig) -> anyhow::Result<SharedStore> {
+    match config.store.kind {
+        StoreKind::Sqlite => {
+            let path = &config.store.sqlite.path;
+            let store = SqliteStore::open(path).with_context(|| format!("store.sqlite.path: {}", path.display()))?;
+            Ok(Arc::new(store))
+        }
+        StoreKind::Mongodb => {
+            let settings = &config.store.mongodb;
+            let options = MongoOptions {
+                uri: settings.uri.clone().context("store.mongodb.uri is missing")?,
+                database: settings.database.clone(),
+                max_pool_size: settings.max_pool_size,
+                allow_standalone: settings.allow_standalone,
+                timeout: Duration::from_millis(config.store.timeout_ms),
+            };
+            Ok(Arc::new(MongoStore::connect(options).await?))
+        }
+    }
+}
+
+fn serve_link(
+    config: &BrainConfig,
+    link: LinkService,
+    listener: TcpListener,
+    lifecycle: &Lifecycle,
+) -> anyhow::Result<()> {
+    let mut server = Server::builder()
+        .http2_keepalive_interval(Some(KEEPALIVE))
+        .http2_keepalive_timeout(Some(KEEPALIVE))
+        .http2_max_header_list_size(Some(16 << 10));
+    if config.link.tls.is_set() {
+        server = server.tls_config(config.link.tls.server()?)?;
+    }
+    let service = LinkServer::new(link).max_decoding_message_size(MAX_FRAME_BYTES);
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let draining = lifecycle.draining().clone();
+    let serving = server.add_service(service).serve_with_incoming_shutdown(incoming, draining.cancelled_owned());
+    lifecycle.critical("link", async move {
+        if let Err(error) = serving.await {
+            tracing::error!(%error, "the link's server ended");
+        }
+    });
+    Ok(())
+}
+
+/// On a drain: lets running answers finish for a while, then gives their leases to others.
+async fn drain_answers(turns: Arc<Turns>, lifecycle: Lifecycle, grace: Duration) {
+    lifecycle.draining().cancelled().await;
+    let until = Instant::now() + grace;
+    while turns.count() > 0 && Instant::now() < until && !lifecycle.stopping().is_cancelled() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    turns.hand_over();
+}
+
+fn turn_settings(config: &BrainConfig, owner: &str) -> TurnSettings {
+    let answers = &config.answers;
+    TurnSettings {
+        owner: owner.to_owned(),
+        lease: Duration::from_millis(answers.lease_ms),
+        checkpoint: Duration::from_millis(answers.checkpoint_ms),
+        checkpoint_bytes: answers.checkpoint_bytes,
+        max_attempts: answers.max_attempts,
+        sweep_interval: Duration::from_millis(answers.sweep_interval_ms),
+    }
+}
+
+fn name(configured: &str) -> String {
+    if configured.is_empty() { format!("brain-{}", Uuid::new_v4().simple()) } else { configured.to_owned() }
+}

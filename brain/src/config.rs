@@ -1,0 +1,228 @@
+//! The brain's settings: the sections of `default.toml`, typed and checked.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use chatbox_shared::config::{Faults, Settings};
+use chatbox_shared::ops::OpsSettings;
+use chatbox_shared::telemetry::LogSettings;
+use chatbox_shared::tls::TlsSettings;
+use secrecy::{ExposeSecret, SecretString};
+use serde::Deserialize;
+
+use crate::llm::config::{self as llm, ModelConfig, ProviderConfig};
+use crate::store::keyring::Keyring;
+
+/// Everything that can be set.
+#[derive(Debug, Deserialize)]
+pub struct BrainConfig {
+    /// Where it listens and its name.
+    pub brain: BrainSection,
+    /// The operations port.
+    pub ops: OpsSettings,
+    /// How the link is secured.
+    pub link: LinkSection,
+    /// Where conversations are kept.
+    pub store: StoreSection,
+    /// The master keys.
+    pub keys: KeysSection,
+    /// Sizes.
+    pub limits: LimitsSection,
+    /// How answers are made.
+    pub answers: AnswersSection,
+    /// How providers are called.
+    pub provider: ProviderConfig,
+    /// How it stops.
+    pub shutdown: ShutdownSection,
+    /// What is logged.
+    pub log: LogSettings,
+    /// The models.
+    #[serde(default)]
+    pub models: Vec<ModelConfig>,
+}
+
+/// `[brain]`.
+#[derive(Debug, Deserialize)]
+pub struct BrainSection {
+    /// Address of the link.
+    pub listen: SocketAddr,
+    /// This brain's name; empty: random.
+    pub id: String,
+}
+
+/// `[link]`.
+#[derive(Debug, Deserialize)]
+pub struct LinkSection {
+    /// Plaintext.
+    pub insecure: bool,
+    /// Mutual TLS.
+    pub tls: TlsSettings,
+}
+
+/// `[store]`.
+#[derive(Debug, Deserialize)]
+pub struct StoreSection {
+    /// Which store.
+    pub kind: StoreKind,
+    /// Create missing indexes at start.
+    pub create_indexes: bool,
+    /// Limit for one operation.
+    pub timeout_ms: u64,
+    /// The embedded store.
+    pub sqlite: SqliteSection,
+    /// MongoDB.
+    pub mongodb: MongoSection,
+}
+
+/// The stores there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StoreKind {
+    /// Embedded, for one brain.
+    Sqlite,
+    /// For production.
+    Mongodb,
+}
+
+/// `[store.sqlite]`.
+#[derive(Debug, Deserialize)]
+pub struct SqliteSection {
+    /// The database file.
+    pub path: PathBuf,
+}
+
+/// `[store.mongodb]`.
+#[derive(Debug, Deserialize)]
+pub struct MongoSection {
+    /// The connection string, a secret.
+    #[serde(default)]
+    pub uri: Option<SecretString>,
+    /// The file the connection string came from.
+    pub uri_file: String,
+    /// Database name.
+    pub database: String,
+    /// Connections at most.
+    pub max_pool_size: u32,
+    /// Accept a server that is no replica set member.
+    pub allow_standalone: bool,
+}
+
+/// `[keys]`.
+#[derive(Debug, Deserialize)]
+pub struct KeysSection {
+    /// Lines `kid:base64`, a secret.
+    #[serde(default)]
+    pub keyring: Option<SecretString>,
+    /// The file the keyring came from.
+    pub keyring_file: String,
+    /// The kid that wraps new data keys; empty: the first.
+    pub active: String,
+}
+
+/// `[limits]`.
+#[derive(Debug, Deserialize)]
+pub struct LimitsSection {
+    /// Connections of one user.
+    pub connections_per_user: usize,
+    /// Characters of one message.
+    pub max_content_chars: u32,
+    /// Entries an open replays.
+    pub replay_entries: u32,
+    /// Characters of a session's name.
+    pub max_name_chars: u32,
+}
+
+/// `[answers]`.
+#[derive(Debug, Deserialize)]
+pub struct AnswersSection {
+    /// The model that answers where the session names none; empty: the first.
+    pub default_model: String,
+    /// Lease of a growing answer.
+    pub lease_ms: u64,
+    /// A growing answer is saved this often.
+    pub checkpoint_ms: u64,
+    /// Or after this many new bytes.
+    pub checkpoint_bytes: usize,
+    /// Answers generated at once.
+    pub max_concurrent: usize,
+    /// How often expired leases are looked for.
+    pub sweep_interval_ms: u64,
+    /// Attempts before an answer is given up.
+    pub max_attempts: u32,
+}
+
+/// `[shutdown]`.
+#[derive(Debug, Deserialize)]
+pub struct ShutdownSection {
+    /// How long running answers may go on.
+    pub drain_seconds: u64,
+}
+
+impl Settings for BrainConfig {
+    const DEFAULTS: &'static str = include_str!("../default.toml");
+    const SECRETS: &'static [&'static str] = &["store.mongodb.uri", "keys.keyring"];
+    const UNLISTED: &'static [&'static str] = &["models"];
+
+    fn validate(&self, faults: &mut Faults) {
+        self.link.tls.validate(self.link.insecure, faults);
+        self.log.validate(faults);
+        self.validate_store(faults);
+        self.validate_answers(faults);
+        let limits = &self.limits;
+        faults.ensure(limits.connections_per_user >= 1, "limits.connections_per_user", "must be at least 1");
+        let chars = 1..=1_000_000;
+        faults.ensure(chars.contains(&limits.max_content_chars), "limits.max_content_chars", "must be 1 to 1000000");
+        faults.ensure((1..=10_000).contains(&limits.replay_entries), "limits.replay_entries", "must be 1 to 10000");
+        faults.ensure((1..=1000).contains(&limits.max_name_chars), "limits.max_name_chars", "must be 1 to 1000");
+        if let Err(error) = self.keyring() {
+            faults.add("keys.keyring", error);
+        }
+    }
+}
+
+impl BrainConfig {
+    /// The keyring.
+    ///
+    /// # Errors
+    /// Where there is none or it cannot be used; says which line, never what is in it.
+    pub fn keyring(&self) -> Result<Keyring, String> {
+        let text = self.keys.keyring.as_ref().ok_or(
+            "missing: set CHATBOX__KEYS__KEYRING or keys.keyring_file; contents are never stored without encryption",
+        )?;
+        let active = Some(self.keys.active.as_str()).filter(|active| !active.is_empty());
+        Keyring::parse(text.expose_secret(), active).map_err(|error| error.to_string())
+    }
+
+    fn validate_store(&self, faults: &mut Faults) {
+        faults.ensure((100..=60_000).contains(&self.store.timeout_ms), "store.timeout_ms", "must be 100 to 60000");
+        let mongodb = &self.store.mongodb;
+        match self.store.kind {
+            StoreKind::Sqlite => {
+                faults.ensure(!self.store.sqlite.path.as_os_str().is_empty(), "store.sqlite.path", "must name a file");
+            }
+            StoreKind::Mongodb => {
+                let missing = "missing: set CHATBOX__STORE__MONGODB__URI or store.mongodb.uri_file";
+                faults.ensure(mongodb.uri.is_some(), "store.mongodb.uri", missing);
+                faults.ensure(!mongodb.database.is_empty(), "store.mongodb.database", "must not be empty");
+                let pool = 1..=1000;
+                faults.ensure(pool.contains(&mongodb.max_pool_size), "store.mongodb.max_pool_size", "must be 1 to 1000");
+            }
+        }
+    }
+
+    fn validate_answers(&self, faults: &mut Faults) {
+        let answers = &self.answers;
+        faults.ensure((1000..=60_000).contains(&answers.lease_ms), "answers.lease_ms", "must be 1000 to 60000");
+        let checkpoint = 100..=answers.lease_ms / 2;
+        let reason = "must be at least 100 and at most half of answers.lease_ms, or the lease runs out between two saves";
+        faults.ensure(checkpoint.contains(&answers.checkpoint_ms), "answers.checkpoint_ms", reason);
+        faults.ensure(answers.checkpoint_bytes >= 1, "answers.checkpoint_bytes", "must be at least 1");
+        faults.ensure(answers.max_concurrent >= 1, "answers.max_concurrent", "must be at least 1");
+        let sweep = 100..=60_000;
+        faults.ensure(sweep.contains(&answers.sweep_interval_ms), "answers.sweep_interval_ms", "must be 100 to 60000");
+        faults.ensure((1..=100).contains(&answers.max_attempts), "answers.max_attempts", "must be 1 to 100");
+        for (key, reason) in llm::validate(&self.models, &self.provider, &answers.default_model) {
+            faults.add(key, reason);
+        }
+    }
+}

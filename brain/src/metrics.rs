@@ -1,0 +1,112 @@
+//! Every metric of the brain but the store's own, in one place. All label values come from closed lists, and every
+//! series exists from the start.
+
+use std::time::Duration;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::{Family, MetricConstructor};
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::Registry;
+
+/// What the brain counts.
+#[derive(Debug)]
+pub struct Metrics {
+    connections: Gauge,
+    links: Gauge,
+    sessions: Gauge,
+    requests: Family<RequestLabels, Histogram, Buckets>,
+    answers_running: Gauge,
+    answers: Family<OutcomeLabels, Counter>,
+    answers_adopted: Counter,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RequestLabels {
+    kind: &'static str,
+    ok: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OutcomeLabels {
+    outcome: &'static str,
+}
+
+#[derive(Debug, Clone)]
+struct Buckets;
+
+impl MetricConstructor<Histogram> for Buckets {
+    fn new_metric(&self) -> Histogram {
+        // 0.5 ms to 8 s.
+        Histogram::new(exponential_buckets(0.0005, 2.0, 15))
+    }
+}
+
+/// How a turn can end.
+const OUTCOMES: [&str; 8] =
+    ["stop", "length", "stopped", "interrupted", "content_filter", "failed", "handed_over", "lost"];
+
+impl Metrics {
+    /// Registers everything under `chatbox_brain_`.
+    pub fn new(registry: &mut Registry) -> Self {
+        let metrics = Self {
+            connections: Gauge::default(),
+            links: Gauge::default(),
+            sessions: Gauge::default(),
+            requests: Family::new_with_constructor(Buckets),
+            answers_running: Gauge::default(),
+            answers: Family::default(),
+            answers_adopted: Counter::default(),
+        };
+        for outcome in OUTCOMES {
+            drop(metrics.answers.get_or_create(&OutcomeLabels { outcome }));
+        }
+        let registry = registry.sub_registry_with_prefix("chatbox_brain");
+        registry.register("connections", "Client connections served", metrics.connections.clone());
+        registry.register("links", "Gateways attached", metrics.links.clone());
+        registry.register("sessions", "Sessions held in memory", metrics.sessions.clone());
+        registry.register("request_seconds", "Time to answer a client's request", metrics.requests.clone());
+        registry.register("answers_running", "Answers being generated", metrics.answers_running.clone());
+        registry.register("answers", "Answers ended, by outcome", metrics.answers.clone());
+        registry.register("answers_adopted", "Answers taken over from an owner that is gone", metrics.answers_adopted.clone());
+        metrics
+    }
+
+    /// A request was answered.
+    pub fn request(&self, kind: &'static str, ok: bool, took: Duration) {
+        let labels = RequestLabels { kind, ok: if ok { "true" } else { "false" } };
+        self.requests.get_or_create(&labels).observe(took.as_secs_f64());
+    }
+
+    /// A gateway attached or left.
+    pub fn links(&self, change: i64) {
+        self.links.inc_by(change);
+    }
+
+    /// A connection came or went.
+    pub fn connections(&self, change: i64) {
+        self.connections.inc_by(change);
+    }
+
+    /// Sessions in memory.
+    pub fn sessions(&self, count: usize) {
+        self.sessions.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// An answer has begun.
+    pub fn answer_begun(&self) {
+        self.answers_running.inc();
+    }
+
+    /// An answer has ended.
+    pub fn answer_ended(&self, outcome: &'static str) {
+        self.answers_running.dec();
+        self.answers.get_or_create(&OutcomeLabels { outcome }).inc();
+    }
+
+    /// An answer was taken over.
+    pub fn answer_adopted(&self) {
+        self.answers_adopted.inc();
+    }
+}

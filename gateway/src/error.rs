@@ -1,0 +1,100 @@
+//! Faults on their way to an HTTP client: the body of docs/protocol.md and the headers that go with it.
+
+use bytes::Bytes;
+use chatbox_shared::failure::{ErrorCode, Failure};
+use http::header::{
+    ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER, SEC_WEBSOCKET_VERSION, UPGRADE,
+    WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
+};
+use http::{Response, StatusCode};
+use http_body_util::Full;
+use serde::Serialize;
+
+#[derive(Serialize)]
+struct Body<'a> {
+    error: Error<'a>,
+}
+
+#[derive(Serialize)]
+struct Error<'a> {
+    code: &'static str,
+    message: &'a str,
+    error_id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    field: Option<&'a str>,
+}
+
+/// The answer to a request that failed, with the status that belongs to its code.
+pub fn response(failure: &Failure) -> Response<Full<Bytes>> {
+    let status = StatusCode::from_u16(failure.code.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    with_status(status, failure)
+}
+
+/// The answer to a method that does not exist here.
+pub fn method_not_allowed(allowed: &'static str) -> Response<Full<Bytes>> {
+    let failure = Failure::with_message(ErrorCode::InvalidMessage, "This method is not supported here.");
+    let mut response = with_status(StatusCode::METHOD_NOT_ALLOWED, &failure);
+    response.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
+    response
+}
+
+fn with_status(status: StatusCode, failure: &Failure) -> Response<Full<Bytes>> {
+    let error = Error {
+        code: failure.code.as_str(),
+        message: &failure.message,
+        error_id: &failure.error_id,
+        field: failure.field.as_deref(),
+    };
+    let mut response = Response::new(Full::from(serde_json::to_vec(&Body { error }).unwrap_or_default()));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    if let Some(wait) = failure.retry_after {
+        // Whole seconds, rounded up: coming back a little later never hurts.
+        let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+        headers.insert(RETRY_AFTER, HeaderValue::from(seconds.max(1)));
+    }
+    match failure.code {
+        ErrorCode::Unauthorized => {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        ErrorCode::UpgradeRequired => {
+            headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+            headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+            headers.insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+        }
+        _ => {}
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http_body_util::BodyExt as _;
+    use std::time::Duration;
+
+    #[tokio::test]
+    async fn a_failure_becomes_its_status_body_and_headers() {
+        let failure = Failure::new(ErrorCode::RateLimited).retry_after(Duration::from_millis(1200));
+        let response = response(&failure);
+        assert_eq!(response.status(), 429);
+        assert_eq!(response.headers()[RETRY_AFTER], "2");
+        assert_eq!(response.headers()[CACHE_CONTROL], "no-store");
+        let body = response.into_body().collect().await.expect("body").to_bytes();
+        let body: serde_json::Value = serde_json::from_slice(&body).expect("json");
+        let expected = serde_json::json!({
+            "error": {"code": "rate_limited", "message": "Too many requests; slow down.", "error_id": failure.error_id}
+        });
+        assert_eq!(body, expected);
+    }
+
+    #[test]
+    fn each_kind_of_refusal_carries_the_header_that_explains_it() {
+        assert_eq!(response(&Failure::new(ErrorCode::Unauthorized)).headers()[WWW_AUTHENTICATE], "Bearer");
+        assert_eq!(response(&Failure::new(ErrorCode::UpgradeRequired)).headers()[SEC_WEBSOCKET_VERSION], "13");
+        assert_eq!(method_not_allowed("GET").headers()[ALLOW], "GET");
+    }
+}

@@ -1,0 +1,93 @@
+//! Which address a client has. X-Forwarded-For is believed from configured proxies only, read from its end: every proxy
+//! appends what it saw, and what stands before the last stranger is whatever the stranger wrote.
+
+use std::net::{IpAddr, SocketAddr};
+
+use http::HeaderMap;
+use ipnet::IpNet;
+
+/// Each proxy on the way adds to it.
+const X_FORWARDED_FOR: &str = "x-forwarded-for";
+
+/// The proxies whose word counts.
+#[derive(Debug, Clone, Default)]
+pub(super) struct TrustedProxies(pub(super) Vec<IpNet>);
+
+impl TrustedProxies {
+    /// The address of the client behind the trusted proxies; without any, the one that connected.
+    pub(super) fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
+        let mut client = peer.to_canonical();
+        let values: Vec<&str> =
+            headers.get_all(X_FORWARDED_FOR).iter().filter_map(|value| value.to_str().ok()).collect();
+        let mut hops = values.iter().rev().flat_map(|value| value.rsplit(','));
+        while self.trusts(client) {
+            match hops.next().and_then(address) {
+                Some(before) => client = before.to_canonical(),
+                None => break,
+            }
+        }
+        client
+    }
+
+    fn trusts(&self, address: IpAddr) -> bool {
+        self.0.iter().any(|network| network.contains(&address))
+    }
+}
+
+/// Proxies write `192.0.2.1`, `192.0.2.1:4711`, `2001:db8::1` or `[2001:db8::1]:4711`.
+fn address(text: &str) -> Option<IpAddr> {
+    let text = text.trim();
+    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+    bare.parse().ok().or_else(|| text.parse::<SocketAddr>().ok().map(|address| address.ip()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderValue;
+    use proptest::prelude::*;
+
+    fn client(peer: &str, forwarded: &[&str]) -> String {
+        let proxies = ["10.0.0.0/8", "fd00::/8"].iter().map(|network| network.parse().expect("network")).collect();
+        let mut headers = HeaderMap::new();
+        for value in forwarded {
+            headers.append(X_FORWARDED_FOR, HeaderValue::from_str(value).expect("value"));
+        }
+        TrustedProxies(proxies).client(peer.parse().expect("peer"), &headers).to_string()
+    }
+
+    #[test]
+    fn a_stranger_is_not_believed() {
+        assert_eq!(client("192.0.2.9", &["198.51.100.1"]), "192.0.2.9");
+        assert_eq!(client("::ffff:192.0.2.9", &["198.51.100.1"]), "192.0.2.9");
+    }
+
+    #[test]
+    fn a_trusted_proxy_is_believed_up_to_the_last_stranger() {
+        for (forwarded, expected) in [
+            (&["198.51.100.1"][..], "198.51.100.1"),
+            (&["1.1.1.1, 198.51.100.1"], "198.51.100.1"),
+            (&["1.1.1.1, 198.51.100.1, 10.0.0.2"], "198.51.100.1"),
+            (&["1.1.1.1", "198.51.100.1", "10.0.0.2"], "198.51.100.1"),
+            (&["198.51.100.1:4711"], "198.51.100.1"),
+            (&["[2001:db8::1]:4711"], "2001:db8::1"),
+            (&["[2001:db8::1]"], "2001:db8::1"),
+            (&["10.0.0.3, 10.0.0.2"], "10.0.0.3"),
+            (&["198.51.100.1, unknown"], "10.0.0.1"),
+            (&["198.51.100.1, unknown, 10.0.0.2"], "10.0.0.2"),
+            (&[""], "10.0.0.1"),
+            (&[], "10.0.0.1"),
+        ] {
+            assert_eq!(client("10.0.0.1", forwarded), expected, "{forwarded:?}");
+            assert_eq!(client("::ffff:10.0.0.1", forwarded), expected, "{forwarded:?}");
+        }
+    }
+
+    proptest! {
+        /// Whatever a client writes before the address the proxy appended, that address counts.
+        #[test]
+        fn nothing_written_before_counts(forged in "[ -~]{0,60}") {
+            prop_assert_eq!(client("10.0.0.1", &[&format!("{forged}, 198.51.100.1")]), "198.51.100.1");
+        }
+    }
+}
