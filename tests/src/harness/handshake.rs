@@ -24,6 +24,7 @@ pub struct Knock {
     headers: Vec<(String, String)>,
     from: Option<std::net::IpAddr>,
     buffer: usize,
+    receive: Option<u32>,
 }
 
 impl Knock {
@@ -37,7 +38,7 @@ impl Knock {
             ("Sec-WebSocket-Key", KEY.to_owned()),
         ];
         let headers = headers.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-        Self { address, path: path.into(), method: "GET".to_owned(), headers, from: None, buffer: 16 * 1024 }
+        Self { address, path: path.into(), method: "GET".to_owned(), headers, from: None, buffer: 16 * 1024, receive: None }
     }
 
     /// Sets a header, replacing those of the same name.
@@ -101,6 +102,13 @@ impl Knock {
         self
     }
 
+    /// With a receive buffer of this many bytes in the kernel: a client that does not read is full soon.
+    #[must_use]
+    pub fn receive_buffer(mut self, bytes: u32) -> Self {
+        self.receive = Some(bytes);
+        self
+    }
+
     /// The request's bytes.
     pub fn bytes(&self) -> Vec<u8> {
         let mut head = format!("{} {} HTTP/1.1\r\n", self.method, self.path);
@@ -141,9 +149,13 @@ impl Knock {
     }
 
     async fn dial(&self) -> Result<TcpStream> {
-        let Some(local) = self.from else { return Ok(TcpStream::connect(self.address).await?) };
-        let socket = if local.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-        socket.bind(SocketAddr::new(local, 0))?;
+        let socket = if self.address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        if let Some(bytes) = self.receive {
+            socket.set_recv_buffer_size(bytes)?;
+        }
+        if let Some(local) = self.from {
+            socket.bind(SocketAddr::new(local, 0))?;
+        }
         Ok(socket.connect(self.address).await?)
     }
 

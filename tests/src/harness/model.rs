@@ -48,12 +48,11 @@ impl Model {
         model
     }
 
-    /// A model behind a provider at `url` (scheme, host and port).
+    /// A model behind a provider whose API begins at `url`.
     pub fn at(id: &str, dialect: Dialect, url: &str) -> Self {
         let mut model = Self::demo(id);
         model.put("provider", dialect.name());
-        // What each provider documents as the base of its API.
-        model.put("base_url", if dialect == Dialect::Anthropic { url.to_owned() } else { format!("{url}/v1") });
+        model.put("base_url", url);
         model.put("api_key_env", API_KEY_VARIABLE);
         if dialect != Dialect::Dify {
             model.put("model", "wire-name-1");

@@ -49,9 +49,9 @@ impl Ticker {
         Ok(Self { address, start, _task: task })
     }
 
-    /// Scheme, host and port.
+    /// Where its API begins.
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        format!("http://{}/v1", self.address)
     }
 
     /// The moment all times count from.
