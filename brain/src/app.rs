@@ -10,6 +10,7 @@ use chatbox_shared::ops::{Ops, register_process_metrics};
 use chatbox_shared::proto::link_server::LinkServer;
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 use uuid::Uuid;
@@ -21,10 +22,11 @@ use crate::llm::catalog::Catalog;
 use crate::metrics::Metrics;
 use crate::session::registry::Sessions;
 use crate::session::requests::{Chat, ChatLimits};
+use crate::store::SharedStore;
 use crate::store::mongo::{MongoOptions, MongoStore};
 use crate::store::observed::Observed;
+use crate::store::readiness::Readiness;
 use crate::store::sqlite::SqliteStore;
-use crate::store::SharedStore;
 use crate::turn::{TurnSettings, Turns};
 
 /// How often a dead gateway is looked for, and how long it may take to answer.
@@ -35,6 +37,8 @@ const MAX_FRAME_BYTES: usize = 4 << 20;
 const READY_PATIENCE: Duration = Duration::from_secs(2);
 /// What is left of the grace after the drain, for handing leases over.
 const HAND_OVER_TIME: Duration = Duration::from_secs(2);
+/// How long gateways have to move their connections once no answer runs here any more.
+const MOVE_TIME: Duration = Duration::from_millis(500);
 
 /// Runs the brain until it is told to stop. `false`: a part of it failed.
 ///
@@ -52,10 +56,11 @@ pub async fn run(config: BrainConfig) -> anyhow::Result<bool> {
     register_process_metrics(registry.sub_registry_with_prefix("chatbox_brain"), SystemClock.now());
     let metrics = Arc::new(Metrics::new(&mut registry));
     let store = open_store(&config, &mut registry).await?;
-    let ready_store = Arc::clone(&store);
+    let readiness = Arc::new(Readiness::new(Arc::clone(&store), config.store.create_indexes));
+    let asked = Arc::clone(&readiness);
     let ops = ops.metrics(registry).check("store", READY_PATIENCE, move || {
-        let store = Arc::clone(&ready_store);
-        async move { store.now().await.map(|_| ()).map_err(|error| error.to_string()) }
+        let readiness = Arc::clone(&asked);
+        async move { readiness.check().await }
     });
     // Ready to say "not ready" while the store is still being looked for.
     ops.serve(&lifecycle);
@@ -63,7 +68,9 @@ pub async fn run(config: BrainConfig) -> anyhow::Result<bool> {
     let link_address = listener.local_addr()?;
     let keyring = config.keyring().map_err(anyhow::Error::msg)?;
     let sessions = Arc::new(Sessions::new(Arc::clone(&store), keyring, lifecycle.clone()));
-    let catalog = Arc::new(Catalog::build(&config.models, &config.provider, &config.answers.default_model)?);
+    let wall_clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let default_model = &config.answers.default_model;
+    let catalog = Arc::new(Catalog::build(&config.models, &config.provider, default_model, &wall_clock)?);
     let brain_id = name(&config.brain.id);
     let settings = turn_settings(&config, &brain_id);
     let concurrent = config.answers.max_concurrent;
@@ -81,17 +88,30 @@ pub async fn run(config: BrainConfig) -> anyhow::Result<bool> {
         Arc::clone(&metrics),
     );
     let connections = Connections::new(config.limits.connections_per_user);
+    let detach = CancellationToken::new();
     let link = LinkService {
-        parts: Arc::new(LinkParts { brain_id: brain_id.clone(), chat, connections, lifecycle: lifecycle.clone(), metrics }),
+        parts: Arc::new(LinkParts {
+            brain_id: brain_id.clone(),
+            chat,
+            connections,
+            lifecycle: lifecycle.clone(),
+            detach: detach.clone(),
+            metrics,
+        }),
     };
 
-    lifecycle.critical("sweep", Arc::clone(&turns).sweep());
+    let (sweeping, prepared) = (Arc::clone(&turns), lifecycle.clone());
+    lifecycle.critical("sweep", async move {
+        if readiness.prepare(&prepared).await {
+            sweeping.sweep().await;
+        }
+    });
     lifecycle.critical("settle", Arc::clone(&sessions).settle_unsure());
     serve_link(&config, link, listener, &lifecycle)?;
     tracing::info!(link = %link_address, ops = %ops_address, brain = brain_id, "listening");
 
     let drain = Duration::from_secs(config.shutdown.drain_seconds);
-    lifecycle.spawn(drain_answers(Arc::clone(&turns), lifecycle.clone(), drain));
+    lifecycle.spawn(drain_answers(Arc::clone(&turns), lifecycle.clone(), detach, drain));
     Ok(lifecycle.shut_down(drain + HAND_OVER_TIME).await)
 }
 
@@ -158,14 +178,16 @@ fn serve_link(
     Ok(())
 }
 
-/// On a drain: lets running answers finish for a while, then gives their leases to others.
-async fn drain_answers(turns: Arc<Turns>, lifecycle: Lifecycle, grace: Duration) {
+/// On a drain: lets running answers finish for a while, then gives their leases to others, then lets the gateways go.
+async fn drain_answers(turns: Arc<Turns>, lifecycle: Lifecycle, detach: CancellationToken, grace: Duration) {
     lifecycle.draining().cancelled().await;
-    let until = Instant::now() + grace;
-    while turns.count() > 0 && Instant::now() < until && !lifecycle.stopping().is_cancelled() {
+    let begun = Instant::now();
+    while turns.count() > 0 && begun.elapsed() < grace && !lifecycle.stopping().is_cancelled() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     turns.hand_over();
+    tokio::time::sleep(MOVE_TIME.saturating_sub(begun.elapsed())).await;
+    detach.cancel();
 }
 
 fn turn_settings(config: &BrainConfig, owner: &str) -> TurnSettings {

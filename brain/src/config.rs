@@ -205,7 +205,11 @@ impl BrainConfig {
                 faults.ensure(mongodb.uri.is_some(), "store.mongodb.uri", missing);
                 faults.ensure(!mongodb.database.is_empty(), "store.mongodb.database", "must not be empty");
                 let pool = 1..=1000;
-                faults.ensure(pool.contains(&mongodb.max_pool_size), "store.mongodb.max_pool_size", "must be 1 to 1000");
+                faults.ensure(
+                    pool.contains(&mongodb.max_pool_size),
+                    "store.mongodb.max_pool_size",
+                    "must be 1 to 1000",
+                );
             }
         }
     }
@@ -214,7 +218,8 @@ impl BrainConfig {
         let answers = &self.answers;
         faults.ensure((1000..=60_000).contains(&answers.lease_ms), "answers.lease_ms", "must be 1000 to 60000");
         let checkpoint = 100..=answers.lease_ms / 2;
-        let reason = "must be at least 100 and at most half of answers.lease_ms, or the lease runs out between two saves";
+        let reason =
+            "must be at least 100 and at most half of answers.lease_ms, or the lease runs out between two saves";
         faults.ensure(checkpoint.contains(&answers.checkpoint_ms), "answers.checkpoint_ms", reason);
         faults.ensure(answers.checkpoint_bytes >= 1, "answers.checkpoint_bytes", "must be at least 1");
         faults.ensure(answers.max_concurrent >= 1, "answers.max_concurrent", "must be at least 1");

@@ -2,11 +2,11 @@
 
 pub mod app;
 pub mod config;
-pub mod grpc;
 pub mod connection;
 pub mod connections;
-pub mod session;
-pub mod turn;
+pub mod grpc;
 pub mod llm;
-pub mod store;
 pub mod metrics;
+pub mod session;
+pub mod store;
+pub mod turn;

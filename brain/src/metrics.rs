@@ -69,7 +69,11 @@ impl Metrics {
         registry.register("request_seconds", "Time to answer a client's request", metrics.requests.clone());
         registry.register("answers_running", "Answers being generated", metrics.answers_running.clone());
         registry.register("answers", "Answers ended, by outcome", metrics.answers.clone());
-        registry.register("answers_adopted", "Answers taken over from an owner that is gone", metrics.answers_adopted.clone());
+        registry.register(
+            "answers_adopted",
+            "Answers taken over from an owner that is gone",
+            metrics.answers_adopted.clone(),
+        );
         metrics
     }
 

@@ -15,6 +15,7 @@ use serde::Deserialize;
 use url::Url;
 
 use crate::handshake::origin;
+use crate::link::BrainEndpoint;
 
 /// Everything that can be set.
 #[derive(Debug, Clone, Deserialize)]
@@ -134,7 +135,7 @@ pub struct Limits {
     /// Requests of one connection at once.
     pub request_burst: u32,
     /// Requests of one connection without a reply.
-    pub max_in_flight: u32,
+    pub max_in_flight: usize,
     /// Bytes waiting for one socket.
     pub outbound_queue_bytes: usize,
     /// Milliseconds the head of a request may take.
@@ -220,19 +221,13 @@ impl Gateway {
 impl Brain {
     fn validate(&self, tls: bool, faults: &mut Faults) {
         faults.ensure(!self.endpoints.is_empty(), "brain.endpoints", "at least one address is needed");
-        let scheme = if tls { "https" } else { "http" };
         for (n, endpoint) in self.endpoints.iter().enumerate() {
             let key = format!("brain.endpoints.{n}");
-            match Url::parse(endpoint) {
-                Ok(url) if url.scheme() != scheme => {
-                    let why = if tls { "link.tls is set" } else { "link.tls is not set" };
-                    faults.add(key, format!("must begin with {scheme}://, since {why}"));
-                }
-                Ok(url) => {
-                    let bare = url.path() == "/" && url.query().is_none() && url.username().is_empty();
-                    faults.ensure(bare && url.port().is_some(), &key, format!("must be {scheme}://host:port"));
-                }
-                Err(error) => faults.add(key, format!("no address: {error}")),
+            match endpoint.parse::<BrainEndpoint>() {
+                Ok(endpoint) if endpoint.is_tls() && !tls => faults.add(key, "https:// needs link.tls"),
+                Ok(endpoint) if !endpoint.is_tls() && tls => faults.add(key, "must be https://, since link.tls is set"),
+                Ok(_) => {}
+                Err(error) => faults.add(key, error),
             }
         }
         within(faults, "brain.resolve_interval_ms", self.resolve_interval_ms, 100, 600_000);
@@ -348,7 +343,7 @@ mod tests {
         let faults = load(&[
             ("CHATBOX__GATEWAY__PATH_PREFIX", "chat/"),
             ("CHATBOX__GATEWAY__ID", "a b"),
-            ("CHATBOX__BRAIN__ENDPOINTS", r#"["http://a:1", "https://b:1", "c", "http://d"]"#),
+            ("CHATBOX__BRAIN__ENDPOINTS", r#"["http://a:1", "https://b:1", "c", "http://d/x"]"#),
             ("CHATBOX__SECURITY__ALLOWED_ORIGINS", r#"["*", "https://a.example.com"]"#),
             ("CHATBOX__AUTH__HS256_SECRET", "too-short-canary"),
             ("CHATBOX__AUTH__JWKS_URL", "ftp://a"),

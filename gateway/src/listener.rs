@@ -24,20 +24,13 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_util::sync::CancellationToken;
 use tungstenite::protocol::{Role, WebSocketConfig};
 
+use crate::capacity::SPARE_SOCKETS;
 use crate::config::Limits;
 use crate::connection::Accepted;
 use crate::handshake::Admitted;
 use crate::metrics::{Handshake as Outcome, Metrics};
 use crate::routes::{Answer, Routes};
 
-/// Read from a socket at once, and kept for each connection. A longer message gets the room it needs while it is read.
-const READ_BUFFER_BYTES: usize = 1024;
-/// Frames are gathered up to this size before they are written; above, or at a flush, they leave. Allocated as needed.
-const WRITE_BUFFER_BYTES: usize = 2048;
-/// Larger than any single message of a brain: the queue before it is what bounds a slow connection.
-const MAX_WRITE_BUFFER_BYTES: usize = 32 << 20;
-/// Sockets beyond the WebSocket connections, for requests that are about to be answered.
-pub const SPARE_SOCKETS: usize = 256;
 /// The first and the longest rest after a failed accept: with no file descriptors left, trying at once would burn a core.
 const ACCEPT_REST: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
 /// How long a connection may take to finish its answer when the process ends.
@@ -74,18 +67,18 @@ impl Listener {
         self.socket.local_addr()
     }
 
-    /// Serves until `closing`. During a drain it goes on, so that newcomers are told to go elsewhere.
+    /// Serves until `closing`; `socket_config` is what the WebSockets get. During a drain it goes on, so that newcomers are told to go elsewhere.
     pub fn serve<S: Sockets>(
         self,
         routes: Routes,
         sockets: S,
-        metrics: Arc<Metrics>,
+        socket_config: WebSocketConfig,
+        metrics: Metrics,
         lifecycle: &Lifecycle,
         closing: CancellationToken,
     ) {
         metrics.sockets_max.set(i64::try_from(self.max_sockets).unwrap_or(i64::MAX));
-        let shared =
-            Arc::new(Shared { http: http(&self.limits), routes, sockets, metrics, closing, limits: self.limits });
+        let shared = Arc::new(Shared { http: http(&self.limits), routes, sockets, socket_config, metrics, closing });
         let loop_lifecycle = lifecycle.clone();
         lifecycle.critical("listener", accept(self.socket, self.max_sockets, shared, loop_lifecycle));
     }
@@ -96,9 +89,9 @@ struct Shared<S> {
     http: http1::Builder,
     routes: Routes,
     sockets: S,
-    metrics: Arc<Metrics>,
+    socket_config: WebSocketConfig,
+    metrics: Metrics,
     closing: CancellationToken,
-    limits: Limits,
 }
 
 fn http(limits: &Limits) -> http1::Builder {
@@ -210,34 +203,24 @@ async fn speak_http<S: Sockets>(stream: TcpStream, peer: IpAddr, shared: &Shared
         tracing::debug!(%error, "an HTTP connection ended early");
     }
     let pending = pending.into_inner()?;
-    let opened = open_socket(pending, &shared.limits).await;
+    let opened = open_socket(pending, shared.socket_config).await;
     shared.metrics.handshake(if opened.is_some() { Outcome::Accepted } else { Outcome::Abandoned });
     opened
 }
 
 /// Takes the bare socket back from hyper. What the client sent right behind its handshake is kept; hyper's buffer is not.
-async fn open_socket(pending: Pending, limits: &Limits) -> Option<Upgraded> {
+async fn open_socket(pending: Pending, config: WebSocketConfig) -> Option<Upgraded> {
     // hyper has ended, so this is settled: there is a socket, or the client went before the answer was written.
     let upgraded = pending.upgrade.await.ok()?;
     let parts = upgraded.downcast::<TokioIo<TcpStream>>().ok()?;
     let (stream, read_ahead) = (parts.io.into_inner(), parts.read_buf.to_vec());
     drop(parts.read_buf);
-    let config = Some(socket_config(limits));
     let socket = if read_ahead.is_empty() {
-        WebSocketStream::from_raw_socket(stream, Role::Server, config).await
+        WebSocketStream::from_raw_socket(stream, Role::Server, Some(config)).await
     } else {
-        WebSocketStream::from_partially_read(stream, read_ahead, Role::Server, config).await
+        WebSocketStream::from_partially_read(stream, read_ahead, Role::Server, Some(config)).await
     };
     Some((pending.accepted, socket, pending.place))
-}
-
-fn socket_config(limits: &Limits) -> WebSocketConfig {
-    WebSocketConfig::default()
-        .read_buffer_size(READ_BUFFER_BYTES)
-        .write_buffer_size(WRITE_BUFFER_BYTES)
-        .max_write_buffer_size(MAX_WRITE_BUFFER_BYTES)
-        .max_message_size(Some(limits.max_frame_bytes))
-        .max_frame_size(Some(limits.max_frame_bytes))
 }
 
 #[cfg(test)]

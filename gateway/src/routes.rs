@@ -19,7 +19,6 @@ pub struct Routes {
 }
 
 /// What the listener does with a request.
-#[expect(clippy::large_enum_variant, reason = "lives for the time of one answer, in a future that is boxed")]
 pub enum Answer {
     /// Send this.
     Plain(Response<Full<Bytes>>),

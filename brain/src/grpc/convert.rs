@@ -57,10 +57,9 @@ fn answer(answer: &Answer) -> proto::Answer {
         next_index: answer.next_index,
         finish_reason: answer.finish.map(|reason| reason.as_str().to_owned()).unwrap_or_default(),
         usage: answer.usage.map(usage),
-        latency: answer.total_ms.map(|total_ms| proto::Latency {
-            first_token_ms: answer.first_token_ms.unwrap_or(total_ms),
-            total_ms,
-        }),
+        latency: answer
+            .total_ms
+            .map(|total_ms| proto::Latency { first_token_ms: answer.first_token_ms.unwrap_or(total_ms), total_ms }),
     }
 }
 

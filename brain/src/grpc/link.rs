@@ -44,6 +44,8 @@ pub struct LinkParts {
     pub connections: Connections,
     /// Tasks and the drain.
     pub lifecycle: Lifecycle,
+    /// Cancelled when a drain is over: gateways that are still attached are let go.
+    pub detach: CancellationToken,
     /// What is counted.
     pub metrics: Arc<Metrics>,
 }
@@ -52,10 +54,7 @@ pub struct LinkParts {
 impl Link for LinkService {
     type AttachStream = Pin<Box<dyn Stream<Item = Result<BrainFrame, Status>> + Send>>;
 
-    async fn attach(
-        &self,
-        request: Request<Streaming<GatewayFrame>>,
-    ) -> Result<Response<Self::AttachStream>, Status> {
+    async fn attach(&self, request: Request<Streaming<GatewayFrame>>) -> Result<Response<Self::AttachStream>, Status> {
         let mut frames = request.into_inner();
         let hello = match frames.message().await?.and_then(|frame| frame.frame) {
             Some(Frame::Hello(hello)) => hello,
@@ -85,6 +84,7 @@ impl LinkParts {
             link_version: LINK_VERSION,
             models: catalog
                 .list()
+                .iter()
                 .map(|model| proto::Model { id: model.id.clone(), name: model.name.clone() })
                 .collect(),
             default_model_id: catalog.default_model().id.clone(),
@@ -113,6 +113,7 @@ impl Gateway {
         let reason = loop {
             let frame = tokio::select! {
                 () = lifecycle.stopping().cancelled() => break "stopping",
+                () = self.parts.detach.cancelled() => break "drained",
                 () = self.outbox.broken().cancelled() => break "the gateway did not keep up",
                 () = cancelled(drain) => {
                     drain = None;

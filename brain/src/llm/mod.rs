@@ -1,8 +1,8 @@
 //! Language models. [`Provider`] is the seam: one implementation per wire protocol, each turning a [`Prompt`] into a
 //! stream of [`Chunk`]s. What surrounds a call (retries, time limits) is a decorator of the same trait.
 //!
-//! To add a provider: a module with `wire` (the JSON), `stream` (bytes to chunks, tested at every byte split) and `mod`
-//! (the requests), and a line in [`catalog`].
+//! To add a provider: a module with `wire` (the JSON), `stream` (events to chunks, tested at every byte split) and `mod`
+//! (the requests), a variant of [`config::Kind`], and a line in [`catalog`].
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,6 +21,7 @@ pub mod http;
 pub mod openai;
 pub mod retry;
 pub mod sse;
+mod stream;
 pub mod tokens;
 
 /// A service that answers prompts.
@@ -40,7 +41,7 @@ pub type SharedProvider = Arc<dyn Provider>;
 #[async_trait]
 pub trait Generation: Send {
     /// The next piece; `None` after [`Chunk::Finish`]. A stream that ends without a finish yields an error of class
-    /// [`ErrorClass::Truncated`] first.
+    /// [`ErrorClass::Truncated`] first. The future may be dropped and asked for again: nothing is lost.
     async fn next(&mut self) -> Option<Result<Chunk, ProviderError>>;
 
     /// Stops the generation at the provider: a stop call where the protocol has one, then the connection is closed.
@@ -58,6 +59,30 @@ pub struct Prompt {
     pub user: String,
     /// The provider's own conversation id from an earlier answer (Dify).
     pub conversation: Option<String>,
+}
+
+impl Prompt {
+    /// The message to answer.
+    pub fn question(&self) -> &str {
+        self.turns.iter().rev().find(|turn| turn.role == PromptRole::User).map_or("", |turn| &turn.text)
+    }
+
+    /// The turns as every model takes them: the user begins, both speak in turn, no message is empty. Neighbours of one
+    /// speaker are joined by a blank line, what stands before the first word of the user is left out.
+    pub fn alternating(&self) -> Vec<PromptTurn> {
+        let mut turns: Vec<PromptTurn> = Vec::with_capacity(self.turns.len());
+        let spoken = self.turns.iter().filter(|turn| !turn.text.trim().is_empty());
+        for turn in spoken.skip_while(|turn| turn.role == PromptRole::Assistant) {
+            match turns.last_mut().filter(|last| last.role == turn.role) {
+                Some(last) => {
+                    last.text.push_str("\n\n");
+                    last.text.push_str(&turn.text);
+                }
+                None => turns.push(turn.clone()),
+            }
+        }
+        turns
+    }
 }
 
 /// One message of the conversation.
@@ -140,6 +165,18 @@ pub enum ErrorClass {
     ContentFiltered,
 }
 
+impl PromptTurn {
+    /// A message of the user.
+    pub fn user(text: impl Into<String>) -> Self {
+        Self { role: PromptRole::User, text: text.into() }
+    }
+
+    /// A message of the model.
+    pub fn assistant(text: impl Into<String>) -> Self {
+        Self { role: PromptRole::Assistant, text: text.into() }
+    }
+}
+
 impl ErrorClass {
     /// May the same call succeed when made again?
     pub fn retryable(self) -> bool {
@@ -172,5 +209,29 @@ impl ProviderError {
     /// May the same call succeed when made again?
     pub fn retryable(&self) -> bool {
         self.should_retry.unwrap_or(self.class.retryable())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn turns_alternate_and_the_user_begins() {
+        let (user, assistant) = (PromptTurn::user, PromptTurn::assistant);
+        let turns =
+            vec![assistant("hello"), user("a"), user(" "), user("b"), assistant("c"), assistant("d"), user("e")];
+        let prompt = Prompt { turns, ..Prompt::default() };
+        assert_eq!(prompt.alternating(), [user("a\n\nb"), assistant("c\n\nd"), user("e")]);
+        assert_eq!(prompt.question(), "e");
+        assert_eq!(Prompt::default().alternating(), []);
+    }
+
+    #[test]
+    fn an_explicit_word_on_retrying_overrides_the_class() {
+        let error = ProviderError::new(ErrorClass::Overloaded, "busy");
+        assert!(error.retryable());
+        assert!(!ProviderError { should_retry: Some(false), ..error.clone() }.retryable());
+        assert_eq!(ProviderError { status: Some(503), ..error }.to_string(), "Overloaded (HTTP 503): busy");
     }
 }

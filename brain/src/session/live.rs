@@ -50,7 +50,17 @@ pub enum Applied {
 impl Live {
     /// A session as the store says it is, with nobody reading along.
     pub fn new(state: Summary, name: String, read_seq: Seq, totals: Totals) -> Self {
-        Self { state, name, read_seq, totals, streaming: None, subscribers: SmallVec::new(), save_pending: false, read_saved: read_seq, erased: false }
+        Self {
+            state,
+            name,
+            read_seq,
+            totals,
+            streaming: None,
+            subscribers: SmallVec::new(),
+            save_pending: false,
+            read_saved: read_seq,
+            erased: false,
+        }
     }
 
     /// Takes an entry that is durable in the log: folds it in and delivers it, if it is the next one or a later
@@ -62,7 +72,8 @@ impl Live {
         }
         if meta.seq == self.state.seq + 1 {
             self.state.apply(meta);
-        } else if !self.streaming.as_ref().is_some_and(|known| known.meta.seq == meta.seq && known.meta.rev < meta.rev) {
+        } else if !self.streaming.as_ref().is_some_and(|known| known.meta.seq == meta.seq && known.meta.rev < meta.rev)
+        {
             return Applied::Known;
         }
         if meta.answer().is_some() {

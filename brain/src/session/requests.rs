@@ -54,9 +54,15 @@ enum Reply {
     /// With a bare acknowledgement.
     Done,
     /// With this message.
-    With(Message),
+    With(Box<Message>),
     /// The reply is on its way already.
     Sent,
+}
+
+impl Reply {
+    fn with(message: Message) -> Self {
+        Self::With(Box::new(message))
+    }
 }
 
 impl Chat {
@@ -103,7 +109,7 @@ impl Chat {
         self.metrics.request(kind, outcome.is_ok(), begun.elapsed());
         match outcome {
             Ok(Reply::Done) => connection.reply(request_no, None),
-            Ok(Reply::With(message)) => connection.reply(request_no, Some(message)),
+            Ok(Reply::With(message)) => connection.reply(request_no, Some(*message)),
             Ok(Reply::Sent) => {}
             Err(failure) => {
                 tracing::debug!(connection = %connection.id, kind, error_id = failure.error_id, %failure, "request refused");
@@ -237,14 +243,13 @@ impl Chat {
         let next_cursor = rows.last().filter(|_| full).map(|row| write_cursor(row.summary.last_at, row.id));
         let mut sessions = Vec::with_capacity(rows.len());
         for row in rows {
-            match self.sessions.listed(row) {
-                Ok(Some(session)) => sessions.push(session.read(|live| convert::session(&session, live))),
-                // Erased since, or its key cannot be unwrapped (logged): the rest of the page is unharmed.
-                Ok(None) | Err(_) => {}
+            // Otherwise erased since, or its key cannot be unwrapped (logged): the rest of the page is unharmed.
+            if let Ok(Some(session)) = self.sessions.listed(row) {
+                sessions.push(session.read(|live| convert::session(&session, live)));
             }
         }
         let next_cursor = next_cursor.unwrap_or_default();
-        Ok(Reply::With(Message::Sessions(proto::Sessions { sessions, next_cursor })))
+        Ok(Reply::with(Message::Sessions(proto::Sessions { sessions, next_cursor })))
     }
 
     async fn session_rename(&self, connection: &Connection, ask: proto::SessionRename) -> Result<Reply, Failure> {
@@ -268,7 +273,7 @@ impl Chat {
         let rows = self.sessions.store.entries_before(session.id, before, page(ask.limit)?).await;
         let rows = rows.map_err(|error| self.sessions.storage(&session, &error))?;
         let entries = rows.into_iter().map(|row| convert::entry(&session.unseal(row))).collect();
-        Ok(Reply::With(Message::Entries(proto::Entries { session_id: ask.session_id, entries })))
+        Ok(Reply::with(Message::Entries(proto::Entries { session_id: ask.session_id, entries })))
     }
 
     fn typing(&self, connection: &Connection, ask: &proto::Typing) -> Result<Reply, Failure> {
@@ -326,8 +331,7 @@ fn must_be_admin(connection: &Connection) -> Result<(), Failure> {
 /// The person on this connection, in the role they have in this session.
 fn participant(session: &Session, connection: &Connection) -> proto::Person {
     let principal = connection.principal();
-    let role =
-        if session.owner == principal.user { proto::SenderRole::User } else { proto::SenderRole::Admin };
+    let role = if session.owner == principal.user { proto::SenderRole::User } else { proto::SenderRole::Admin };
     convert::person(&convert::person_of(&principal), role)
 }
 

@@ -14,7 +14,9 @@ impl Session {
         let content = match &entry.content {
             Content::Text(text) if text.is_empty() && matches!(entry.meta.body, Body::Event(_)) => Vec::new(),
             Content::Text(text) => self.key().seal_content(self.id, entry.meta.seq, text)?,
-            Content::Unreadable => return Err(CipherError::Damaged { session: self.id, seq: entry.meta.seq, field: "ct" }),
+            Content::Unreadable => {
+                return Err(CipherError::Damaged { session: self.id, seq: entry.meta.seq, field: "ct" });
+            }
         };
         Ok(EntryRow { meta: entry.meta.clone(), content })
     }

@@ -203,7 +203,9 @@ mod tests {
         let state = fold([Body::Event(Event::SessionEnded)]);
         assert_eq!(state.allows(Intent::End), Ok(Allowed::AlreadySo));
         let who = UserId::new("ann");
-        for intent in [Intent::UserMessage, Intent::Answer(1), Intent::Join(&who), Intent::Help, Intent::SelectModel("x")] {
+        for intent in
+            [Intent::UserMessage, Intent::Answer(1), Intent::Join(&who), Intent::Help, Intent::SelectModel("x")]
+        {
             assert_eq!(refused(&state, intent), ErrorCode::SessionEnded);
         }
     }

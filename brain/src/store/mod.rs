@@ -18,6 +18,7 @@ mod conformance;
 pub mod keyring;
 pub mod mongo;
 pub mod observed;
+pub mod readiness;
 mod record;
 pub mod sqlite;
 
@@ -161,6 +162,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// Creates tables and indexes that are missing. Harmless to repeat.
     async fn migrate(&self) -> StoreResult<()>;
+
+    /// The indexes that should be there and are not, by name.
+    async fn missing_indexes(&self) -> StoreResult<Vec<String>>;
 
     /// Creates the session. `false`: the id is taken (also by an erased session), nothing was changed.
     async fn create_session(&self, row: &SessionRow) -> StoreResult<bool>;

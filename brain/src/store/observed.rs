@@ -124,6 +124,7 @@ macro_rules! observed {
 observed! {
     fn now() -> Timestamp;
     fn migrate() -> ();
+    fn missing_indexes() -> Vec<String>;
     fn create_session(row: &SessionRow) -> bool;
     fn session(id: SessionId) -> Option<SessionRow>;
     fn list_sessions(user: &UserId, filter: StateFilter, after: Option<SessionCursor>, limit: u32) -> Vec<SessionRow>;

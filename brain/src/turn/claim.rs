@@ -21,7 +21,8 @@ impl Turns {
     pub(super) async fn claim_next(&self, session: &Arc<Session>) -> Result<Option<Entry>, Failure> {
         let store = &self.sessions.store;
         loop {
-            let due = store.next_unanswered(session.id).await.map_err(|error| self.sessions.storage(session, &error))?;
+            let due =
+                store.next_unanswered(session.id).await.map_err(|error| self.sessions.storage(session, &error))?;
             let Some(due) = due else { return Ok(None) };
             let model_id = session.read(|live| live.state.model_id.clone());
             let draft = self.draft(due.meta.seq, 0, None, model_id);

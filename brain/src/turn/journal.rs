@@ -185,12 +185,7 @@ impl Sessions {
     ///
     /// # Errors
     /// Where the store cannot be reached.
-    pub(super) async fn replace_answer(
-        &self,
-        session: &Session,
-        entry: &Entry,
-        fence: u64,
-    ) -> Result<bool, Failure> {
+    pub(super) async fn replace_answer(&self, session: &Session, entry: &Entry, fence: u64) -> Result<bool, Failure> {
         let row = session.seal(entry).map_err(|error| self.internal(session, &error))?;
         let storage = |error: StoreError| self.storage(session, &error);
         if self.store.update_answer(&row, fence).await.map_err(storage)? {

@@ -52,7 +52,7 @@ pub struct Turns {
     settings: TurnSettings,
     metrics: Arc<Metrics>,
     /// Answers generated at once.
-    places: Semaphore,
+    places: Arc<Semaphore>,
     working: DashMap<SessionId, Working>,
     /// Cancelled to hand running answers over to other brains.
     hand_over: CancellationToken,
@@ -104,7 +104,7 @@ impl Turns {
         max_concurrent: usize,
         metrics: Arc<Metrics>,
     ) -> Self {
-        let places = Semaphore::new(max_concurrent);
+        let places = Arc::new(Semaphore::new(max_concurrent));
         let hand_over = CancellationToken::new();
         Self { sessions, catalog, settings, metrics, places, working: DashMap::new(), hand_over }
     }
@@ -139,7 +139,11 @@ impl Turns {
                 }
                 turns.answer_all(&session).await;
                 let idle = turns.working.remove_if(&session.id, |_, working| !working.again);
-                if idle.is_some() || turns.hand_over.is_cancelled() {
+                if idle.is_some() {
+                    return;
+                }
+                if turns.sessions.lifecycle.draining().is_cancelled() {
+                    turns.working.remove(&session.id);
                     return;
                 }
             }
@@ -149,7 +153,8 @@ impl Turns {
 
     /// Answers what needs an answer, oldest first, until nothing does or somebody else is at it.
     async fn answer_all(self: &Arc<Self>, session: &Arc<Session>) {
-        while !self.hand_over.is_cancelled() {
+        // What a drain leaves unanswered, another brain's sweep finds.
+        while !self.sessions.lifecycle.draining().is_cancelled() {
             match self.claim_next(session).await {
                 Ok(Some(row)) => self.run(session, row).await,
                 Ok(None) => return,
@@ -181,7 +186,8 @@ impl Turns {
     async fn end_elsewhere(&self, session: &Arc<Session>, reason: FinishReason) -> Result<(), Failure> {
         let store = &self.sessions.store;
         loop {
-            let row = store.streaming_answer(session.id).await.map_err(|error| self.sessions.storage(session, &error))?;
+            let row =
+                store.streaming_answer(session.id).await.map_err(|error| self.sessions.storage(session, &error))?;
             let Some(row) = row else { return Ok(()) };
             let mut entry = session.unseal(row);
             let fence = journal::finish_as(&mut entry, EntryState::Final, Some(reason), None);

@@ -142,7 +142,8 @@ mod tests {
 
     #[test]
     fn answers_stand_behind_their_questions_even_where_the_user_wrote_on() {
-        let history = [user(1, "a"), user(2, "b"), answer(3, 1, 0, "A"), answer(4, 2, 0, "B"), user(5, "c"), user(6, "d")];
+        let history =
+            [user(1, "a"), user(2, "b"), answer(3, 1, 0, "A"), answer(4, 2, 0, "B"), user(5, "c"), user(6, "d")];
         assert_eq!(texts(&history, &part(5, 0)), ["a", "A", "b", "B", "c"]);
     }
 

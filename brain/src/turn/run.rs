@@ -7,17 +7,20 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use chatbox_shared::failure::{ErrorCode, Failure};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::journal::{End, Journal, Lost};
 use super::{RunningAnswer, Turns};
 use crate::llm::catalog::Model;
-use crate::llm::{Chunk, Generation, Prompt, ProviderError, tokens};
+use crate::llm::{Chunk, ErrorClass, Generation, Prompt, ProviderError, tokens};
 use crate::session::Session;
 use crate::session::entry::{Entry, EntryState, FinishReason, Usage};
 
 /// How long a provider may take to be told to stop; nobody waits for it.
 const CANCEL_PATIENCE: Duration = Duration::from_secs(10);
 
+type Started = (Box<dyn Generation>, OwnedSemaphorePermit);
+type Start = Pin<Box<dyn Future<Output = Result<Started, ProviderError>> + Send>>;
 type Save = Pin<Box<dyn Future<Output = (Instant, Result<bool, Failure>)> + Send>>;
 
 /// Everything that can happen while an answer grows.
@@ -68,7 +71,7 @@ impl Turns {
         let mut source = None;
         let ending = match self.prepare(session, &journal, &mut used).await {
             Ok((model, prompt)) => {
-                let source = source.insert(Source::start(model, prompt));
+                let source = source.insert(Source::start(Arc::clone(&self.places), model, prompt));
                 self.grow(session, &mut journal, running, source, &mut used).await
             }
             Err(failure) => Ending::Failed(failure.code),
@@ -119,14 +122,9 @@ impl Turns {
         source: &mut Source,
         used: &mut Used,
     ) -> Ending {
-        let place = tokio::select! {
-            place = self.places.acquire() => place,
-            reason = running.end_wanted() => return Ending::Finished(reason),
-            () = self.hand_over.cancelled() => return Ending::HandedOver,
-        };
-        let Ok(_place) = place else { return Ending::HandedOver };
         let mut save: Option<Save> = None;
-        let mut due = tokio::time::interval_at(tokio::time::Instant::now() + self.settings.checkpoint, self.settings.checkpoint);
+        let mut due =
+            tokio::time::interval_at(tokio::time::Instant::now() + self.settings.checkpoint, self.settings.checkpoint);
         loop {
             let event = tokio::select! {
                 biased;
@@ -172,7 +170,7 @@ impl Turns {
 
     /// Tells the provider to stop, where there is something to stop, without anybody waiting for it.
     fn close(&self, source: Source) {
-        if let Source::Streaming(generation) = source {
+        if let Source::Streaming { generation, .. } = source {
             self.sessions.lifecycle.spawn(async move {
                 if tokio::time::timeout(CANCEL_PATIENCE, generation.cancel()).await.is_err() {
                     tracing::debug!("the provider did not take the stop in time; its connection is closed");
@@ -211,22 +209,32 @@ impl Used {
     }
 }
 
-/// A call to a provider, before and after it has begun to stream. `next` may be dropped at any await and called again.
+/// A call to a provider: waiting for a free place and for the stream to begin, then streaming. `next` may be dropped at
+/// any await and called again.
 enum Source {
-    Starting(Pin<Box<dyn Future<Output = Result<Box<dyn Generation>, ProviderError>> + Send>>),
-    Streaming(Box<dyn Generation>),
+    Starting(Start),
+    /// The place is held until the stream is let go.
+    Streaming {
+        generation: Box<dyn Generation>,
+        _place: OwnedSemaphorePermit,
+    },
     Ended,
 }
 
 impl Source {
-    fn start(model: Arc<Model>, prompt: Prompt) -> Self {
-        Self::Starting(Box::pin(async move { model.provider.generate(&prompt).await }))
+    fn start(places: Arc<Semaphore>, model: Arc<Model>, prompt: Prompt) -> Self {
+        Self::Starting(Box::pin(async move {
+            // Nobody closes the semaphore.
+            let place =
+                places.acquire_owned().await.map_err(|_| ProviderError::new(ErrorClass::Connect, "stopping"))?;
+            Ok((model.provider.generate(&prompt).await?, place))
+        }))
     }
 
     async fn next(&mut self) -> Option<Result<Chunk, ProviderError>> {
         if let Self::Starting(start) = self {
             match start.await {
-                Ok(generation) => *self = Self::Streaming(generation),
+                Ok((generation, place)) => *self = Self::Streaming { generation, _place: place },
                 Err(error) => {
                     *self = Self::Ended;
                     return Some(Err(error));
@@ -234,7 +242,7 @@ impl Source {
             }
         }
         match self {
-            Self::Streaming(generation) => generation.next().await,
+            Self::Streaming { generation, .. } => generation.next().await,
             Self::Starting(_) | Self::Ended => None,
         }
     }

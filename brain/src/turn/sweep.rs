@@ -47,8 +47,8 @@ impl Turns {
         for row in self.sessions.store.unanswered_before(now.minus(FORGOTTEN_AFTER), ROUND).await? {
             match self.sessions.get(row.meta.session).await {
                 Ok(Some(session)) => self.kick(&session),
-                // Erased: its messages are on their way out too.
-                Ok(None) => self.sessions.store.clear_need(row.meta.session, row.meta.id, row.meta.seq).await?,
+                // Erased while this was being written: out with it too.
+                Ok(None) => self.sessions.store.erase_session(row.meta.session).await?,
                 Err(failure) => tracing::debug!(%failure, "a forgotten message was not taken up"),
             }
         }
@@ -57,7 +57,11 @@ impl Turns {
 
     /// Takes over an answer whose owner is gone: answers anew, or ends it with the text it has where no model may.
     async fn adopt(self: &Arc<Self>, row: EntryRow) -> Result<(), Failure> {
-        let Some(session) = self.sessions.get(row.meta.session).await? else { return Ok(()) };
+        let id = row.meta.session;
+        let Some(session) = self.sessions.get(id).await? else {
+            // Erased while this was being written: out with it too.
+            return self.sessions.store.erase_session(id).await.map_err(|error| self.sessions.storage_of(id, &error));
+        };
         self.sessions.catch_up(&session).await?;
         let mut entry = session.unseal(row);
         let Some(answer) = entry.meta.answer() else { return Ok(()) };

@@ -48,7 +48,7 @@ pub struct Handshake {
     allow_query_token: bool,
     verifier: Arc<TokenVerifier>,
     brain_ready: BrainReady,
-    metrics: Arc<Metrics>,
+    metrics: Metrics,
 }
 
 /// A handshake that passed.
@@ -90,7 +90,7 @@ impl Handshake {
         verifier: Arc<TokenVerifier>,
         brain_ready: BrainReady,
         draining: CancellationToken,
-        metrics: Arc<Metrics>,
+        metrics: Metrics,
     ) -> Self {
         let (limits, security) = (&settings.limits, &settings.security);
         let rate = f64::from(limits.handshakes_per_minute) / 60.0;

@@ -44,7 +44,7 @@ struct Server {
     lifecycle: Lifecycle,
     closing: CancellationToken,
     brain: Arc<AtomicBool>,
-    metrics: Arc<Metrics>,
+    metrics: Metrics,
 }
 
 impl Server {
@@ -57,7 +57,7 @@ impl Server {
         };
         let (lifecycle, closing) = (Lifecycle::new(), CancellationToken::new());
         let brain = Arc::new(AtomicBool::new(true));
-        let metrics = Arc::new(Metrics::new(&mut Registry::default()));
+        let metrics = Metrics::new(&mut Registry::default());
         let verifier = TokenVerifier::new(settings.auth.options(), Arc::new(SystemClock), &lifecycle).expect("keys");
         let brain_ready = Arc::clone(&brain);
         let handshake = Handshake::new(
@@ -66,13 +66,13 @@ impl Server {
             Arc::new(verifier),
             Box::new(move || brain_ready.load(Ordering::SeqCst)),
             lifecycle.draining().clone(),
-            Arc::clone(&metrics),
+            metrics.clone(),
         );
         let any = "127.0.0.1:0".parse().expect("address");
         let listener = Listener::bind(any, settings.limits.clone(), max_connections).await.expect("bind");
         let address = listener.address().expect("address");
         let routes = Routes::new(&settings.gateway.path_prefix, handshake);
-        listener.serve(routes, Echo, Arc::clone(&metrics), &lifecycle, closing.clone());
+        listener.serve(routes, Echo, WebSocketConfig::default(), metrics.clone(), &lifecycle, closing.clone());
         Self { address, lifecycle, closing, brain, metrics }
     }
 

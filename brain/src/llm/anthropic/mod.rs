@@ -1,1 +1,108 @@
-//! Being written.
+//! Anthropic Messages, in its two API versions: `2023-06-01` takes a temperature on older models, `2026-10-21` refuses any
+//! sampling field, at any value.
+
+mod stream;
+mod wire;
+
+use async_trait::async_trait;
+use http::header::InvalidHeaderValue;
+use http::{HeaderMap, HeaderName, HeaderValue};
+use secrecy::SecretString;
+use url::Url;
+
+use self::stream::Decoder;
+use self::wire::{Metadata, Refused, Request};
+use super::http::{Reply, Transport, class_of_status, key_header};
+use super::stream::{Streaming, Whole};
+use super::{Generation, Prompt, Provider, ProviderError};
+
+/// Anthropic's own address.
+pub const BASE_URL: &str = "https://api.anthropic.com";
+
+/// The API version that still takes sampling fields.
+pub const VERSION_WITH_SAMPLING: &str = "2023-06-01";
+
+/// The API version without sampling fields.
+pub const VERSION: &str = "2026-10-21";
+
+/// What is to be known and told.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Everything before `/v1/messages`; a `/v1` at its end is taken as that one.
+    pub base_url: Url,
+    /// The provider's name of the model.
+    pub model: String,
+    /// Local servers of this protocol need none.
+    pub api_key: Option<SecretString>,
+    /// The `anthropic-version`.
+    pub api_version: String,
+    /// The limit of the answer; the protocol demands one.
+    pub max_output_tokens: u64,
+    /// Sent only with [`VERSION_WITH_SAMPLING`].
+    pub temperature: Option<f64>,
+}
+
+/// A model behind this protocol.
+#[derive(Debug)]
+pub struct Anthropic {
+    transport: Transport,
+    url: Url,
+    headers: HeaderMap,
+    settings: Settings,
+}
+
+impl Anthropic {
+    /// A model with these settings.
+    ///
+    /// # Errors
+    /// Where the key or the version cannot be sent in a header.
+    pub fn new(transport: Transport, settings: Settings) -> Result<Self, InvalidHeaderValue> {
+        let mut url = settings.base_url.clone();
+        let has_v1 = url.path().trim_end_matches('/').ends_with("/v1");
+        if let Ok(mut path) = url.path_segments_mut() {
+            path.pop_if_empty().extend((!has_v1).then_some("v1")).push("messages");
+        }
+        let version = HeaderValue::from_str(&settings.api_version)?;
+        let mut headers = HeaderMap::from_iter([(HeaderName::from_static("anthropic-version"), version)]);
+        if let Some(key) = &settings.api_key {
+            headers.insert(HeaderName::from_static("x-api-key"), key_header("", key)?);
+        }
+        Ok(Self { transport, url, headers, settings })
+    }
+
+    async fn post(&self, prompt: &Prompt, temperature: Option<f64>) -> Result<Reply, ProviderError> {
+        let user = Some(prompt.user.as_str()).filter(|user| !user.is_empty());
+        let request = Request {
+            model: &self.settings.model,
+            max_tokens: self.settings.max_output_tokens,
+            stream: true,
+            system: prompt.system.as_deref().filter(|system| !system.is_empty()),
+            messages: wire::messages(prompt),
+            metadata: user.map(|user_id| Metadata { user_id }),
+            temperature,
+        };
+        self.transport.post(&self.url, &self.headers, &request).await
+    }
+}
+
+#[async_trait]
+impl Provider for Anthropic {
+    async fn generate(&self, prompt: &Prompt) -> Result<Box<dyn Generation>, ProviderError> {
+        let mut temperature = self.settings.temperature.filter(|_| self.settings.api_version == VERSION_WITH_SAMPLING);
+        loop {
+            let refusal = match self.post(prompt, temperature).await? {
+                Reply::Stream(body) => return Ok(Box::new(Streaming::new(body, Decoder::default()))),
+                Reply::Whole(body) => return Ok(Box::new(Whole::read(|out| Decoder::whole(&body, out))?)),
+                Reply::Refused(refusal) => refusal,
+            };
+            let fault = serde_json::from_slice::<Refused>(&refusal.body).ok().map(|refused| refused.error);
+            if fault.as_ref().is_some_and(|fault| fault.names_temperature()) && temperature.take().is_some() {
+                // Newer models take none, whatever the version: once more without it.
+                continue;
+            }
+            let class = fault.as_ref().and_then(|fault| fault.class(refusal.retry_after().is_some()));
+            let class = class.unwrap_or(class_of_status(refusal.status));
+            return Err(refusal.error(class, fault.map(|fault| fault.said())));
+        }
+    }
+}

@@ -1,1 +1,128 @@
-//! Being written.
+//! OpenAI Chat Completions, and everything that speaks it: Azure, Ollama, vLLM, gateways. What differs between them is in
+//! [`Settings`], never in the code.
+
+mod stream;
+mod wire;
+
+use async_trait::async_trait;
+use http::header::{AUTHORIZATION, InvalidHeaderValue};
+use http::{HeaderMap, HeaderName};
+use secrecy::SecretString;
+use url::Url;
+
+use self::stream::Decoder;
+use self::wire::{Fault, Request, StreamOptions};
+use super::http::{Refusal, Reply, Transport, class_of_status, key_header};
+use super::stream::{Streaming, Whole};
+use super::{Generation, Prompt, Provider, ProviderError};
+
+/// OpenAI's own address.
+pub const BASE_URL: &str = "https://api.openai.com/v1";
+
+/// What a server of this protocol needs to know and be told.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Everything before `/chat/completions`.
+    pub base_url: Url,
+    /// The provider's name of the model.
+    pub model: String,
+    /// Local servers need none.
+    pub api_key: Option<SecretString>,
+    /// How the key is sent.
+    pub auth: AuthHeader,
+    /// Azure's `api-version`.
+    pub api_version: Option<String>,
+    /// How the limit of the answer is called.
+    pub max_tokens_field: MaxTokensField,
+    /// The limit of the answer.
+    pub max_output_tokens: u64,
+    /// Sent only where set: reasoning models take none.
+    pub temperature: Option<f64>,
+}
+
+/// The header that carries the key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AuthHeader {
+    /// `Authorization: Bearer KEY`.
+    Bearer,
+    /// `api-key: KEY` (Azure).
+    ApiKey,
+}
+
+/// The field with the limit of the answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MaxTokensField {
+    /// What OpenAI's newer models insist on.
+    MaxCompletionTokens,
+    /// What many compatible servers know only.
+    MaxTokens,
+}
+
+/// A model behind this protocol.
+#[derive(Debug)]
+pub struct OpenAi {
+    transport: Transport,
+    url: Url,
+    headers: HeaderMap,
+    settings: Settings,
+}
+
+impl OpenAi {
+    /// A model with these settings.
+    ///
+    /// # Errors
+    /// Where the key cannot be sent in a header.
+    pub fn new(transport: Transport, settings: Settings) -> Result<Self, InvalidHeaderValue> {
+        let mut url = settings.base_url.clone();
+        if let Ok(mut path) = url.path_segments_mut() {
+            path.pop_if_empty().extend(["chat", "completions"]);
+        }
+        if let Some(version) = &settings.api_version {
+            url.query_pairs_mut().append_pair("api-version", version);
+        }
+        let mut headers = HeaderMap::new();
+        if let Some(key) = &settings.api_key {
+            match settings.auth {
+                AuthHeader::Bearer => headers.insert(AUTHORIZATION, key_header("Bearer ", key)?),
+                AuthHeader::ApiKey => headers.insert(HeaderName::from_static("api-key"), key_header("", key)?),
+            };
+        }
+        Ok(Self { transport, url, headers, settings })
+    }
+
+    fn request<'a>(&'a self, prompt: &'a Prompt) -> Request<'a> {
+        let Settings { model, max_tokens_field, max_output_tokens, temperature, .. } = &self.settings;
+        let limit_in = |field| (*max_tokens_field == field).then_some(*max_output_tokens);
+        // OpenAI replaces `user` by `safety_identifier`; others may refuse a field they do not know.
+        let is_openai = self.url.host_str() == Some("api.openai.com");
+        let user = Some(prompt.user.as_str()).filter(|user| !user.is_empty());
+        Request {
+            model,
+            stream: true,
+            stream_options: StreamOptions { include_usage: true },
+            messages: wire::messages(prompt),
+            max_completion_tokens: limit_in(MaxTokensField::MaxCompletionTokens),
+            max_tokens: limit_in(MaxTokensField::MaxTokens),
+            temperature: *temperature,
+            safety_identifier: user.filter(|_| is_openai),
+            user: user.filter(|_| !is_openai),
+        }
+    }
+}
+
+#[async_trait]
+impl Provider for OpenAi {
+    async fn generate(&self, prompt: &Prompt) -> Result<Box<dyn Generation>, ProviderError> {
+        match self.transport.post(&self.url, &self.headers, &self.request(prompt)).await? {
+            Reply::Stream(body) => Ok(Box::new(Streaming::new(body, Decoder::default()))),
+            Reply::Whole(body) => Ok(Box::new(Whole::read(|out| Decoder::whole(&body, out))?)),
+            Reply::Refused(refusal) => Err(refused(&refusal)),
+        }
+    }
+}
+
+fn refused(refusal: &Refusal) -> ProviderError {
+    let fault = serde_json::from_slice(&refusal.body).ok().and_then(|body| Fault::find(&body));
+    let class = fault.as_ref().and_then(Fault::class).unwrap_or(class_of_status(refusal.status));
+    refusal.error(class, fault.map(|fault| fault.said()))
+}

@@ -31,7 +31,7 @@ impl Chat {
         if matches!(entry.meta.body, Body::Message { needs_answer: true, .. }) {
             self.turns.kick(&session);
         }
-        Ok(Reply::With(ack(&session, &entry, &ask.client_msg_id, duplicate)))
+        Ok(Reply::with(ack(&session, &entry, &ask.client_msg_id, duplicate)))
     }
 
     pub(super) async fn admin_message(
@@ -43,10 +43,9 @@ impl Chat {
         let session = self.existing(convert::session_id(&ask.session_id)?).await?;
         let who = convert::person_of(&connection.principal());
         let id = who.id.clone();
-        let (entry, duplicate) = self
-            .say(&session, Intent::AdminMessage(&id), Sender::Admin(who), &ask.client_msg_id, ask.content)
-            .await?;
-        Ok(Reply::With(ack(&session, &entry, &ask.client_msg_id, duplicate)))
+        let (entry, duplicate) =
+            self.say(&session, Intent::AdminMessage(&id), Sender::Admin(who), &ask.client_msg_id, ask.content).await?;
+        Ok(Reply::with(ack(&session, &entry, &ask.client_msg_id, duplicate)))
     }
 
     /// Appends a message of a human. The flag says that an earlier try of the same message did it.
@@ -73,7 +72,10 @@ impl Chat {
             Outcome::Duplicate(entry) if entry.content == Content::Text(draft.content) => Ok((entry, true)),
             Outcome::Duplicate(_) => {
                 let message = "This client_msg_id was used for another message.";
-                Err(Failure { field: Some("client_msg_id".into()), ..Failure::with_message(ErrorCode::Conflict, message) })
+                Err(Failure {
+                    field: Some("client_msg_id".into()),
+                    ..Failure::with_message(ErrorCode::Conflict, message)
+                })
             }
             Outcome::AlreadySo | Outcome::AnswerTaken(_) => Err(ErrorCode::Internal.into()),
         }
@@ -86,14 +88,23 @@ impl Chat {
         Ok(Reply::Done)
     }
 
-    pub(super) async fn model_select(&self, connection: &Connection, ask: proto::ModelSelect) -> Result<Reply, Failure> {
+    pub(super) async fn model_select(
+        &self,
+        connection: &Connection,
+        ask: proto::ModelSelect,
+    ) -> Result<Reply, Failure> {
         let session = self.own_by_text(connection, &ask.session_id).await?;
         let model = self.catalog.get(&ask.model_id).ok_or(ErrorCode::ModelUnavailable)?;
-        self.event(&session, Intent::SelectModel(&model.id), Event::ModelChanged(model.id.clone()), String::new()).await?;
+        self.event(&session, Intent::SelectModel(&model.id), Event::ModelChanged(model.id.clone()), String::new())
+            .await?;
         Ok(Reply::Done)
     }
 
-    pub(super) async fn help_request(&self, connection: &Connection, ask: proto::HelpRequest) -> Result<Reply, Failure> {
+    pub(super) async fn help_request(
+        &self,
+        connection: &Connection,
+        ask: proto::HelpRequest,
+    ) -> Result<Reply, Failure> {
         self.check_name(&ask.reason).map_err(|failure| Failure { field: Some("reason".into()), ..failure })?;
         let session = self.own_by_text(connection, &ask.session_id).await?;
         let event = Event::HelpRequested { has_reason: !ask.reason.is_empty() };

@@ -44,33 +44,13 @@ pub struct MongoStore {
 
 impl MongoStore {
     /// Sets the driver up. It connects when first used, so this succeeds while the database is away; [`Store::now`],
-    /// [`Store::migrate`] and [`MongoStore::missing_indexes`] refuse a standalone server, so ask one of them first.
+    /// [`Store::migrate`] and [`Store::missing_indexes`] refuse a standalone server, so ask one of them first.
     ///
     /// # Errors
     /// [`super::StoreError::Refused`] for a connection string that cannot be read, [`super::StoreError::Unavailable`] where its DNS
     /// name cannot be resolved.
     pub async fn connect(options: MongoOptions) -> StoreResult<Self> {
         Ok(Self { connection: Connection::new(options).await? })
-    }
-
-    /// The indexes that should be there and are not, as `collection.name`.
-    ///
-    /// # Errors
-    /// As every operation.
-    pub async fn missing_indexes(&self) -> StoreResult<Vec<String>> {
-        self.connection.hello().await?;
-        let mut missing = Vec::new();
-        for collection in [SESSIONS, MESSAGES] {
-            let present = match self.collection(collection).list_index_names().await {
-                Ok(names) => names,
-                Err(error) if is_missing_collection(&error) => Vec::new(),
-                Err(error) => return Err(from_mongo(error)),
-            };
-            let wanted = indexes::declared().into_iter().filter(|index| index.collection == collection);
-            let absent = wanted.filter(|index| !present.iter().any(|name| name == index.name));
-            missing.extend(absent.map(|index| format!("{collection}.{}", index.name)));
-        }
-        Ok(missing)
     }
 
     fn collection(&self, name: &str) -> Collection<Document> {
@@ -146,6 +126,22 @@ impl Store for MongoStore {
             self.collection(collection).create_indexes(models).await.map_err(from_mongo)?;
         }
         Ok(())
+    }
+
+    async fn missing_indexes(&self) -> StoreResult<Vec<String>> {
+        self.connection.hello().await?;
+        let mut missing = Vec::new();
+        for collection in [SESSIONS, MESSAGES] {
+            let present = match self.collection(collection).list_index_names().await {
+                Ok(names) => names,
+                Err(error) if is_missing_collection(&error) => Vec::new(),
+                Err(error) => return Err(from_mongo(error)),
+            };
+            let wanted = indexes::declared().into_iter().filter(|index| index.collection == collection);
+            let absent = wanted.filter(|index| !present.iter().any(|name| name == index.name));
+            missing.extend(absent.map(|index| format!("{collection}.{}", index.name)));
+        }
+        Ok(missing)
     }
 
     async fn create_session(&self, row: &SessionRow) -> StoreResult<bool> {

@@ -1,0 +1,200 @@
+//! The JSON of Anthropic Messages. Unknown fields are ignored everywhere.
+
+use serde::{Deserialize, Serialize};
+
+use crate::llm::{ErrorClass, Prompt, PromptRole};
+
+/// A request.
+#[derive(Debug, Serialize)]
+pub(super) struct Request<'a> {
+    pub(super) model: &'a str,
+    pub(super) max_tokens: u64,
+    pub(super) stream: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) system: Option<&'a str>,
+    pub(super) messages: Vec<Message>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) metadata: Option<Metadata<'a>>,
+    /// The only sampling field we have; one API version refuses it at any value.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) temperature: Option<f64>,
+}
+
+/// Who asks.
+#[derive(Debug, Serialize)]
+pub(super) struct Metadata<'a> {
+    pub(super) user_id: &'a str,
+}
+
+/// One message of the conversation.
+#[derive(Debug, Serialize)]
+pub(super) struct Message {
+    role: &'static str,
+    content: String,
+}
+
+/// The conversation; the instructions have a field of their own.
+pub(super) fn messages(prompt: &Prompt) -> Vec<Message> {
+    let message = |role, content| Message { role, content };
+    let turns = prompt.alternating().into_iter();
+    turns
+        .map(|turn| match turn.role {
+            PromptRole::User => message("user", turn.text),
+            PromptRole::Assistant => message("assistant", turn.text),
+        })
+        .collect()
+}
+
+/// One event of the stream, by its `type`.
+#[derive(Debug, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub(super) enum StreamEvent {
+    MessageStart {
+        message: Reply,
+    },
+    ContentBlockStart {
+        content_block: Block,
+    },
+    ContentBlockDelta {
+        delta: BlockDelta,
+    },
+    MessageDelta {
+        delta: End,
+        usage: Option<Tokens>,
+    },
+    MessageStop,
+    Error {
+        error: Fault,
+    },
+    /// Pings, ends of blocks, and what later versions add.
+    #[serde(other)]
+    Other,
+}
+
+/// A message: empty at the start of a stream, whole where no stream was given.
+#[derive(Debug, Deserialize)]
+pub(super) struct Reply {
+    #[serde(default)]
+    pub(super) content: Vec<Block>,
+    pub(super) stop_reason: Option<String>,
+    pub(super) usage: Option<Tokens>,
+}
+
+/// A part of the answer. Only `text` is the answer; thinking and tools are not.
+#[derive(Debug, Deserialize)]
+pub(super) struct Block {
+    #[serde(rename = "type")]
+    kind: String,
+    #[serde(default)]
+    text: String,
+}
+
+impl Block {
+    pub(super) fn text(&self) -> &str {
+        if self.kind == "text" { &self.text } else { "" }
+    }
+}
+
+/// What is new in a block.
+#[derive(Debug, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub(super) enum BlockDelta {
+    TextDelta {
+        text: String,
+    },
+    /// Thinking, its signature, tool arguments, citations, and what later versions add.
+    #[serde(other)]
+    Other,
+}
+
+/// How the message ended.
+#[derive(Debug, Deserialize)]
+pub(super) struct End {
+    pub(super) stop_reason: Option<String>,
+}
+
+/// What the call used. The numbers are totals so far, never differences; those left out stay as they were.
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct Tokens {
+    pub(super) input_tokens: Option<u64>,
+    pub(super) cache_creation_input_tokens: Option<u64>,
+    pub(super) cache_read_input_tokens: Option<u64>,
+    pub(super) output_tokens: Option<u64>,
+}
+
+impl Tokens {
+    /// Takes over what `newer` says.
+    pub(super) fn update(&mut self, newer: &Self) {
+        self.input_tokens = newer.input_tokens.or(self.input_tokens);
+        self.cache_creation_input_tokens = newer.cache_creation_input_tokens.or(self.cache_creation_input_tokens);
+        self.cache_read_input_tokens = newer.cache_read_input_tokens.or(self.cache_read_input_tokens);
+        self.output_tokens = newer.output_tokens.or(self.output_tokens);
+    }
+
+    /// All tokens that went in, cached or not.
+    pub(super) fn input(&self) -> u64 {
+        [self.input_tokens, self.cache_creation_input_tokens, self.cache_read_input_tokens].iter().flatten().sum()
+    }
+}
+
+/// The body of a refusal.
+#[derive(Debug, Deserialize)]
+pub(super) struct Refused {
+    pub(super) error: Fault,
+}
+
+/// What went wrong, in the provider's words.
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct Fault {
+    #[serde(rename = "type", default)]
+    kind: String,
+    #[serde(default)]
+    message: String,
+    details: Option<Details>,
+}
+
+/// What went wrong, more exactly.
+#[derive(Debug, Deserialize)]
+struct Details {
+    error_code: Option<String>,
+}
+
+impl Fault {
+    /// For the log.
+    pub(super) fn said(&self) -> String {
+        format!("{}/{}: {}", self.kind, self.code(), self.message)
+    }
+
+    /// Is it the temperature that is not taken?
+    pub(super) fn names_temperature(&self) -> bool {
+        self.kind == "invalid_request_error" && self.message.contains("temperature")
+    }
+
+    fn code(&self) -> &str {
+        self.details.as_ref().and_then(|details| details.error_code.as_deref()).unwrap_or_default()
+    }
+
+    /// What kind of failure this is; `None` for a type we do not know. The type counts, not the status: in the middle of
+    /// a stream the status was 200. `may_wait`: the provider named a time after which another try makes sense.
+    pub(super) fn class(&self, may_wait: bool) -> Option<ErrorClass> {
+        let message = self.message.to_ascii_lowercase();
+        let about_money = self.code().contains("spend_limit")
+            || message.contains("credit balance")
+            || (message.contains("spend") && !may_wait);
+        Some(match self.kind.as_str() {
+            "billing_error" => ErrorClass::Quota,
+            "rate_limit_error" | "invalid_request_error" if about_money => ErrorClass::Quota,
+            "rate_limit_error" => ErrorClass::RateLimited,
+            "overloaded_error" | "conflict_error" => ErrorClass::Overloaded,
+            "api_error" => ErrorClass::Server,
+            "timeout_error" => ErrorClass::Timeout,
+            "authentication_error" | "permission_error" => ErrorClass::Auth,
+            "not_found_error" => ErrorClass::NotFound,
+            "invalid_request_error" if message.contains("prompt is too long") || message.contains("context") => {
+                ErrorClass::ContextLength
+            }
+            "invalid_request_error" | "request_too_large" => ErrorClass::Rejected,
+            _ => return None,
+        })
+    }
+}

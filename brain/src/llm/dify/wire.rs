@@ -1,0 +1,123 @@
+//! The JSON of Dify's chat API. Dify keeps the history, so a request carries only the new question.
+
+use serde::{Deserialize, Serialize};
+
+use crate::llm::{ErrorClass, ProviderError};
+
+/// A request.
+#[derive(Debug, Serialize)]
+pub(super) struct Request<'a> {
+    pub(super) query: &'a str,
+    /// The app's variables; required, even empty.
+    pub(super) inputs: Inputs,
+    /// Left out it would mean a whole reply.
+    pub(super) response_mode: &'static str,
+    pub(super) user: &'a str,
+    /// Empty begins a conversation.
+    pub(super) conversation_id: &'a str,
+    /// Off: chatbox names its sessions itself, and some builds hold the stream open while they think of a name.
+    pub(super) auto_generate_name: bool,
+}
+
+/// An empty object.
+#[derive(Debug, Serialize)]
+pub(super) struct Inputs {}
+
+/// The body of a stop call: the same user, or nothing happens.
+#[derive(Debug, Serialize)]
+pub(super) struct Stop<'a> {
+    pub(super) user: &'a str,
+}
+
+/// An event of the stream, or a whole reply. Which fields there are depends on `event`.
+#[derive(Debug, Deserialize)]
+pub(super) struct StreamEvent {
+    #[serde(default)]
+    pub(super) event: String,
+    pub(super) task_id: Option<String>,
+    pub(super) conversation_id: Option<String>,
+    pub(super) answer: Option<String>,
+    pub(super) metadata: Option<Metadata>,
+    pub(super) data: Option<WorkflowData>,
+    #[serde(flatten)]
+    pub(super) fault: Fault,
+}
+
+/// What the answer cost.
+#[derive(Debug, Deserialize)]
+pub(super) struct Metadata {
+    pub(super) usage: Option<Tokens>,
+}
+
+/// Tokens in and out; zero where no model ran.
+#[derive(Debug, Deserialize)]
+pub(super) struct Tokens {
+    #[serde(default)]
+    pub(super) prompt_tokens: u64,
+    #[serde(default)]
+    pub(super) completion_tokens: u64,
+}
+
+/// The inner part of workflow events.
+#[derive(Debug, Deserialize)]
+pub(super) struct WorkflowData {
+    pub(super) status: Option<String>,
+    pub(super) error: Option<String>,
+}
+
+/// What went wrong: an `error` event, or the body of a refusal.
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct Fault {
+    pub(super) status: Option<u16>,
+    #[serde(default)]
+    code: String,
+    #[serde(default)]
+    message: String,
+}
+
+impl Fault {
+    /// For the log.
+    pub(super) fn said(&self) -> String {
+        format!("{}: {}", self.code, self.message)
+    }
+
+    /// The conversation is gone or full: a new one may do.
+    pub(super) fn wants_new_conversation(&self, status: u16) -> bool {
+        status == 404 || self.code == "conversation_completed"
+    }
+
+    /// What kind of failure this is; `None` for a code we do not know.
+    pub(super) fn class(&self) -> Option<ErrorClass> {
+        Some(match self.code.as_str() {
+            "provider_quota_exceeded" | "rate_limit_error" => ErrorClass::Quota,
+            "too_many_requests" => ErrorClass::RateLimited,
+            "unauthorized" | "forbidden" => ErrorClass::Auth,
+            "not_found" | "model_currently_not_support" => ErrorClass::NotFound,
+            "internal_server_error" | "unknown" => ErrorClass::Server,
+            "completion_request_error" if self.message.to_ascii_lowercase().contains("context length") => {
+                ErrorClass::ContextLength
+            }
+            // Any fault of the model behind the app, even one that passes.
+            "completion_request_error" => ErrorClass::Server,
+            "invalid_param"
+            | "bad_request"
+            | "app_unavailable"
+            | "not_chat_app"
+            | "conversation_completed"
+            | "provider_not_initialize" => ErrorClass::Rejected,
+            _ => return None,
+        })
+    }
+
+    /// Dify has tried the model by itself: once more from here is no use.
+    pub(super) fn should_retry(&self) -> Option<bool> {
+        (self.code == "completion_request_error").then_some(false)
+    }
+
+    /// The error of an `error` event.
+    pub(super) fn in_stream(&self) -> ProviderError {
+        let by_status = || self.status.map_or(ErrorClass::Server, crate::llm::http::class_of_status);
+        let error = ProviderError::new(self.class().unwrap_or_else(by_status), self.said());
+        ProviderError { should_retry: self.should_retry(), ..error }
+    }
+}

@@ -1,0 +1,175 @@
+//! The JSON of OpenAI Chat Completions and of the many servers that speak it. Unknown fields are ignored everywhere, and
+//! a field may be missing or null wherever some server was seen to leave it so.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::llm::{ErrorClass, Prompt, PromptRole};
+
+/// A request. Fields that are not set are left out: some models refuse nulls.
+#[derive(Debug, Serialize)]
+pub(super) struct Request<'a> {
+    pub(super) model: &'a str,
+    pub(super) stream: bool,
+    pub(super) stream_options: StreamOptions,
+    pub(super) messages: Vec<Message>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) max_completion_tokens: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) max_tokens: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) temperature: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) safety_identifier: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) user: Option<&'a str>,
+}
+
+/// Without this the stream tells no usage.
+#[derive(Debug, Serialize)]
+pub(super) struct StreamOptions {
+    pub(super) include_usage: bool,
+}
+
+/// One message of the conversation.
+#[derive(Debug, Serialize)]
+pub(super) struct Message {
+    role: &'static str,
+    content: String,
+}
+
+/// The instructions, then the conversation.
+pub(super) fn messages(prompt: &Prompt) -> Vec<Message> {
+    let system = prompt.system.iter().map(|text| Message { role: "system", content: text.clone() });
+    let turns = prompt.alternating().into_iter().map(|turn| Message {
+        role: match turn.role {
+            PromptRole::User => "user",
+            PromptRole::Assistant => "assistant",
+        },
+        content: turn.text,
+    });
+    system.chain(turns).collect()
+}
+
+/// A chunk of a stream, and also a whole reply, which has `message` where a chunk has `delta`.
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct Reply {
+    pub(super) choices: Option<Vec<Choice>>,
+    pub(super) usage: Option<Tokens>,
+    /// Anything but null is a failure, whatever the status said.
+    pub(super) error: Option<Value>,
+    /// `error` where the fault lies flat in the object.
+    pub(super) object: Option<String>,
+}
+
+/// One of the answers; only one is ever asked for.
+#[derive(Debug, Deserialize)]
+pub(super) struct Choice {
+    #[serde(default)]
+    pub(super) index: u64,
+    /// Missing in chunks that only annotate the text (Azure's content filter).
+    pub(super) delta: Option<Delta>,
+    /// The whole text, in a whole reply.
+    pub(super) message: Option<Delta>,
+    pub(super) finish_reason: Option<String>,
+}
+
+/// New text. Reasoning comes in fields of other names and is not part of the answer.
+#[derive(Debug, Deserialize)]
+pub(super) struct Delta {
+    pub(super) content: Option<String>,
+    pub(super) refusal: Option<String>,
+}
+
+/// What the call used.
+#[derive(Debug, Deserialize)]
+pub(super) struct Tokens {
+    #[serde(default)]
+    pub(super) prompt_tokens: u64,
+    #[serde(default)]
+    pub(super) completion_tokens: u64,
+}
+
+/// A fault: `{"error":{..}}`, `{"error":"text"}`, or the flat `{"object":"error",..}`.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Fault {
+    pub(super) message: String,
+    kind: String,
+    code: String,
+}
+
+impl Fault {
+    /// The fault in a body, if it is one of the known forms.
+    pub(super) fn find(body: &Value) -> Option<Self> {
+        match body.get("error") {
+            Some(Value::String(text)) if !text.is_empty() => Some(Self { message: text.clone(), ..Self::default() }),
+            Some(fault @ Value::Object(_)) => Some(Self::of(fault)),
+            _ if body.get("object")? == "error" => Some(Self::of(body)),
+            _ => None,
+        }
+    }
+
+    fn of(fault: &Value) -> Self {
+        let text = |name: &str| match fault.get(name) {
+            Some(Value::String(text)) => text.clone(),
+            Some(Value::Number(number)) => number.to_string(),
+            _ => String::new(),
+        };
+        Self { message: text("message"), kind: text("type"), code: text("code") }
+    }
+
+    /// For the log.
+    pub(super) fn said(&self) -> String {
+        format!("{}/{}: {}", self.kind, self.code, self.message)
+    }
+
+    /// What kind of failure this is, apart from what its HTTP status says; `None` where the words say nothing.
+    pub(super) fn class(&self) -> Option<ErrorClass> {
+        let either = |names: &[&str]| names.contains(&self.code.as_str()) || names.contains(&self.kind.as_str());
+        let message = self.message.to_ascii_lowercase();
+        if either(&[
+            "insufficient_quota",
+            "credit_balance_exhausted",
+            "billing_hard_limit_reached",
+            "billing_not_active",
+        ]) || self.code.contains("spend_limit")
+        {
+            return Some(ErrorClass::Quota);
+        }
+        if either(&["context_length_exceeded"])
+            || message.contains("maximum context length")
+            || message.contains("context length exceeded")
+        {
+            return Some(ErrorClass::ContextLength);
+        }
+        if either(&["content_filter", "content_policy_violation"]) {
+            return Some(ErrorClass::ContentFiltered);
+        }
+        if either(&["rate_limit_exceeded", "slow_down"]) {
+            return Some(ErrorClass::RateLimited);
+        }
+        if either(&["server_is_overloaded", "service_unavailable_error", "overloaded_error"]) {
+            return Some(ErrorClass::Overloaded);
+        }
+        if either(&["invalid_api_key", "authentication_error", "permission_error"]) {
+            return Some(ErrorClass::Auth);
+        }
+        if either(&["model_not_found", "not_found_error"]) {
+            return Some(ErrorClass::NotFound);
+        }
+        None
+    }
+
+    /// The class of a fault in the middle of a stream, where the HTTP status was 200.
+    pub(super) fn class_in_stream(&self) -> ErrorClass {
+        let status = self.code.parse().ok().filter(|status| (400..600).contains(status));
+        match (self.class(), status, self.kind.as_str()) {
+            (Some(class), _, _) => class,
+            (None, Some(status), _) => crate::llm::http::class_of_status(status),
+            (None, None, "invalid_request_error" | "BadRequestError") => ErrorClass::Rejected,
+            (None, None, "rate_limit_error") => ErrorClass::RateLimited,
+            (None, None, "timeout_error") => ErrorClass::Timeout,
+            (None, None, _) => ErrorClass::Server,
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! Server frames: what the brain says, as JSON. Everything borrows from the protobuf message; nothing is copied before
+//! it is written.
+
+use chatbox_shared::proto::{self, server_message::Message};
+use serde::Serialize;
+use tungstenite::Utf8Bytes;
+
+use super::entry::{EntryJson, PersonJson, SessionJson, Time, text};
+
+#[derive(Serialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+enum Frame<'a> {
+    Session {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        reply_to: Option<&'a str>,
+        session: SessionJson<'a>,
+    },
+    SessionReady {
+        session_id: &'a str,
+        seq: u64,
+    },
+    Sessions {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        reply_to: Option<&'a str>,
+        sessions: Vec<SessionJson<'a>>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        next_cursor: Option<&'a str>,
+    },
+    Entries {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        reply_to: Option<&'a str>,
+        session_id: &'a str,
+        entries: Vec<EntryJson<'a>>,
+    },
+    Entry {
+        session_id: &'a str,
+        entry: EntryJson<'a>,
+    },
+    Ack {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        reply_to: Option<&'a str>,
+        session_id: &'a str,
+        client_msg_id: &'a str,
+        message_id: &'a str,
+        seq: u64,
+        created_at: Time,
+        duplicate: bool,
+    },
+    AiDelta {
+        session_id: &'a str,
+        seq: u64,
+        attempt: u32,
+        index: u64,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        count: Option<u32>,
+        delta: &'a str,
+    },
+    Typing {
+        session_id: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        user: Option<PersonJson<'a>>,
+        active: bool,
+    },
+    Read {
+        session_id: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        user: Option<PersonJson<'a>>,
+        seq: u64,
+    },
+    Error {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        reply_to: Option<&'a str>,
+        code: &'a str,
+        message: &'a str,
+        retryable: bool,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        retry_after_ms: Option<u64>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        field: Option<&'a str>,
+        error_id: &'a str,
+    },
+}
+
+/// A message of the brain as a frame. `None` where the message lacks what it is about: that is a fault of the brain,
+/// and nothing a client could use.
+pub fn encode(message: &Message, reply_to: Option<&str>) -> Option<Utf8Bytes> {
+    write(&match message {
+        Message::Session(info) => {
+            Frame::Session { reply_to, session: SessionJson::replied(info.session.as_ref()?, info) }
+        }
+        Message::SessionReady(ready) => Frame::SessionReady { session_id: &ready.session_id, seq: ready.seq },
+        Message::Sessions(page) => Frame::Sessions {
+            reply_to,
+            sessions: page.sessions.iter().map(SessionJson::of).collect(),
+            next_cursor: text(&page.next_cursor),
+        },
+        Message::Entries(page) => Frame::Entries {
+            reply_to,
+            session_id: &page.session_id,
+            entries: page.entries.iter().map(EntryJson::of).collect(),
+        },
+        Message::Entry(event) => {
+            Frame::Entry { session_id: &event.session_id, entry: EntryJson::of(event.entry.as_ref()?) }
+        }
+        Message::Ack(ack) => Frame::Ack {
+            reply_to,
+            session_id: &ack.session_id,
+            client_msg_id: &ack.client_msg_id,
+            message_id: &ack.message_id,
+            seq: ack.seq,
+            created_at: Time(ack.created_at_ms),
+            duplicate: ack.duplicate,
+        },
+        Message::AiDelta(delta) => delta_frame(delta),
+        Message::Typing(typing) => Frame::Typing {
+            session_id: &typing.session_id,
+            user: typing.user.as_ref().map(PersonJson::of),
+            active: typing.active,
+        },
+        Message::Read(read) => {
+            Frame::Read { session_id: &read.session_id, user: read.user.as_ref().map(PersonJson::of), seq: read.seq }
+        }
+        Message::Error(error) => Frame::Error {
+            reply_to,
+            code: &error.code,
+            message: &error.message,
+            retryable: error.retryable,
+            retry_after_ms: Some(error.retry_after_ms).filter(|wait| *wait > 0),
+            field: text(&error.field),
+            error_id: &error.error_id,
+        },
+    })
+}
+
+/// A delta as a frame; merged ones are no longer a whole protobuf message.
+pub(crate) fn encode_delta(delta: &proto::AiDelta) -> Option<Utf8Bytes> {
+    write(&delta_frame(delta))
+}
+
+fn delta_frame(delta: &proto::AiDelta) -> Frame<'_> {
+    Frame::AiDelta {
+        session_id: &delta.session_id,
+        seq: delta.seq,
+        attempt: delta.attempt,
+        index: delta.index,
+        count: Some(delta.count).filter(|count| *count > 1),
+        delta: &delta.delta,
+    }
+}
+
+/// Writes a frame. Writing these types to memory cannot fail; if it did, the frame is left out and the log says so.
+pub(super) fn write<T: Serialize>(frame: &T) -> Option<Utf8Bytes> {
+    match serde_json::to_string(frame) {
+        Ok(text) => Some(Utf8Bytes::from(text)),
+        Err(error) => {
+            tracing::error!(%error, "a frame could not be written");
+            None
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "server_tests.rs"]
+mod tests;
