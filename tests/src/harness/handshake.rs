@@ -38,7 +38,15 @@ impl Knock {
             ("Sec-WebSocket-Key", KEY.to_owned()),
         ];
         let headers = headers.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-        Self { address, path: path.into(), method: "GET".to_owned(), headers, from: None, buffer: 16 * 1024, receive: None }
+        Self {
+            address,
+            path: path.into(),
+            method: "GET".to_owned(),
+            headers,
+            from: None,
+            buffer: 16 * 1024,
+            receive: None,
+        }
     }
 
     /// Sets a header, replacing those of the same name.

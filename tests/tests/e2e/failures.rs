@@ -62,7 +62,8 @@ impl Talk {
 }
 
 fn refusal(status: u16, kind: &str, code: &str) -> Script {
-    let error = json!({ "error": { "message": format!("{INSIDE} {API_KEY}"), "type": kind, "param": null, "code": code } });
+    let error =
+        json!({ "error": { "message": format!("{INSIDE} {API_KEY}"), "type": kind, "param": null, "code": code } });
     Script::json(status, &error)
 }
 
@@ -127,7 +128,8 @@ async fn answers_that_are_no_stream_fail_clearly() -> Result<()> {
 
 #[tokio::test]
 async fn silence_ends_in_a_timeout_before_and_in_the_middle() -> Result<()> {
-    let quick = |model: Model| model.with("first_token_timeout_ms", 400).with("idle_timeout_ms", 400).with("max_retries", 0);
+    let quick =
+        |model: Model| model.with("first_token_timeout_ms", 400).with("idle_timeout_ms", 400).with("max_retries", 0);
     let mut talk = Talk::start(Dialect::OpenAi, quick).await?;
     talk.double.script(Script::steps([Step::Stall]));
     talk.fails("not a byte", "provider_timeout", true, "").await?;
@@ -168,14 +170,21 @@ async fn a_stream_that_breaks_keeps_its_text() -> Result<()> {
 #[tokio::test]
 async fn an_error_inside_the_stream_keeps_the_text_and_stays_inside() -> Result<()> {
     let events = [
-        (Dialect::OpenAi, format!("data: {{\"error\":{{\"message\":\"{INSIDE}\",\"type\":\"server_error\",\"code\":null}}}}\n\n")),
+        (
+            Dialect::OpenAi,
+            format!("data: {{\"error\":{{\"message\":\"{INSIDE}\",\"type\":\"server_error\",\"code\":null}}}}\n\n"),
+        ),
         (
             Dialect::Anthropic,
-            format!("event: error\ndata: {{\"type\":\"error\",\"error\":{{\"type\":\"overloaded_error\",\"message\":\"{INSIDE}\"}}}}\n\n"),
+            format!(
+                "event: error\ndata: {{\"type\":\"error\",\"error\":{{\"type\":\"overloaded_error\",\"message\":\"{INSIDE}\"}}}}\n\n"
+            ),
         ),
         (
             Dialect::Dify,
-            format!("data: {{\"event\":\"error\",\"task_id\":\"t\",\"message_id\":\"m\",\"status\":500,\"code\":\"completion_request_error\",\"message\":\"{INSIDE}\"}}\n\n"),
+            format!(
+                "data: {{\"event\":\"error\",\"task_id\":\"t\",\"message_id\":\"m\",\"status\":500,\"code\":\"completion_request_error\",\"message\":\"{INSIDE}\"}}\n\n"
+            ),
         ),
     ];
     for (dialect, event) in events {

@@ -173,10 +173,9 @@ async fn a_brain_that_dies_in_the_middle_leaves_an_answer_that_is_given_anew() -
 
 #[tokio::test]
 async fn a_brain_that_is_asked_to_end_hands_its_answer_over() -> Result<()> {
-    let mut talk = Talk::start(Dialect::OpenAi, |it| {
-        it.brain("answers.lease_ms", 60_000)?.brain("shutdown.drain_seconds", 1)
-    })
-    .await?;
+    let mut talk =
+        Talk::start(Dialect::OpenAi, |it| it.brain("answers.lease_ms", 60_000)?.brain("shutdown.drain_seconds", 1))
+            .await?;
     let _driver = talk.begin(&["half "]).await?;
     talk.stack.term_brain().await?;
     talk.double.script(Script::answer(["whole"]));
