@@ -83,6 +83,10 @@ impl Sessions {
                 Verdict::Send
             }
             Message::AiDelta(delta) => self.observe_delta(delta),
+            Message::Notice(notice) if notice.code == "session_deleted" => {
+                self.closed(&notice.session_id);
+                Verdict::Send
+            }
             // A brain ends every replay with it, also the one after a move to it, which the client must not notice.
             Message::SessionReady(ready) => match self.get(&ready.session_id) {
                 Some(open) if open.ready => Verdict::Drop,

@@ -67,6 +67,12 @@ enum Frame<'a> {
         user: Option<PersonJson<'a>>,
         seq: u64,
     },
+    Notice {
+        code: &'a str,
+        message: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        session_id: Option<&'a str>,
+    },
     Error {
         #[serde(skip_serializing_if = "Option::is_none")]
         reply_to: Option<&'a str>,
@@ -119,6 +125,9 @@ pub fn encode(message: &Message, reply_to: Option<&str>) -> Option<Utf8Bytes> {
         },
         Message::Read(read) => {
             Frame::Read { session_id: &read.session_id, user: read.user.as_ref().map(PersonJson::of), seq: read.seq }
+        }
+        Message::Notice(notice) => {
+            Frame::Notice { code: &notice.code, message: &notice.message, session_id: text(&notice.session_id) }
         }
         Message::Error(error) => Frame::Error {
             reply_to,
