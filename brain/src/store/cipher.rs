@@ -27,13 +27,9 @@ pub enum CipherError {
         kid: String,
     },
     /// The data key does not open under the master key of that name.
-<<<<<<< HEAD
-    #[error("session {session}: its data key does not open under the master key {kid:?}; another key has that name, or the stored key was changed")]
-=======
     #[error(
         "session {session}: its data key does not open under the master key {kid:?}: another key of that name, or changed"
     )]
->>>>>>> main
     WrongKey {
         /// The session concerned.
         session: SessionId,
@@ -41,13 +37,9 @@ pub enum CipherError {
         kid: String,
     },
     /// A name or content does not open: another key, a changed byte, or a ciphertext moved from elsewhere.
-<<<<<<< HEAD
-    #[error("session {session}: {field} of entry {seq} does not decrypt; it was changed, moved, or made with another key")]
-=======
     #[error(
         "session {session}: the field {field} at seq {seq} does not decrypt; changed, moved, or made with another key"
     )]
->>>>>>> main
     Damaged {
         /// The session concerned.
         session: SessionId,
@@ -276,14 +268,10 @@ mod tests {
         let renamed = WrappedKey { kid: "b".into(), ..wrapped.clone() };
         assert_eq!(ring.unwrap(&renamed, session).unwrap_err(), CipherError::WrongKey { session, kid: "b".into() });
         let same_name = keyring(&["a"]);
-<<<<<<< HEAD
-        assert_eq!(same_name.unwrap(&wrapped, session).unwrap_err(), CipherError::WrongKey { session, kid: "a".into() });
-=======
         assert_eq!(
             same_name.unwrap(&wrapped, session).unwrap_err(),
             CipherError::WrongKey { session, kid: "a".into() }
         );
->>>>>>> main
         let error = keyring(&["c"]).unwrap(&wrapped, session).unwrap_err();
         assert_eq!(error, CipherError::UnknownKey { session, kid: "a".into() });
         assert!(error.to_string().contains(&session.to_string()) && error.to_string().contains("\"a\""), "{error}");
@@ -310,12 +298,7 @@ mod tests {
     fn the_same_text_never_looks_the_same() {
         let session = SessionId::generate();
         let key = SessionKey::generate(session).unwrap();
-<<<<<<< HEAD
-        let blobs: std::collections::HashSet<_> =
-            (0..100).map(|_| key.seal_content(session, 1, "").unwrap()).collect();
-=======
         let blobs: std::collections::HashSet<_> = (0..100).map(|_| key.seal_content(session, 1, "").unwrap()).collect();
->>>>>>> main
         assert_eq!(blobs.len(), 100);
     }
 

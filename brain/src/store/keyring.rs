@@ -62,13 +62,9 @@ pub enum KeyringError {
         bytes: usize,
     },
     /// A sample, a password, or a pattern.
-<<<<<<< HEAD
-    #[error("keyring line {line}: the key {kid:?} is not random (a sample, a text or a pattern); make one from 32 random bytes")]
-=======
     #[error(
         "keyring line {line}: the key {kid:?} is not random (a sample, a text or a pattern); make one from 32 random bytes"
     )]
->>>>>>> main
     Weak {
         /// Counted from 1.
         line: usize,

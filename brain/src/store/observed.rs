@@ -94,13 +94,9 @@ impl Observed {
         let limited = if op == "migrate" { Ok(work.await) } else { tokio::time::timeout(self.limit, work).await };
         let (outcome, result) = match limited {
             Ok(result) => (Outcome::of(&result), result),
-<<<<<<< HEAD
-            Err(_) => (Outcome::Timeout, Err(StoreError::Unavailable(format!("{op} took longer than {:?}", self.limit)))),
-=======
             Err(_) => {
                 (Outcome::Timeout, Err(StoreError::Unavailable(format!("{op} took longer than {:?}", self.limit))))
             }
->>>>>>> main
         };
         self.seconds.get_or_create(&Labels { op, outcome }).observe(started.elapsed().as_secs_f64());
         result
@@ -146,8 +142,6 @@ observed! {
     fn expired_answers(now: Timestamp, limit: u32) -> Vec<EntryRow>;
     fn unanswered_before(before: Timestamp, limit: u32) -> Vec<EntryRow>;
 }
-<<<<<<< HEAD
-=======
 
 #[cfg(test)]
 mod tests {
@@ -204,4 +198,3 @@ mod tests {
         other.execute_batch("ROLLBACK").unwrap();
     }
 }
->>>>>>> main

@@ -75,13 +75,9 @@ fn out_of_range(name: &'static str) -> StoreError {
 
 /// The value a text stands for, or the fact that this version does not know it.
 fn known<T>(name: &'static str, text: &str, value: Option<T>) -> StoreResult<T> {
-<<<<<<< HEAD
-    value.ok_or_else(|| StoreError::Corrupt(format!("the field {name} holds {text:?}, which this version does not know")))
-=======
     value.ok_or_else(|| {
         StoreError::Corrupt(format!("the field {name} holds {text:?}, which this version does not know"))
     })
->>>>>>> main
 }
 
 /// A number as stores keep it. Databases have no unsigned 64-bit integers.
@@ -115,8 +111,6 @@ impl<'a> Value<'a> {
         if set { Self::Bool(true) } else { Self::Absent }
     }
 }
-<<<<<<< HEAD
-=======
 
 #[cfg(test)]
 mod tests {
@@ -141,4 +135,3 @@ mod tests {
         assert!(matches!(signed(u64::MAX), Err(StoreError::Refused(_))));
     }
 }
->>>>>>> main

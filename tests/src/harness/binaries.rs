@@ -5,6 +5,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
+/// Names a folder with the services to run, before any other place.
+const VARIABLE: &str = "CHATBOX_BINARIES";
+
 /// Which build of the services to run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Profile {
@@ -28,6 +31,7 @@ pub fn find(name: &str, profile: Profile) -> Result<PathBuf> {
         Profile::Same => vec![folder.to_path_buf()],
         Profile::PreferRelease => released.into_iter().chain([folder.to_path_buf()]).collect(),
     };
+    let candidates: Vec<PathBuf> = env::var_os(VARIABLE).map(PathBuf::from).into_iter().chain(candidates).collect();
     for folder in &candidates {
         let path = folder.join(name);
         if is_file(&path) {

@@ -72,13 +72,6 @@ impl Connection {
         client.heartbeat_freq = Some(HEARTBEAT);
         client.retry_writes = Some(true);
         client.retry_reads = Some(true);
-<<<<<<< HEAD
-        client.write_concern = Some(WriteConcern::builder().w(mongodb::options::Acknowledgment::Majority).journal(true).w_timeout(limit).build());
-        client.read_concern = Some(ReadConcern::majority());
-        client.selection_criteria = Some(SelectionCriteria::ReadPreference(ReadPreference::Primary));
-        let client = Client::with_options(client).map_err(|error| match from_mongo(error) {
-            StoreError::Refused(_) => StoreError::Refused("the MongoDB connection string has options that contradict each other".into()),
-=======
         client.write_concern = Some(
             WriteConcern::builder()
                 .w(mongodb::options::Acknowledgment::Majority)
@@ -92,7 +85,6 @@ impl Connection {
             StoreError::Refused(_) => {
                 StoreError::Refused("the MongoDB connection string has options that contradict each other".into())
             }
->>>>>>> main
             other => other,
         })?;
         let database = client.database(&options.database);
@@ -113,12 +105,8 @@ impl Connection {
                     .into(),
             ));
         }
-<<<<<<< HEAD
-        let time = hello.get_datetime("localTime").map_err(|_| StoreError::Corrupt("the server tells no time".into()))?;
-=======
         let time =
             hello.get_datetime("localTime").map_err(|_| StoreError::Corrupt("the server tells no time".into()))?;
->>>>>>> main
         Ok(Timestamp(time.timestamp_millis()))
     }
 }

@@ -10,13 +10,8 @@ const DUPLICATE_KEY: i32 = 11000;
 
 /// What a server says while it cannot serve, and will again: elections, shutdown, lost peers, time limits, a full disk.
 const PASSING: [i32; 26] = [
-<<<<<<< HEAD
-    6, 7, 9, 24, 46, 50, 64, 89, 91, 100, 112, 133, 134, 189, 202, 262, 9001, 10058, 10107, 11600, 11601, 11602, 13435, 13436,
-    13388, 14031,
-=======
     6, 7, 9, 24, 46, 50, 64, 89, 91, 100, 112, 133, 134, 189, 202, 262, 9001, 10058, 10107, 11600, 11601, 11602, 13435,
     13436, 13388, 14031,
->>>>>>> main
 ];
 
 /// A fault of the driver or the server as one of the store.
@@ -33,13 +28,9 @@ pub(super) fn from_mongo(error: Error) -> StoreError {
         | ErrorKind::Shutdown
         | ErrorKind::Write(WriteFailure::WriteConcernError(_)) => StoreError::Unavailable(text),
         ErrorKind::Command(command) if PASSING.contains(&command.code) => StoreError::Unavailable(text),
-<<<<<<< HEAD
-        ErrorKind::Write(WriteFailure::WriteError(write)) if PASSING.contains(&write.code) => StoreError::Unavailable(text),
-=======
         ErrorKind::Write(WriteFailure::WriteError(write)) if PASSING.contains(&write.code) => {
             StoreError::Unavailable(text)
         }
->>>>>>> main
         ErrorKind::BsonDeserialization(_) | ErrorKind::Bson(_) | ErrorKind::InvalidResponse { .. } => {
             StoreError::Corrupt(text)
         }

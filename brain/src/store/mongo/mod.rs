@@ -11,13 +11,7 @@ use mongodb::Collection;
 pub use connection::MongoOptions;
 
 use super::record::{self, signed};
-<<<<<<< HEAD
-use super::{
-    Appended, EntryRow, SessionCursor, SessionRow, StateFilter, Store, StoreResult, Summary, Totals,
-};
-=======
 use super::{Appended, EntryRow, SessionCursor, SessionRow, StateFilter, Store, StoreResult, Summary, Totals};
->>>>>>> main
 use connection::Connection;
 use documents::{Stored, document, replacement};
 use error::from_mongo;
@@ -184,13 +178,9 @@ impl Store for MongoStore {
 
     async fn add_totals(&self, session: SessionId, answer: &Totals) -> StoreResult<()> {
         let fields = record::session::total_fields(answer)?;
-<<<<<<< HEAD
-        let (max, sums) = fields.split_last().map_or((document(&[]), document(&[])), |(max, sums)| (document(&[*max]), document(sums)));
-=======
         let (max, sums) = fields
             .split_last()
             .map_or((document(&[]), document(&[])), |(max, sums)| (document(&[*max]), document(sums)));
->>>>>>> main
         self.update(Query::Session(session), doc! { "$inc": sums, "$max": max }).await.map(drop)
     }
 
@@ -209,12 +199,8 @@ impl Store for MongoStore {
         let Some(index) = error::duplicate(&error) else { return Err(from_mongo(error)) };
         let meta = &row.meta;
         // The same entry again, after an answer that got lost: it is durable if a majority has it.
-<<<<<<< HEAD
-        if index == indexes::ID && self.one_entry(Query::EntryWithId(meta.session, meta.seq, meta.id)).await?.is_some() {
-=======
         if index == indexes::ID && self.one_entry(Query::EntryWithId(meta.session, meta.seq, meta.id)).await?.is_some()
         {
->>>>>>> main
             return Ok(Appended::Done);
         }
         error::conflict(index, row)

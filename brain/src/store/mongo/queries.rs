@@ -61,13 +61,9 @@ impl Query<'_> {
     /// Where it looks.
     pub(super) fn collection(&self) -> &'static str {
         match self {
-<<<<<<< HEAD
-            Self::Session(_) | Self::Kept(_) | Self::SummaryBefore(..) | Self::ReadBefore(..) | Self::List(..) => SESSIONS,
-=======
             Self::Session(_) | Self::Kept(_) | Self::SummaryBefore(..) | Self::ReadBefore(..) | Self::List(..) => {
                 SESSIONS
             }
->>>>>>> main
             Self::Log(_)
             | Self::LogUpTo(..)
             | Self::LogAfter(..)

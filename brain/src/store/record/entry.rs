@@ -10,24 +10,15 @@ use crate::store::{Appended, EntryRow, StoreError, StoreResult};
 
 /// Every field an entry may have.
 pub(in crate::store) const FIELDS: &[&str] = &[
-<<<<<<< HEAD
-    "_id", "sid", "seq", "rev", "ts", "kind", "st", "snd", "uid", "sndNm", "ct", "cmid", "need", "re", "gen", "rgn", "modelId",
-    "try", "idx", "own", "fen", "exp", "fin", "err", "tokIn", "tokOut", "est", "ftMs", "ms", "conv", "ev", "evUid", "evNm", "evRsn",
-=======
     "_id", "sid", "seq", "rev", "ts", "kind", "st", "snd", "uid", "sndNm", "ct", "cmid", "need", "re", "gen", "rgn",
     "modelId", "try", "idx", "own", "fen", "exp", "fin", "err", "tokIn", "tokOut", "est", "ftMs", "ms", "conv", "ev",
     "evUid", "evNm", "evRsn",
->>>>>>> main
 ];
 
 /// The fields of an answer that change while it grows, changes owner, and ends.
 pub(in crate::store) const CHANGING: &[&str] = &[
-<<<<<<< HEAD
-    "rev", "st", "ct", "modelId", "try", "idx", "own", "fen", "exp", "fin", "err", "tokIn", "tokOut", "est", "ftMs", "ms", "conv",
-=======
     "rev", "st", "ct", "modelId", "try", "idx", "own", "fen", "exp", "fin", "err", "tokIn", "tokOut", "est", "ftMs",
     "ms", "conv",
->>>>>>> main
 ];
 
 /// The state of an answer under generation; partial indexes name it.
@@ -233,12 +224,8 @@ pub(in crate::store) fn id_taken(row: &EntryRow) -> StoreResult<Appended> {
     match &row.meta.body {
         Body::Message { .. } => Ok(Appended::DuplicateMessage),
         Body::Answer(_) => Ok(Appended::AnswerExists),
-<<<<<<< HEAD
-        Body::Event(_) => Err(StoreError::Refused(format!("the event {} is in the log already, at another seq", row.meta.id))),
-=======
         Body::Event(_) => {
             Err(StoreError::Refused(format!("the event {} is in the log already, at another seq", row.meta.id)))
         }
->>>>>>> main
     }
 }

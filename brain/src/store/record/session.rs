@@ -17,10 +17,6 @@ pub(in crate::store) const DELETED: &str = "deleted";
 
 /// Every field a session may have.
 pub(in crate::store) const FIELDS: &[&str] = &[
-<<<<<<< HEAD
-    "_id", "uid", "ep", "nm", "ts", "dk.kid", "dk.w", "v", "st", "seq", "lastTs", "endTs", "msgCnt", "modelId", "adminAssisted",
-    "adminId", "adminNm", "joinSeq", "helpReq", "helpTs", "readSeq", "tokIn", "tokOut", "respCnt", "respSum", "respMax",
-=======
     "_id",
     "uid",
     "ep",
@@ -47,14 +43,10 @@ pub(in crate::store) const FIELDS: &[&str] = &[
     "respCnt",
     "respSum",
     "respMax",
->>>>>>> main
 ];
 
 /// The fields the summary of the log owns.
 pub(in crate::store) const SUMMARY: &[&str] = &[
-<<<<<<< HEAD
-    "st", "seq", "lastTs", "endTs", "msgCnt", "modelId", "adminAssisted", "adminId", "adminNm", "joinSeq", "helpReq", "helpTs",
-=======
     "st",
     "seq",
     "lastTs",
@@ -67,7 +59,6 @@ pub(in crate::store) const SUMMARY: &[&str] = &[
     "joinSeq",
     "helpReq",
     "helpTs",
->>>>>>> main
 ];
 
 /// The fields of a session with their values, in no particular order. Absent ones may be left out.

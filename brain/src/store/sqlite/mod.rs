@@ -11,13 +11,7 @@ use rusqlite::types::Value as Sql;
 use rusqlite::{Connection, params_from_iter};
 
 use super::record::{self, signed};
-<<<<<<< HEAD
-use super::{
-    Appended, EntryRow, SessionCursor, SessionRow, StateFilter, Store, StoreResult, Summary, Totals,
-};
-=======
 use super::{Appended, EntryRow, SessionCursor, SessionRow, StateFilter, Store, StoreResult, Summary, Totals};
->>>>>>> main
 use error::from_sqlite;
 use readers::Readers;
 use rows::{id_to_sql, parameters};
@@ -148,12 +142,8 @@ impl Store for SqliteStore {
         limit: u32,
     ) -> StoreResult<Vec<SessionRow>> {
         // Without a cursor the page begins after a session that is later than any.
-<<<<<<< HEAD
-        let (last_at, id) = after.map_or((i64::MAX, Sql::Blob(vec![0xff; 16])), |after| (after.last_at.0, id_to_sql(after.id.0)));
-=======
         let (last_at, id) =
             after.map_or((i64::MAX, Sql::Blob(vec![0xff; 16])), |after| (after.last_at.0, id_to_sql(after.id.0)));
->>>>>>> main
         let mut values = vec![text(user.as_str()), Sql::Integer(last_at), id, Sql::Integer(limit.into())];
         let sql = match filter {
             StateFilter::Any => queries::LIST_ALL,
@@ -288,8 +278,6 @@ mod tests {
     }
 
     #[tokio::test]
-<<<<<<< HEAD
-=======
     async fn only_the_owner_may_read_the_files() {
         use std::os::unix::fs::PermissionsExt;
         let (folder, file) = place();
@@ -303,7 +291,6 @@ mod tests {
     }
 
     #[tokio::test]
->>>>>>> main
     async fn a_file_of_a_newer_chatbox_is_refused() {
         let (_folder, file) = place();
         Connection::open(&file).unwrap().pragma_update(None, "user_version", 99).unwrap();

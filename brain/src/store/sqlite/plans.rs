@@ -27,13 +27,8 @@ fn pages_begin_at_their_cursor() {
     let connection = Connection::open_in_memory().unwrap();
     schema::migrate(&connection).unwrap();
     for (sql, expected) in [
-<<<<<<< HEAD
-        (queries::LIST_ALL, "USING INDEX uid_lastTs (uid=? AND lastTs<?)"),
-        (queries::LIST_STATE, "USING INDEX uid_st_lastTs (uid=? AND st=? AND lastTs<?)"),
-=======
         (queries::LIST_ALL, "USING INDEX uid_lastTs (uid=? AND (lastTs,_id)<(?,?))"),
         (queries::LIST_STATE, "USING INDEX uid_st_lastTs (uid=? AND st=? AND (lastTs,_id)<(?,?))"),
->>>>>>> main
         (queries::ENTRIES_AFTER, "USING INDEX sid_seq (sid=? AND seq>?)"),
         (queries::STREAMING_ANSWER, "USING INDEX sid_streaming (sid=?)"),
         (queries::EXPIRED_ANSWERS, "USING INDEX exp_streaming (exp<?)"),
@@ -55,16 +50,10 @@ fn columns_stand_in_the_order_of_the_fields() {
     schema::migrate(&connection).unwrap();
     for (sql, fields) in [(queries::ENTRY, record::entry::FIELDS), (queries::SESSION, record::session::FIELDS)] {
         let statement = connection.prepare(sql).unwrap();
-<<<<<<< HEAD
-        assert_eq!(statement.column_names(), fields);
-    }
-    for (sql, fields) in [(queries::APPEND, record::entry::FIELDS), (queries::CREATE_SESSION, record::session::FIELDS)] {
-=======
         assert_eq!(statement.column_names().collect::<Vec<_>>(), fields);
     }
     for (sql, fields) in [(queries::APPEND, record::entry::FIELDS), (queries::CREATE_SESSION, record::session::FIELDS)]
     {
->>>>>>> main
         assert_eq!(connection.prepare(sql).unwrap().parameter_count(), fields.len());
     }
     for (sql, fields, other) in

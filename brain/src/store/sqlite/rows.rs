@@ -56,13 +56,9 @@ impl Columns<'_> {
         let place = place.ok_or_else(|| StoreError::Refused(format!("there is no column {name}")))?;
         match self.row.get_ref(place).map_err(from_sqlite)? {
             ValueRef::Null => Ok(None),
-<<<<<<< HEAD
-            value => read(value).map(Some).ok_or_else(|| StoreError::Corrupt(format!("the column {name} has a wrong type"))),
-=======
             value => {
                 read(value).map(Some).ok_or_else(|| StoreError::Corrupt(format!("the column {name} has a wrong type")))
             }
->>>>>>> main
         }
     }
 }

@@ -1,10 +1,7 @@
 //! The tables of the embedded store, and how a connection to its file is set up.
 
-<<<<<<< HEAD
-=======
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;
->>>>>>> main
 use std::path::Path;
 use std::time::Duration;
 
@@ -65,13 +62,6 @@ CREATE INDEX IF NOT EXISTS uid_st_lastTs ON sessions (uid, st, lastTs DESC, _id 
 
 /// Opens the connection that writes, making the file where there is none.
 pub(super) fn open_writer(path: &Path) -> StoreResult<Connection> {
-<<<<<<< HEAD
-    let connection = Connection::open_with_flags(path, flags() | OpenFlags::SQLITE_OPEN_CREATE).map_err(from_sqlite)?;
-    set_up(&connection).map_err(from_sqlite)?;
-    let version = version(&connection)?;
-    if version > VERSION {
-        let text = format!("the database file has layout {version}, made by a newer chatbox; this one knows up to {VERSION}");
-=======
     // Nobody but the owner reads it; SQLite gives its other files the same rights.
     let file = OpenOptions::new().append(true).create(true).mode(0o600).open(path);
     drop(file.map_err(|error| StoreError::Unavailable(format!("cannot open the database file: {error}")))?);
@@ -81,7 +71,6 @@ pub(super) fn open_writer(path: &Path) -> StoreResult<Connection> {
     if version > VERSION {
         let text =
             format!("the database file has layout {version}, made by a newer chatbox; this one knows up to {VERSION}");
->>>>>>> main
         return Err(StoreError::Refused(text));
     }
     Ok(connection)
