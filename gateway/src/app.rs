@@ -49,7 +49,7 @@ impl App {
         let capacity =
             Capacity::determine(settings.limits.max_connections).context("reading the limit on open files")?;
         let address = settings.gateway.listen;
-        let listener = Listener::bind(address, settings.limits.clone(), capacity.connections)
+        let listener = Listener::bind(address, settings.limits.clone(), capacity.sockets)
             .await
             .with_context(|| format!("binding gateway.listen {address}"))?;
         let public = listener.address().context("reading the bound address")?;

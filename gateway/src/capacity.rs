@@ -5,7 +5,7 @@ use std::io;
 /// Files the process needs besides sockets of clients: links, operations port, log, certificates, the runtime's own.
 const RESERVED_FILES: usize = 128;
 /// Sockets beyond the WebSocket connections, for requests that are about to be answered.
-pub const SPARE_SOCKETS: usize = 256;
+const SPARE_SOCKETS: usize = 256;
 /// Where the limit on open files is no limit.
 const MOST: usize = 1_000_000;
 
@@ -14,6 +14,8 @@ const MOST: usize = 1_000_000;
 pub struct Capacity {
     /// WebSocket connections at once.
     pub connections: usize,
+    /// Sockets of clients at once, those that are still speaking HTTP included.
+    pub sockets: usize,
     /// The limit on open files it was derived from.
     pub open_files: usize,
 }
@@ -33,7 +35,8 @@ impl Capacity {
         let reserved = (RESERVED_FILES + SPARE_SOCKETS).min(open_files / 2);
         let possible = (open_files - reserved).clamp(1, MOST);
         let connections = if configured == 0 { possible } else { configured.min(possible) };
-        Self { connections, open_files }
+        let spare = reserved * SPARE_SOCKETS / (RESERVED_FILES + SPARE_SOCKETS);
+        Self { connections, sockets: connections + spare, open_files }
     }
 }
 
@@ -43,16 +46,17 @@ mod tests {
 
     #[test]
     fn connections_fit_into_the_open_files() {
-        for (configured, open_files, connections) in [
-            (0, 20_000, 19_616),
-            (10_000, 20_000, 10_000),
-            (50_000, 20_000, 19_616),
-            (0, 1024, 640),
-            (0, 256, 128),
-            (0, 0, 1),
-            (0, usize::MAX, MOST),
+        for (configured, open_files, connections, sockets) in [
+            (0, 20_000, 19_616, 19_872),
+            (10_000, 20_000, 10_000, 10_256),
+            (50_000, 20_000, 19_616, 19_872),
+            (0, 1024, 640, 896),
+            (0, 256, 128, 213),
+            (0, 0, 1, 1),
+            (0, usize::MAX, MOST, MOST + SPARE_SOCKETS),
         ] {
-            assert_eq!(Capacity::derive(configured, open_files).connections, connections, "{configured} {open_files}");
+            let expected = Capacity { connections, sockets, open_files };
+            assert_eq!(Capacity::derive(configured, open_files), expected);
         }
     }
 }

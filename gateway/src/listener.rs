@@ -24,7 +24,6 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_util::sync::CancellationToken;
 use tungstenite::protocol::{Role, WebSocketConfig};
 
-use crate::capacity::SPARE_SOCKETS;
 use crate::config::Limits;
 use crate::connection::Accepted;
 use crate::handshake::Admitted;
@@ -50,12 +49,12 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Binds the address. At most `max_connections` WebSockets, and a few connections more, will be open at once.
+    /// Binds the address. At most `max_sockets` connections will be open at once; the next ones wait to be accepted.
     ///
     /// # Errors
     /// Where the address cannot be bound.
-    pub async fn bind(address: SocketAddr, limits: Limits, max_connections: usize) -> io::Result<Self> {
-        let max_sockets = max_connections.saturating_add(SPARE_SOCKETS).min(Semaphore::MAX_PERMITS);
+    pub async fn bind(address: SocketAddr, limits: Limits, max_sockets: usize) -> io::Result<Self> {
+        let max_sockets = max_sockets.min(Semaphore::MAX_PERMITS);
         Ok(Self { socket: TcpListener::bind(address).await?, limits, max_sockets })
     }
 

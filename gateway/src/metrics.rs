@@ -150,8 +150,6 @@ pub struct Metrics {
     pub slow_closes: Counter,
     /// Deltas merged into an earlier one that was still waiting.
     pub merged_deltas: Counter,
-    /// Bytes waiting in all outbound queues.
-    pub queued_bytes: Gauge,
     /// Requests the brains have not answered yet.
     pub in_flight: Gauge,
     /// Links to brains that are up.
@@ -211,7 +209,6 @@ impl Metrics {
         registry.register("rate_limited", "Requests over a connection's rate", self.rate_limited.clone());
         registry.register("slow_closes", "Connections closed because they did not read", self.slow_closes.clone());
         registry.register("merged_deltas", "Deltas merged under pressure", self.merged_deltas.clone());
-        registry.register_with_unit("queued", "Waiting in outbound queues", Unit::Bytes, self.queued_bytes.clone());
         registry.register("in_flight", "Requests without a reply", self.in_flight.clone());
     }
 

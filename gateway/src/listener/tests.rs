@@ -69,7 +69,7 @@ impl Server {
             metrics.clone(),
         );
         let any = "127.0.0.1:0".parse().expect("address");
-        let listener = Listener::bind(any, settings.limits.clone(), max_connections).await.expect("bind");
+        let listener = Listener::bind(any, settings.limits.clone(), max_connections + 100).await.expect("bind");
         let address = listener.address().expect("address");
         let routes = Routes::new(&settings.gateway.path_prefix, handshake);
         listener.serve(routes, Echo, WebSocketConfig::default(), metrics.clone(), &lifecycle, closing.clone());
