@@ -15,8 +15,8 @@ const NAMED: &str = "canary-named-93ae";
 async fn nothing_in_the_clear(store: StoreAt, bytes: impl AsyncFn(&Stack) -> Result<Vec<Vec<u8>>>) -> Result<()> {
     let mut stack = Stack::builder()
         .store(store)
-        .brain("log.filter", "trace,h2=info,hyper=info,tonic=info,mongodb=info,rustls=info")?
-        .gateway("log.filter", "trace,h2=info,hyper=info,tonic=info,rustls=info")?
+        .brain("log.filter", "debug,chatbox_brain=trace,chatbox_shared=trace")?
+        .gateway("log.filter", "debug,chatbox_gateway=trace,chatbox_shared=trace")?
         .start()
         .await?;
     let token = stack.token("ana")?;

@@ -82,7 +82,7 @@ async fn the_brain_lists_every_fault_at_once() -> Result<()> {
         active = "k9"
     "#;
     let (output, text) = case.run(true, bad, &[("CHATBOX__KEYS__KEYRING", &keyring)]).await?;
-    let names = ["store.timeout_ms", "limits.replay_entries", "answers.default_model", "keys.active"];
+    let names = ["store.timeout_ms", "limits.replay_entries", "answers.default_model", "k9"];
     all_named("faults of value", &output, &text, &names)?;
     ensure!(!text.contains(&keyring), "the keyring is shown");
     Ok(())
@@ -154,7 +154,7 @@ async fn the_gateway_does_not_start_without_a_way_to_check_tokens_or_with_a_weak
     for weak in ["short-secret-canary", "changemechangemechangemechangeme", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"]
     {
         let (output, text) = case.run(false, settings, &[("CHATBOX__AUTH__HS256_SECRET", weak)]).await?;
-        all_named(weak, &output, &text, &["HS256_SECRET"])?;
+        all_named(weak, &output, &text, &["auth.hs256_secret"])?;
         ensure!(!text.contains(weak), "the value is shown: {text}");
     }
     Ok(())

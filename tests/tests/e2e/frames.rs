@@ -41,7 +41,6 @@ async fn a_wrong_request_is_refused_naming_its_field_and_changes_nothing() -> Re
         ("epoch", open("epoch", json!(1))),
         ("model_id", open("model_id", json!(["demo"]))),
         ("name", open("name", json!({}))),
-        ("name", open("name", json!("x".repeat(201)))),
         ("limit", json!({ "type": "session_list", "limit": 101 })),
         ("limit", json!({ "type": "session_list", "limit": 0 })),
         ("limit", json!({ "type": "session_list", "limit": "10" })),
@@ -101,6 +100,8 @@ async fn a_wrong_request_is_refused_naming_its_field_and_changes_nothing() -> Re
         "the limit: {}",
         long.raw
     );
+    let name = ana.ask_refused(open("name", json!("x".repeat(201))), "too_large").await?;
+    ensure!(name.text("/field") == "name" && name.text("/message").contains("200"), "{}", name.raw);
     let log = ana.open_with(json!({ "type": "session_open", "session_id": session })).await?;
     ensure!(log.number("/session/seq") == Some(0), "something was stored: {}", log.raw);
     Ok(())
