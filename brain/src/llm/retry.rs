@@ -386,11 +386,45 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_answer_as_a_whole_is_limited_also_where_it_never_pauses() {
-        let slow = Ok((0..100).map(|_| (1000, text("x"))).collect());
+    async fn the_answer_as_a_whole_is_limited() {
+        let slow = Ok((0..100).map(|_| (900, text("x"))).collect());
         let outcome = run(policy(), vec![slow]).await;
-        assert_eq!((outcome.text.len(), outcome.took), (59, Duration::from_secs(60)));
+        assert_eq!((outcome.text.len(), outcome.took), (66, Duration::from_secs(60)));
         assert_eq!((outcome.end.unwrap_err().class, outcome.cancelled), (ErrorClass::Timeout, 1));
+    }
+
+    /// Always has something ready.
+    struct Flood;
+
+    #[async_trait]
+    impl Provider for Flood {
+        async fn generate(&self, _: &Prompt) -> Result<Box<dyn Generation>, ProviderError> {
+            Ok(Box::new(Self))
+        }
+    }
+
+    #[async_trait]
+    impl Generation for Flood {
+        async fn next(&mut self) -> Option<Result<Chunk, ProviderError>> {
+            Some(text("x"))
+        }
+
+        async fn cancel(self: Box<Self>) {}
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_never_pauses_is_limited_too() {
+        let provider = Retrying::new(Arc::new(Flood), Policy { total: Duration::from_millis(50), ..policy() });
+        let mut generation = provider.generate(&Prompt::default()).await.unwrap();
+        let begin = Instant::now();
+        let error = loop {
+            assert!(begin.elapsed() < Duration::from_secs(10), "it goes on and on");
+            if let Err(error) = generation.next().await.unwrap() {
+                break error;
+            }
+        };
+        assert_eq!(error.class, ErrorClass::Timeout);
+        assert!(generation.next().await.is_none());
     }
 
     #[tokio::test(start_paused = true)]

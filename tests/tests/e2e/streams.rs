@@ -7,7 +7,7 @@ use chatbox_tests::harness::connection::{Connection, new_session};
 use chatbox_tests::harness::model::Model;
 use chatbox_tests::harness::start::Builder;
 use chatbox_tests::harness::waits::within_time;
-use chatbox_tests::harness::{Dialect, Stack};
+use chatbox_tests::harness::{Dialect, Stack, raw_http};
 use chatbox_tests::provider::{Call, Driver, End, ProviderDouble, Script, Step};
 use serde_json::json;
 use tokio::time::Instant;
@@ -210,17 +210,24 @@ async fn a_client_that_does_not_read_is_closed_and_slows_nobody() -> Result<()> 
     let open = json!({ "type": "session_open", "session_id": talk.session, "id": "open" });
     futures_util::SinkExt::send(&mut stuck, tungstenite::Message::text(open.to_string())).await?;
     let mut reader = talk.again("laptop").await?;
-    // 40 answers of 100 kB, as deltas and once more as a whole: more than all buffers on the way.
+    // Answers of 100 kB, as deltas and once more as a whole, until all buffers on the way are full.
     let piece = "x".repeat(10_000);
     talk.double.always(Script::answer(vec![piece; 10]).paced(Duration::from_millis(1)));
-    for _ in 0..40 {
+    let mut full = false;
+    for _ in 0..60 {
         let ack = talk.ana.say(&talk.session, "a lot, please").await?;
         let seq = ack.number("/seq").context("no seq")?;
         for connection in [&mut talk.ana, &mut reader] {
             let answer = connection.answer(&talk.session, seq).await?;
             ensure!(answer["content"].as_str().map(str::len) == Some(100_000), "the text is not whole");
         }
+        let metrics = raw_http::get(talk.stack.gateway_ops(0), "/metrics").await?.text();
+        full = metrics.lines().any(|line| line.starts_with("chatbox_gateway_slow_closes_total") && line.ends_with(" 1"));
+        if full {
+            break;
+        }
     }
+    ensure!(full, "a client that does not read is not closed");
     // Now it reads: what was sent, then the close.
     let close = within_time(Duration::from_secs(20), "the close", async {
         while let Some(Ok(message)) = futures_util::StreamExt::next(&mut stuck).await {

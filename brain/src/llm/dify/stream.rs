@@ -248,7 +248,7 @@ data: {"event":"message","task_id":"t1","conversation_id":"c1","answer":"Hi"}
         let expected = vec![conversation(), delta("bad"), replace("hidden"), usage(10, 3), finish(FinishReason::Stop)];
         assert_reads(Decoder::default, &moderated, NOISE, &expected);
 
-        let agent = [&say("agent_message", "a"), &say("agent_thought", "x"), &say("agent_message", "b")].concat();
+        let agent = say("agent_message", "a") + &say("agent_thought", "x") + &say("agent_message", "b");
         let same = read_all(&[&agent, &say("message", "ab"), MESSAGE_END]);
         assert_eq!(same, [conversation(), delta("ab"), usage(10, 3), finish(FinishReason::Stop)]);
         let other = read_all(&[&agent, &say("message", "abc"), MESSAGE_END]);

@@ -23,6 +23,9 @@ pub(crate) use refusal::{Refusal, class_of_status, detail_of};
 /// A whole JSON reply may not be larger.
 const MAX_REPLY_BYTES: usize = 4 << 20;
 
+/// The body of a refusal is read for this long: a status is worth more than the end of its explanation.
+const REFUSAL_READ: Duration = Duration::from_secs(3);
+
 /// After the end of an answer its body is read to the end for this long: a connection whose reply was read to the end
 /// can carry the next request, any other is closed.
 const DRAIN: Duration = Duration::from_millis(20);
@@ -181,8 +184,9 @@ impl Body {
 
     /// The beginning of the body, as far as it comes without trouble.
     async fn prefix(&mut self, limit: usize) -> Vec<u8> {
+        let until = Instant::now() + REFUSAL_READ;
         let mut whole = Vec::new();
-        while let Ok(Some(bytes)) = self.chunk().await {
+        while let Ok(Ok(Some(bytes))) = timeout_at(until, self.chunk()).await {
             let room = limit - whole.len();
             whole.extend_from_slice(bytes.get(..room).unwrap_or(&bytes));
             if whole.len() == limit {
