@@ -222,7 +222,8 @@ async fn a_client_that_does_not_read_is_closed_and_slows_nobody() -> Result<()> 
             ensure!(answer["content"].as_str().map(str::len) == Some(100_000), "the text is not whole");
         }
         let metrics = raw_http::get(talk.stack.gateway_ops(0), "/metrics").await?.text();
-        full = metrics.lines().any(|line| line.starts_with("chatbox_gateway_slow_closes_total") && line.ends_with(" 1"));
+        full =
+            metrics.lines().any(|line| line.starts_with("chatbox_gateway_slow_closes_total") && line.ends_with(" 1"));
         if full {
             break;
         }
