@@ -1,0 +1,46 @@
+//! Where the built services are. The tests run what `cargo build` made; they build nothing themselves.
+
+use std::env;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+
+/// Names a folder with the services to run, before any other place.
+const VARIABLE: &str = "CHATBOX_BINARIES";
+
+/// Which build of the services to run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Profile {
+    /// The build that this test belongs to.
+    Same,
+    /// The release build, if there is one; else the same as this test's.
+    PreferRelease,
+}
+
+/// The path of the service `name`.
+///
+/// # Errors
+/// It was not built.
+pub fn find(name: &str, profile: Profile) -> Result<PathBuf> {
+    let own = env::current_exe().context("cannot tell where this test runs from")?;
+    // .../<profile>/deps/test-hash for tests, .../<profile>/load for binaries.
+    let folder = own.parent().context("this test has no folder")?;
+    let folder = if folder.ends_with("deps") { folder.parent().unwrap_or(folder) } else { folder };
+    let released = folder.parent().map(|target| target.join("release"));
+    let candidates = match profile {
+        Profile::Same => vec![folder.to_path_buf()],
+        Profile::PreferRelease => released.into_iter().chain([folder.to_path_buf()]).collect(),
+    };
+    let candidates: Vec<PathBuf> = env::var_os(VARIABLE).map(PathBuf::from).into_iter().chain(candidates).collect();
+    for folder in &candidates {
+        let path = folder.join(name);
+        if is_file(&path) {
+            return Ok(path);
+        }
+    }
+    bail!("`{name}` is not built: run `cargo build --workspace` first (looked in {candidates:?})")
+}
+
+fn is_file(path: &Path) -> bool {
+    path.metadata().is_ok_and(|data| data.is_file())
+}

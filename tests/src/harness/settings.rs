@@ -1,0 +1,51 @@
+//! Settings of a service as a test writes them: dotted keys into one TOML table.
+
+use anyhow::{Result, bail};
+use toml::{Table, Value};
+
+/// A configuration file in the making.
+#[derive(Debug, Clone, Default)]
+pub struct Settings(Table);
+
+impl Settings {
+    /// Sets `section.key` (any depth), replacing what was there.
+    ///
+    /// # Errors
+    /// A part of the path is already a plain value.
+    pub fn set(&mut self, path: &str, value: impl Into<Value>) -> Result<()> {
+        let mut table = &mut self.0;
+        let mut parts = path.split('.').peekable();
+        while let Some(part) = parts.next() {
+            if parts.peek().is_none() {
+                table.insert(part.to_owned(), value.into());
+                return Ok(());
+            }
+            table = match table.entry(part).or_insert_with(|| Value::Table(Table::new())) {
+                Value::Table(inner) => inner,
+                other => bail!("{path}: {part} is already {other}"),
+            };
+        }
+        bail!("an empty key")
+    }
+
+    /// The file's text.
+    pub fn text(&self) -> String {
+        self.0.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dotted_keys_become_sections() -> Result<()> {
+        let mut settings = Settings::default();
+        settings.set("a.b.c", 1)?;
+        settings.set("a.b.d", "x")?;
+        settings.set("a.b.c", 2)?;
+        assert_eq!(settings.text().parse::<Table>()?, "[a.b]\nc = 2\nd = \"x\"".parse::<Table>()?);
+        assert!(settings.set("a.b.c.e", 1).is_err());
+        Ok(())
+    }
+}

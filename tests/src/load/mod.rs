@@ -1,0 +1,9 @@
+//! Measurements over the real services: memory per connection, the way of a delta, durable acknowledgements.
+
+pub mod acks;
+pub mod client;
+pub mod connections;
+pub mod deltas;
+pub mod floor;
+pub mod report;
+pub mod ticker;

@@ -1,0 +1,160 @@
+//! What lies on the disk: no word of a conversation, no key; and nothing of either in what the services write about
+//! themselves.
+
+use anyhow::{Result, ensure};
+use chatbox_tests::harness::connection::new_session;
+use chatbox_tests::harness::start::random_base64;
+use chatbox_tests::harness::{Stack, StoreAt, at_rest, raw_http};
+use chatbox_tests::mongod::Mongod;
+use serde_json::json;
+
+const SPOKEN: &str = "canary-spoken-6b1f";
+const NAMED: &str = "canary-named-93ae";
+
+/// Talks, names, reads; then looks for what was said in `bytes` and in everything the services say of themselves.
+async fn nothing_in_the_clear(store: StoreAt, bytes: impl AsyncFn(&Stack) -> Result<Vec<Vec<u8>>>) -> Result<()> {
+    let mut stack = Stack::builder()
+        .store(store)
+        .brain("log.filter", "debug,chatbox_brain=trace,chatbox_shared=trace")?
+        .gateway("log.filter", "debug,chatbox_gateway=trace,chatbox_shared=trace")?
+        .start()
+        .await?;
+    let token = stack.token("ana")?;
+    let session = new_session();
+    let mut ana = stack.knock().bearer(&token).connect().await?;
+    ana.open(&session).await?;
+    let answer = ana.converse(&session, &format!("please repeat {SPOKEN}")).await?;
+    ensure!(answer["state"] == "final", "{answer}");
+    ana.ask_ok(json!({ "type": "session_rename", "session_id": session, "name": NAMED })).await?;
+    ana.ask(json!({ "type": SPOKEN })).await?;
+    ana.ask(json!({ "type": "history", "session_id": session, "before_seq": SPOKEN })).await?;
+    ana.settle().await?;
+
+    for (index, file) in bytes(&stack).await?.iter().enumerate() {
+        for canary in [SPOKEN, NAMED] {
+            ensure!(!at_rest::contains(file, canary), "{canary} stands in the store (part {index})");
+        }
+    }
+    let mut said = stack.output();
+    for ops in [stack.gateway_ops(0), stack.brain_ops()] {
+        for path in ["/metrics", "/readyz"] {
+            said.push_str(&raw_http::get(ops, path).await?.text());
+        }
+    }
+    let key = stack.keyring().split(':').nth(1).unwrap_or_default().to_owned();
+    let secrets = [SPOKEN, NAMED, &token, &key, stack.secret()];
+    for (what, secret) in ["a message", "a name", "a token", "the master key", "the signing secret"].iter().zip(secrets)
+    {
+        ensure!(!said.contains(secret), "{what} is in the log or the metrics");
+    }
+
+    // It was really stored: another start reads it back.
+    stack.restart_brain().await?;
+    stack.ready().await?;
+    let mut back = stack.user("ana")?.connect().await?;
+    let opened = back.open(&session).await?;
+    ensure!(opened.at("/session/name") == NAMED, "{}", opened.raw);
+    ensure!(back.log(&session)?.entry(1).is_some_and(|seen| seen.content.contains(SPOKEN)), "not read back");
+    Ok(())
+}
+
+#[tokio::test]
+async fn sqlite_holds_ciphertext_only() -> Result<()> {
+    nothing_in_the_clear(StoreAt::Sqlite, async |stack| {
+        ensure!(at_rest::sqlite_count(&stack.database_file(), "messages", "ct IS NOT NULL")? == 2, "two ciphertexts");
+        at_rest::sqlite_bytes(&stack.database_file())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn mongodb_holds_ciphertext_only() -> Result<()> {
+    let server = Mongod::start().await?;
+    nothing_in_the_clear(StoreAt::mongo(server.uri()), async |stack| {
+        let with_content = bson::doc! { "ct": { "$exists": true } };
+        ensure!(at_rest::mongo_count(stack.store(), "messages", with_content).await? == 2, "two ciphertexts");
+        let mut all = at_rest::mongo_bytes(stack.store()).await?;
+        ensure!(all.len() >= 3, "a session and two messages, but {} documents", all.len());
+        all.extend(files_below(server.data())?);
+        Ok(all)
+    })
+    .await
+}
+
+fn files_below(folder: &std::path::Path) -> Result<Vec<Vec<u8>>> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            files.extend(files_below(&path)?);
+        } else if path.is_file() {
+            files.push(std::fs::read(path)?);
+        }
+    }
+    Ok(files)
+}
+
+#[tokio::test]
+async fn a_changed_byte_spoils_its_entry_and_no_other() -> Result<()> {
+    let mut stack = Stack::builder().start().await?;
+    let session = new_session();
+    let mut ana = stack.user("ana")?.connect().await?;
+    ana.open(&session).await?;
+    ana.converse(&session, "first").await?;
+    ana.converse(&session, "second").await?;
+    stack.term_brain().await?;
+    let file = rusqlite::Connection::open(stack.database_file())?;
+    // One byte flipped at seq 1; the ciphertext of seq 3 moved over that of seq 4.
+    let bytes: Vec<u8> = file.query_row("SELECT ct FROM messages WHERE seq = 1", [], |row| row.get(0))?;
+    let mut flipped = bytes.clone();
+    if let Some(last) = flipped.last_mut() {
+        *last ^= 1;
+    }
+    file.execute("UPDATE messages SET ct = ?1 WHERE seq = 1", [flipped])?;
+    file.execute("UPDATE messages SET ct = (SELECT ct FROM messages WHERE seq = 3) WHERE seq = 4", [])?;
+    drop(file);
+    stack.start_brain().await?;
+    stack.ready().await?;
+
+    let mut back = stack.user("ana")?.connect().await?;
+    back.open(&session).await?;
+    for (seq, spoiled) in [(1, true), (2, false), (3, false), (4, true)] {
+        let known = ana.log(&session)?.entry(seq).map(|seen| seen.content.clone()).unwrap_or_default();
+        let entry = back.log(&session)?.entry(seq).map(|seen| seen.entry.clone()).unwrap_or_default();
+        ensure!(entry["error"].is_object() == spoiled, "entry {seq}: {entry}");
+        ensure!(entry["content"] == if spoiled { json!("") } else { json!(known) }, "entry {seq}: {entry}");
+    }
+    ensure!(stack.output().contains(&session), "the log names the session");
+    Ok(())
+}
+
+#[tokio::test]
+async fn another_keyring_is_an_error_and_never_garbage() -> Result<()> {
+    let first = Stack::builder().start().await?;
+    let session = new_session();
+    let mut ana = first.user("ana")?.connect().await?;
+    ana.open(&session).await?;
+    ana.converse(&session, "hello").await?;
+    ana.settle().await?;
+    let copy = tempfile::tempdir()?;
+    for entry in std::fs::read_dir(first.folder())? {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().starts_with("chatbox.db") {
+            std::fs::copy(entry.path(), copy.path().join(entry.file_name()))?;
+        }
+    }
+    let second = Stack::builder()
+        .keyring(format!("k1:{}", random_base64()))
+        .database(copy.path().join("chatbox.db"))
+        .start()
+        .await?;
+    let mut back = second.user("ana")?.connect().await?;
+    let reply = back.ask(json!({ "type": "session_open", "session_id": session })).await?;
+    ensure!(reply.is("error") && reply.text("/code") == "internal", "{}", reply.raw);
+    ensure!(second.output().contains(&session), "the log names the session");
+    // Others are unharmed, also in the same list.
+    back.open(&new_session()).await?;
+    let list = back.ask_ok(json!({ "type": "session_list" })).await?;
+    ensure!(list.at("/sessions").as_array().is_some_and(|all| !all.is_empty()), "{}", list.raw);
+    Ok(())
+}

@@ -1,0 +1,17 @@
+//! The whole of chatbox from the outside: real services as processes, a client that sees every byte, a provider whose
+//! bytes the tests write. `cargo build --workspace` first; CHATBOX_MONGOD names a mongod.
+
+mod at_rest;
+mod config;
+mod devices;
+mod duplicates;
+mod failures;
+mod frames;
+mod handshake;
+mod happy;
+mod isolation;
+mod restart;
+mod resume;
+mod sessions;
+mod store_down;
+mod streams;

@@ -1,0 +1,104 @@
+//! The store goes away: nothing is acknowledged that is not there, clients get a retryable error in time, operations can
+//! see it, and everything works again by itself.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use bson::doc;
+use chatbox_tests::harness::connection::{Connection, new_session, user_message};
+use chatbox_tests::harness::process::signal;
+use chatbox_tests::harness::waits::{eventually, within_time};
+use chatbox_tests::harness::{Frame, Stack, StoreAt, at_rest, raw_http};
+use chatbox_tests::mongod::Mongod;
+use serde_json::json;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+/// The promise is 5 seconds; a machine under test load gets some more.
+const IN_TIME: Duration = Duration::from_millis(6500);
+
+async fn refused_in_time(connection: &mut Connection, request: serde_json::Value) -> Result<Frame> {
+    let asked = Instant::now();
+    let reply = connection.ask(request).await?;
+    ensure!(asked.elapsed() <= IN_TIME, "the error took {:?}", asked.elapsed());
+    ensure!(reply.is("error") && reply.text("/code") == "storage_unavailable", "{}", reply.raw);
+    ensure!(reply.at("/retryable") == true, "{}", reply.raw);
+    Ok(reply)
+}
+
+async fn readiness(stack: &Stack, status: u16) -> Result<String> {
+    eventually(format!("/readyz of the brain to say {status}"), || async {
+        let answer = raw_http::get(stack.brain_ops(), "/readyz").await?;
+        ensure!(answer.status == status, "{} {}", answer.status, answer.text());
+        Ok(answer.text())
+    })
+    .await
+}
+
+/// `away` takes the server away, `back` gives it back.
+async fn goes_and_comes(
+    server: &mut Mongod,
+    away: impl AsyncFnOnce(&mut Mongod) -> Result<()>,
+    back: impl AsyncFnOnce(&mut Mongod) -> Result<()>,
+) -> Result<()> {
+    let stack = Stack::builder().store(StoreAt::mongo(server.uri())).start().await?;
+    let session = new_session();
+    let mut ana = stack.user("ana")?.connect().await?;
+    ana.open(&session).await?;
+    ana.converse(&session, "before").await?;
+    readiness(&stack, 200).await?;
+
+    away(server).await?;
+    let id = Uuid::new_v4().to_string();
+    refused_in_time(&mut ana, user_message(&session, &id, "meanwhile")).await?;
+    refused_in_time(&mut ana, json!({ "type": "session_list" })).await?;
+    let new = json!({ "type": "session_open", "session_id": new_session(), "create": true });
+    refused_in_time(&mut ana, new).await?;
+    ensure!(!ana.frames.iter().any(|frame| frame.is("ack") && frame.text("/client_msg_id") == id), "acknowledged");
+    let body = within_time(Duration::from_secs(10), "/readyz to notice", readiness(&stack, 503)).await??;
+    ensure!(body.contains("store"), "the store is not named: {body}");
+    let alive = raw_http::get(stack.brain_ops(), "/healthz").await?;
+    ensure!(alive.status == 200, "the process itself is well: {}", alive.status);
+
+    back(server).await?;
+    readiness(&stack, 200).await?;
+    // The same connection, the same message, no restart.
+    let deadline = Instant::now() + Duration::from_secs(15);
+    let ack = loop {
+        let reply = ana.ask(user_message(&session, &id, "meanwhile")).await?;
+        if reply.is("ack") {
+            break reply;
+        }
+        ensure!(reply.at("/retryable") == true && Instant::now() < deadline, "{}", reply.raw);
+    };
+    let seq = ack.number("/seq").context("no seq")?;
+    ana.answer(&session, seq).await?;
+    let again = ana.say_as(&session, &id, "meanwhile").await?;
+    ensure!(again.at("/duplicate") == true && again.number("/seq") == Some(seq), "{}", again.raw);
+    ana.settle().await?;
+    ana.log(&session)?.assert_gapless()?;
+    let stored = at_rest::mongo_count(stack.store(), "messages", doc! { "snd": "user" }).await?;
+    ensure!(stored == 2, "{stored} user messages in the store");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_killed_server_comes_back_without_a_restart_of_chatbox() -> Result<()> {
+    let mut server = Mongod::start().await?;
+    goes_and_comes(
+        &mut server,
+        async |server| {
+            server.kill();
+            Ok(())
+        },
+        async |server| server.restart().await,
+    )
+    .await
+}
+
+#[tokio::test]
+async fn a_server_that_hangs_is_not_waited_for() -> Result<()> {
+    let mut server = Mongod::start().await?;
+    let pid = server.pid().context("no process")?;
+    goes_and_comes(&mut server, async |_| signal(pid, "STOP").await, async |_| signal(pid, "CONT").await).await
+}
