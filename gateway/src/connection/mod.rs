@@ -49,8 +49,8 @@ use writer::Writer;
 const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
 /// Bytes read from the socket at once. Every idle connection holds a buffer of this size.
 const READ_BUFFER: usize = 1024;
-/// Bytes gathered before they are written even though more is to come.
-const WRITE_BATCH: usize = 8 * 1024;
+/// Bytes gathered before they are written even though more is to come. The WebSocket keeps what it once needed for this.
+const WRITE_BATCH: usize = 4 * 1024;
 
 /// What all connections share.
 #[derive(Clone)]
