@@ -46,6 +46,8 @@ pub async fn measure(senders: &[usize], time: Duration) -> Result<String> {
         .profile(Profile::PreferRelease)
         .store(StoreAt::mongo(&uri))
         .model(Model::at("silent", Dialect::OpenAi, &silent.url()).with("first_token_timeout_ms", 600_000))
+        .gateway("limits.handshakes_per_minute", 1_000_000)?
+        .gateway("limits.handshake_burst", 1_000_000)?
         .gateway("limits.requests_per_second", 100_000)?
         .gateway("limits.request_burst", 100_000)?
         .start()

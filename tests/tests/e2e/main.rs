@@ -10,6 +10,8 @@ mod frames;
 mod handshake;
 mod happy;
 mod isolation;
+
+mod ops;
 mod restart;
 mod resume;
 mod sessions;
