@@ -94,15 +94,16 @@ pub async fn run(config: BrainConfig) -> anyhow::Result<bool> {
             brain_id: brain_id.clone(),
             chat,
             connections,
+            readiness: Arc::clone(&readiness),
             lifecycle: lifecycle.clone(),
             detach: detach.clone(),
             metrics,
         }),
     };
 
-    let (sweeping, prepared) = (Arc::clone(&turns), lifecycle.clone());
+    let (sweeping, preparing, prepared) = (Arc::clone(&turns), Arc::clone(&sessions), lifecycle.clone());
     lifecycle.critical("sweep", async move {
-        if readiness.prepare(&prepared).await {
+        if readiness.prepare(&preparing, &prepared).await {
             sweeping.sweep().await;
         }
     });

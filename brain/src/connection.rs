@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use chatbox_shared::auth::Principal;
+use chatbox_shared::clock::Timestamp;
 use chatbox_shared::failure::Failure;
 use chatbox_shared::ids::{ConnectionId, SessionId};
 use chatbox_shared::proto::{ClientMessage, Kick, Notice, ServerMessage, server_message::Message};
@@ -29,6 +30,8 @@ pub struct Connection {
     pub id: ConnectionId,
     /// The device the client named.
     pub device: Option<Box<str>>,
+    /// When its gateway accepted it; a move to another brain changes nothing about it.
+    pub connected_at: Timestamp,
     outbox: Outbox,
     state: Mutex<State>,
     closed: AtomicBool,
@@ -42,6 +45,30 @@ struct State {
     queue: VecDeque<QueuedRequest>,
     busy: bool,
     receipt: Option<(u64, oneshot::Sender<()>)>,
+}
+
+/// What a gateway says of a connection.
+#[derive(Debug, Clone)]
+pub struct Announced {
+    /// Its number on its link.
+    pub conn: u64,
+    /// Its id in the cluster.
+    pub id: ConnectionId,
+    /// The device the client named.
+    pub device: Option<Box<str>>,
+    /// When it was accepted.
+    pub connected_at: Timestamp,
+}
+
+/// What became of an event whose delivery was waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Paced {
+    /// It has left the gateway's queue.
+    Taken,
+    /// The connection is gone.
+    Gone,
+    /// The socket took nothing for too long.
+    TooSlow,
 }
 
 /// A session this connection has open.
@@ -64,11 +91,12 @@ pub struct QueuedRequest {
 
 impl Connection {
     /// A connection that was just announced by its gateway.
-    pub fn new(conn: u64, id: ConnectionId, device: Option<Box<str>>, principal: Principal, outbox: Outbox) -> Self {
+    pub fn new(announced: Announced, principal: Principal, outbox: Outbox) -> Self {
         Self {
-            conn,
-            id,
-            device,
+            conn: announced.conn,
+            id: announced.id,
+            device: announced.device,
+            connected_at: announced.connected_at,
             outbox,
             state: Mutex::new(State {
                 principal: Arc::new(principal),
@@ -87,9 +115,19 @@ impl Connection {
         Arc::clone(&self.state.lock().principal)
     }
 
-    /// The token was renewed.
+    /// The token was renewed, perhaps with other roles: what it gives no right to any more is closed.
     pub fn set_principal(&self, principal: Principal) {
-        self.state.lock().principal = Arc::new(principal);
+        let principal = Arc::new(principal);
+        let lost: Vec<_> = {
+            let mut state = self.state.lock();
+            state.principal = Arc::clone(&principal);
+            let may_read = |session: &Session| principal.is_admin() || session.owner == principal.user;
+            let lost = state.opened.iter().filter(|opened| !may_read(&opened.session));
+            lost.map(|opened| opened.session.id).collect()
+        };
+        for session in lost.into_iter().filter_map(|id| self.forget(id)) {
+            session.unsubscribe(self);
+        }
     }
 
     /// The link that leads to it.
@@ -166,16 +204,21 @@ impl Connection {
     }
 
     /// Sends an event and waits until it has left the gateway's queue, so that a long replay takes the pace of the
-    /// socket. `false`: the connection is gone.
-    pub async fn deliver_paced(&self, message: Message, patience: Duration) -> bool {
+    /// socket.
+    pub async fn deliver_paced(&self, message: Message, patience: Duration) -> Paced {
         let (sender, receiver) = oneshot::channel();
         let receipt = self.receipts.fetch_add(1, Ordering::Relaxed) + 1;
         self.state.lock().receipt = Some((receipt, sender));
         if self.is_closed() {
-            return false;
+            return Paced::Gone;
         }
         self.outbox.deliver(vec![self.conn], ServerMessage { message: Some(message) }, receipt);
-        matches!(tokio::time::timeout(patience, receiver).await, Ok(Ok(())))
+        match tokio::time::timeout(patience, receiver).await {
+            Ok(Ok(())) => Paced::Taken,
+            Ok(Err(_)) => Paced::Gone,
+            Err(_) if self.is_closed() => Paced::Gone,
+            Err(_) => Paced::TooSlow,
+        }
     }
 
     /// The gateway reports that a paced event has left its queue.

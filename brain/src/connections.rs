@@ -30,13 +30,16 @@ impl Connections {
         let replaced = {
             let mut users = self.users.lock();
             let held = users.entry(connection.principal().user.clone()).or_default();
+            // The same connection over a new link, while the old one is not known to be lost yet: it replaces nobody.
+            held.retain(|other| other.id != connection.id);
             let same_device = held.iter().position(|other| other.device.is_some() && other.device == connection.device);
             let replaced = match same_device {
                 Some(at) => Some(held.remove(at)),
                 None if held.len() >= self.per_user => Some(held.remove(0)),
                 None => None,
             };
-            held.push(Arc::clone(connection));
+            let place = held.partition_point(|other| other.connected_at <= connection.connected_at);
+            held.insert(place, Arc::clone(connection));
             replaced
         };
         if let Some(replaced) = replaced {
@@ -65,15 +68,23 @@ impl Connections {
 #[cfg(test)]
 mod tests {
     use chatbox_shared::auth::Principal;
+    use chatbox_shared::clock::Timestamp;
     use chatbox_shared::ids::ConnectionId;
     use chatbox_shared::proto::brain_frame::Frame;
 
     use super::*;
+    use crate::connection::Announced;
     use crate::grpc::outbox::{Outbox, OutboxReader, outbox};
 
     fn connection(conn: u64, device: Option<&str>, outbox: &Outbox) -> Arc<Connection> {
+        let connected_at = Timestamp(i64::try_from(conn).unwrap());
+        let device = device.map(Into::into);
+        announced(Announced { conn, id: ConnectionId::generate(), device, connected_at }, outbox)
+    }
+
+    fn announced(announced: Announced, outbox: &Outbox) -> Arc<Connection> {
         let principal = Principal { user: UserId::new("u"), name: None, roles: Vec::new() };
-        Arc::new(Connection::new(conn, ConnectionId::generate(), device.map(Into::into), principal, outbox.clone()))
+        Arc::new(Connection::new(announced, principal, outbox.clone()))
     }
 
     async fn kicked(reader: &mut OutboxReader) -> (u64, u32) {
@@ -94,6 +105,20 @@ mod tests {
         connections.add(&connection(4, None, &outbox));
         assert_eq!(kicked(&mut reader).await, (1, 4002));
         assert_eq!(connections.count(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_comes_again_over_a_new_link_replaces_nobody_and_keeps_its_age() {
+        let (outbox, mut reader) = outbox();
+        let connections = Connections::new(2);
+        let first = connection(1, None, &outbox);
+        connections.add(&first);
+        connections.add(&connection(2, None, &outbox));
+        let again = Announced { conn: 11, id: first.id, device: None, connected_at: first.connected_at };
+        connections.add(&announced(again, &outbox));
+        assert_eq!(connections.count(), 2);
+        connections.add(&connection(3, None, &outbox));
+        assert_eq!(kicked(&mut reader).await, (11, 4002));
     }
 
     #[tokio::test]

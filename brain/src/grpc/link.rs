@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use chatbox_shared::clock::Timestamp;
 use chatbox_shared::failure::Failure;
 use chatbox_shared::ids::ConnectionId;
 use chatbox_shared::lifecycle::Lifecycle;
@@ -17,11 +18,14 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::convert;
 use super::outbox::{Outbox, outbox};
-use crate::connection::{Connection, QueuedRequest};
+use crate::connection::{Announced, Connection, QueuedRequest};
 use crate::connections::Connections;
 use crate::metrics::Metrics;
 use crate::session::requests::Chat;
+use crate::store::readiness::Readiness;
 
+/// WebSocket close code: a fault of the server.
+const CLOSE_INTERNAL: u32 = 1011;
 /// WebSocket close code: the token was refused.
 const CLOSE_UNAUTHORIZED: u32 = 4001;
 /// Requests of one connection that may wait here; a gateway keeps to far fewer.
@@ -42,6 +46,8 @@ pub struct LinkParts {
     pub chat: Chat,
     /// All connections by user.
     pub connections: Connections,
+    /// Whether the store may be used.
+    pub readiness: Arc<Readiness>,
     /// Tasks and the drain.
     pub lifecycle: Lifecycle,
     /// Cancelled when a drain is over: gateways that are still attached are let go.
@@ -55,6 +61,10 @@ impl Link for LinkService {
     type AttachStream = Pin<Box<dyn Stream<Item = Result<BrainFrame, Status>> + Send>>;
 
     async fn attach(&self, request: Request<Streaming<GatewayFrame>>) -> Result<Response<Self::AttachStream>, Status> {
+        if !self.parts.readiness.is_prepared() {
+            // Without its unique keys the store would take everything twice.
+            return Err(Status::unavailable("the store is not ready yet"));
+        }
         let mut frames = request.into_inner();
         let hello = match frames.message().await?.and_then(|frame| frame.frame) {
             Some(Frame::Hello(hello)) => hello,
@@ -171,7 +181,8 @@ impl Gateway {
             }
         };
         let device = Some(open.device).filter(|device| !device.is_empty()).map(String::into_boxed_str);
-        let connection = Arc::new(Connection::new(open.conn, id, device, principal, self.outbox.clone()));
+        let announced = Announced { conn: open.conn, id, device, connected_at: Timestamp(open.connected_at_ms) };
+        let connection = Arc::new(Connection::new(announced, principal, self.outbox.clone()));
         self.parts.connections.add(&connection);
         self.parts.metrics.connections(1);
         if let Some(replaced) = self.conns.insert(open.conn, Arc::clone(&connection)) {
@@ -182,7 +193,7 @@ impl Gateway {
             connection.hold_requests();
             let parts = Arc::clone(&self.parts);
             self.parts.lifecycle.spawn(async move {
-                for resume in open.resume {
+                for resume in &open.resume {
                     parts.chat.resume(&connection, resume).await;
                 }
                 work_off(&parts, &connection).await;
@@ -220,8 +231,23 @@ impl Gateway {
 
 /// Answers a connection's requests one after the other until there are none.
 async fn work_off(parts: &LinkParts, connection: &Arc<Connection>) {
+    let guard = PanicGuard { connection };
     while let Some(request) = connection.next_request() {
         parts.chat.handle(connection, request).await;
+    }
+    drop(guard);
+}
+
+/// A request that panics has no reply, and nobody works on the next one: the connection ends, the others live.
+struct PanicGuard<'a> {
+    connection: &'a Connection,
+}
+
+impl Drop for PanicGuard<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.connection.kick(CLOSE_INTERNAL, "internal", "Something went wrong on the server.");
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 //! delivered to those who read along is what the store has taken, in the store's order.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use chatbox_shared::failure::{ErrorCode, Failure};
 use chatbox_shared::ids::{MessageId, Seq};
@@ -16,6 +17,8 @@ use crate::store::{Appended, EntryRow};
 
 /// How many entries are read at once when catching up with the store.
 const CATCH_UP_PAGE: u32 = 200;
+/// How long to wait for a majority to have what one member has.
+const MAJORITY_PAUSE: Duration = Duration::from_millis(20);
 /// How often a writer tries the next number before it reports a fault; each failure means another writer succeeded.
 const MAX_TRIES: usize = 1000;
 
@@ -85,10 +88,17 @@ impl Sessions {
             return Err(ErrorCode::NotFound.into());
         }
         let unsure = self.unsure(session);
+        let mut fresh = false;
         for _ in 0..MAX_TRIES {
             let (seq, allowed) = session.read(|live| (live.state.seq + 1, live.state.allows(intent)));
             match allowed {
                 Ok(Allowed::Append) => {}
+                // What is known here may be older than the log: nothing is refused before it was looked at.
+                _ if !fresh => {
+                    self.catch_up(session).await?;
+                    fresh = true;
+                    continue;
+                }
                 Ok(Allowed::AlreadySo) => return Ok(unsure.settled(Outcome::AlreadySo)),
                 Err(denied) => return self.sent_before(session, draft).await?.map(Outcome::Duplicate).ok_or(denied),
             }
@@ -101,13 +111,23 @@ impl Sessions {
                     self.summary_changed(session);
                     return Ok(unsure.settled(Outcome::Appended(entry)));
                 }
-                Appended::SeqTaken => self.catch_up(session).await?,
+                Appended::SeqTaken => {
+                    self.catch_up(session).await?;
+                    if session.seq() < seq {
+                        // The winner is there but not on a majority yet.
+                        tokio::time::sleep(MAJORITY_PAUSE).await;
+                    }
+                }
                 Appended::DuplicateMessage => {
                     if let Some(first) = self.sent_before(session, draft).await? {
+                        if first.meta.seq > session.seq() {
+                            // Its own write was given up on before it was done: nobody has been shown it yet.
+                            self.catch_up(session).await?;
+                        }
                         return Ok(unsure.settled(Outcome::Duplicate(first)));
                     }
                     // The first copy is there but not on a majority yet: only then may it be acknowledged.
-                    tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+                    tokio::time::sleep(MAJORITY_PAUSE).await;
                 }
                 Appended::AnswerExists | Appended::StreamingExists => {
                     return Ok(unsure.settled(Outcome::AnswerTaken(appended)));

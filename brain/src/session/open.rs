@@ -5,12 +5,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use chatbox_shared::failure::Failure;
+use chatbox_shared::failure::{ErrorCode, Failure};
 use chatbox_shared::ids::Seq;
 use chatbox_shared::proto::{self, server_message::Message};
 use smallvec::SmallVec;
 
-use crate::connection::Connection;
+use crate::connection::{Connection, Paced};
 use crate::grpc::convert;
 use crate::session::Session;
 use crate::session::entry::{Entry, EntryState};
@@ -23,6 +23,13 @@ const PAGE: u32 = 50;
 const PACE_BYTES: usize = 48 << 10;
 /// How long a socket may take for that many bytes before the replay is given up.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What an entry takes besides its text, roughly.
+const ENTRY_BYTES: usize = 512;
+/// How long to wait before an answer that has ended is read again, where the store still says that it grows.
+const REREAD_PAUSE: Duration = Duration::from_millis(50);
+/// WebSocket close code: the socket is not read fast enough. The client may connect again and resume.
+const CLOSE_TOO_SLOW: u32 = 4008;
 
 /// Where a replay is to begin.
 #[derive(Debug, Clone, Default)]
@@ -47,29 +54,30 @@ struct Shown {
 }
 
 impl Sessions {
-    /// Replays the log from `at` and lets the connection read along.
+    /// Replays the log from `at` and lets the connection read along. The session has just caught up with the store.
     ///
     /// # Errors
-    /// Where the store cannot be reached. If the request was not answered yet, the caller answers it.
+    /// Where the store cannot be reached, after the request was answered; the connection does not read along then.
     pub async fn open(&self, session: &Arc<Session>, connection: &Arc<Connection>, at: OpenAt) -> Result<(), Failure> {
         session.unsubscribe(connection);
-        self.catch_up(session).await?;
         let after = announce(session, connection, &at);
         if !connection.remember(Arc::clone(session)) {
             return Ok(());
         }
-        let replayed = self.replay(session, connection, after).await;
-        if let Err(failure) = replayed {
+        let replayed = self.replay(session, connection, after, at.request_no.is_none()).await;
+        if replayed.is_err() {
             connection.forget(session.id);
-            if at.request_no.is_some() {
-                // The request has its reply; what follows it failed, so the client is told to open again.
-                connection.deliver(Message::Error((&failure).into()));
-            }
         }
-        Ok(())
+        replayed
     }
 
-    async fn replay(&self, session: &Arc<Session>, connection: &Arc<Connection>, after: Seq) -> Result<(), Failure> {
+    async fn replay(
+        &self,
+        session: &Arc<Session>,
+        connection: &Arc<Connection>,
+        after: Seq,
+        moved: bool,
+    ) -> Result<(), Failure> {
         let mut sent = after;
         let mut unpaced = 0;
         let mut shown: SmallVec<[Shown; 1]> = SmallVec::new();
@@ -77,7 +85,11 @@ impl Sessions {
             if connection.is_closed() {
                 return Ok(());
             }
-            let Some(changed) = join(session, connection, sent, &mut shown) else { return Ok(()) };
+            let changed = match join(session, connection, sent, &mut shown, moved)? {
+                Joined::Live => return Ok(()),
+                Joined::Behind => None,
+                Joined::Changed(seq) => Some(seq),
+            };
             let rows = match changed {
                 Some(seq) => self.store.entry(session.id, seq).await.map(|row| row.into_iter().collect()),
                 None => self.store.entries_after(session.id, sent, PAGE).await,
@@ -85,25 +97,48 @@ impl Sessions {
             let rows = rows.map_err(|error| self.storage(session, &error))?;
             if rows.is_empty() && changed.is_none() {
                 // The session was erased under us, or the stored log has a hole: nothing more can be replayed.
-                return Err(chatbox_shared::failure::ErrorCode::NotFound.into());
+                return Err(ErrorCode::NotFound.into());
             }
             self.apply_rows(session, rows.clone());
             for row in rows {
                 let entry = session.unseal(row);
                 sent = sent.max(entry.meta.seq);
-                shown.extend(Shown::of(&entry));
-                unpaced += entry.content.text().len() + 512;
+                if let Some(streaming) = Shown::of(&entry) {
+                    shown.push(streaming);
+                    if changed.is_some() {
+                        // Its end is not to be read yet, although it is known here.
+                        tokio::time::sleep(REREAD_PAUSE).await;
+                        continue;
+                    }
+                }
+                unpaced += entry.content.text().len() + ENTRY_BYTES;
                 let message = entry_message(session, &entry);
                 if unpaced < PACE_BYTES {
                     connection.deliver(message);
-                } else if connection.deliver_paced(message, PATIENCE).await {
-                    unpaced = 0;
-                } else {
-                    return Ok(());
+                    continue;
+                }
+                unpaced = 0;
+                match connection.deliver_paced(message, PATIENCE).await {
+                    Paced::Taken => {}
+                    Paced::Gone => return Ok(()),
+                    Paced::TooSlow => {
+                        connection.kick(CLOSE_TOO_SLOW, "too_slow", "The connection took the replay too slowly.");
+                        return Ok(());
+                    }
                 }
             }
         }
     }
+}
+
+/// Where a replay stands.
+enum Joined {
+    /// The connection reads along.
+    Live,
+    /// Entries after the last one sent are missing.
+    Behind,
+    /// The answer at this seq has ended since it was sent, and must be read again.
+    Changed(Seq),
 }
 
 /// Answers the request with the session and tells where the replay begins.
@@ -121,23 +156,28 @@ fn announce(session: &Arc<Session>, connection: &Connection, at: &OpenAt) -> Seq
     after
 }
 
-/// Tries to switch to live delivery. `None`: done. `Some(None)`: entries after `sent` are missing. `Some(Some(seq))`: the
-/// answer at `seq` has ended since it was sent, and must be read again.
+/// Tries to switch to live delivery.
 fn join(
     session: &Session,
     connection: &Arc<Connection>,
     sent: Seq,
     shown: &mut SmallVec<[Shown; 1]>,
-) -> Option<Option<Seq>> {
+    moved: bool,
+) -> Result<Joined, Failure> {
     let mut live = session.live.lock();
+    if live.erased {
+        return Err(ErrorCode::NotFound.into());
+    }
     if sent < live.state.seq {
-        return Some(None);
+        return Ok(Joined::Behind);
     }
     let streaming = live.streaming.as_ref().map(|entry| entry.meta.seq);
     if let Some(at) = shown.iter().position(|shown| Some(shown.seq) != streaming) {
-        return Some(Some(shown.swap_remove(at).seq));
+        return Ok(Joined::Changed(shown.swap_remove(at).seq));
     }
-    if let Some(message) = bridge(session, &live, shown.first()) {
+    // A client that was moved has seen more of the answer than the store has, so no delta from the store's state fits.
+    let shown = shown.first().filter(|_| !moved);
+    if let Some(message) = bridge(session, &live, shown) {
         connection.deliver(message);
     }
     let seq = live.state.seq;
@@ -145,7 +185,7 @@ fn join(
     if !connection.is_closed() {
         live.subscribe(connection);
     }
-    None
+    Ok(Joined::Live)
 }
 
 /// What lies between the streaming answer as it was sent from the store and as it stands now.

@@ -19,6 +19,10 @@ use crate::store::cipher::SessionKey;
 use crate::store::keyring::Keyring;
 use crate::store::{SessionRow, SharedStore, StoreError, StoreResult, Summary, Totals};
 
+/// How often sessions with a write of unknown outcome are read again.
+const SETTLE_EVERY: Duration = Duration::from_millis(500);
+/// A write that was given up on may still be on its way for this long: well over every limit of a store.
+const UNSURE_FOR: Duration = Duration::from_secs(15);
 /// How long a round of comparing all sessions with the store takes, where there are not very many.
 const COMPARE_EVERY: Duration = Duration::from_secs(10);
 /// The least time between two comparisons: at most 200 a second.
@@ -32,7 +36,7 @@ pub struct Sessions {
     clock: StoreClock,
     loaded: DashMap<SessionId, Weak<Session>>,
     /// Sessions with a write whose outcome is not known: what it wrote, if it did, must still be delivered.
-    unsure: Mutex<Vec<Weak<Session>>>,
+    unsure: Mutex<Vec<(Weak<Session>, Instant)>>,
 }
 
 /// Marks a session as unsure when dropped before its write is settled: also when the caller gave up waiting.
@@ -52,7 +56,7 @@ impl Unsure<'_> {
 impl Drop for Unsure<'_> {
     fn drop(&mut self) {
         if let Some(session) = self.session {
-            self.sessions.unsure.lock().push(Arc::downgrade(session));
+            self.sessions.unsure.lock().push((Arc::downgrade(session), Instant::now()));
         }
     }
 }
@@ -218,19 +222,16 @@ impl Sessions {
         Unsure { sessions: self, session: Some(session) }
     }
 
-    /// Reads again what writes of unknown outcome may have left, until the store says so. Runs until the drain.
+    /// Reads again and again what writes of unknown outcome may have left, until none can arrive any more. Runs until
+    /// the drain.
     pub async fn settle_unsure(self: Arc<Self>) {
-        let mut round = tokio::time::interval(Duration::from_millis(500));
-        loop {
-            tokio::select! {
-                () = self.lifecycle.draining().cancelled() => return,
-                _ = round.tick() => {}
-            }
+        while !self.pause_or_drain(SETTLE_EVERY).await {
             let unsure = std::mem::take(&mut *self.unsure.lock());
-            for session in unsure.iter().filter_map(Weak::upgrade) {
-                let mark = self.unsure(&session);
-                if self.catch_up(&session).await.is_ok() {
-                    mark.settled(());
+            for (place, since) in unsure {
+                let Some(session) = place.upgrade() else { continue };
+                let read = self.catch_up(&session).await.is_ok();
+                if !read || since.elapsed() < UNSURE_FOR {
+                    self.unsure.lock().push((place, since));
                 }
             }
         }
@@ -273,16 +274,13 @@ impl Sessions {
 
     /// Logs what the store said and gives what a client may know of it.
     pub(crate) fn storage_of(&self, session: SessionId, error: &StoreError) -> Failure {
-        let failure = Failure::new(match error {
-            StoreError::Unavailable(_) => ErrorCode::StorageUnavailable,
-            StoreError::Corrupt(_) | StoreError::Refused(_) => ErrorCode::Internal,
-        });
+        let failure = Failure::new(code_of(error));
         tracing::warn!(%session, error_id = failure.error_id, %error, "a store operation failed");
         failure
     }
 
     pub(crate) fn list_failed(&self, error: &StoreError) -> Failure {
-        let failure = Failure::new(ErrorCode::StorageUnavailable);
+        let failure = Failure::new(code_of(error));
         tracing::warn!(error_id = failure.error_id, %error, "a list could not be read");
         failure
     }
@@ -291,5 +289,12 @@ impl Sessions {
         let failure = Failure::new(ErrorCode::Internal);
         tracing::error!(%session, error_id = failure.error_id, %error, "a session cannot be used");
         failure
+    }
+}
+
+fn code_of(error: &StoreError) -> ErrorCode {
+    match error {
+        StoreError::Unavailable(_) => ErrorCode::StorageUnavailable,
+        StoreError::Corrupt(_) | StoreError::Refused(_) => ErrorCode::Internal,
     }
 }

@@ -18,6 +18,7 @@ use crate::metrics::Metrics;
 use crate::session::Session;
 use crate::session::open::OpenAt;
 use crate::session::registry::Sessions;
+use crate::session::summary::session_deleted;
 use crate::store::{SessionCursor, StateFilter};
 use crate::turn::Turns;
 
@@ -25,6 +26,12 @@ mod speak;
 
 /// The longest a request may take before its client is told to try again. A replay is not counted.
 const PATIENCE: Duration = Duration::from_millis(4800);
+/// The longest a moved connection's session may stay unreadable before the client is asked to connect again.
+const RESUME_PATIENCE: Duration = Duration::from_secs(30);
+/// WebSocket close code: connect again.
+const CLOSE_RESTART: u32 = 1012;
+/// Text of a page of entries, so that no page fills the queue of a socket.
+const PAGE_BYTES: usize = 192 << 10;
 /// Rows of a page where the client names no limit, and at most.
 const DEFAULT_PAGE: u32 = 50;
 const MAX_PAGE: u32 = 100;
@@ -55,8 +62,8 @@ enum Reply {
     Done,
     /// With this message.
     With(Box<Message>),
-    /// The reply is on its way already.
-    Sent,
+    /// With the session, followed by its replay.
+    Open(Arc<Session>, OpenAt),
 }
 
 impl Reply {
@@ -96,30 +103,34 @@ impl Chat {
         let request_no = request.request_no;
         let begun = Instant::now();
         let kind = kind_of(&ask);
-        let outcome = match ask {
-            Ask::SessionOpen(ask) => self.session_open(connection, request_no, ask).await,
-            Ask::AdminWatch(ask) => self.admin_watch(connection, request_no, ask).await,
-            Ask::AdminJoin(ask) => self.admin_join(connection, request_no, ask).await,
-            ask => match tokio::time::timeout(PATIENCE, self.dispatch(connection, ask)).await {
-                Ok(outcome) => outcome,
-                // Every wait in a request is for the store.
-                Err(_) => Err(ErrorCode::StorageUnavailable.into()),
-            },
+        let outcome = match tokio::time::timeout(PATIENCE, self.dispatch(connection, request_no, ask)).await {
+            Ok(outcome) => outcome,
+            // Every wait in a request is for the store.
+            Err(_) => Err(ErrorCode::StorageUnavailable.into()),
         };
         self.metrics.request(kind, outcome.is_ok(), begun.elapsed());
         match outcome {
             Ok(Reply::Done) => connection.reply(request_no, None),
             Ok(Reply::With(message)) => connection.reply(request_no, Some(*message)),
-            Ok(Reply::Sent) => {}
+            Ok(Reply::Open(session, at)) => {
+                if let Err(failure) = self.sessions.open(&session, connection, at).await {
+                    // The request has its reply; what follows it failed, so the client is told to open again.
+                    log_refusal(connection, kind, &failure);
+                    connection.deliver(Message::Error((&failure).into()));
+                }
+            }
             Err(failure) => {
-                tracing::debug!(connection = %connection.id, kind, error_id = failure.error_id, %failure, "request refused");
+                log_refusal(connection, kind, &failure);
                 connection.fail(request_no, &failure);
             }
         }
     }
 
-    async fn dispatch(&self, connection: &Arc<Connection>, ask: Ask) -> Result<Reply, Failure> {
+    async fn dispatch(&self, connection: &Connection, request_no: u32, ask: Ask) -> Result<Reply, Failure> {
         match ask {
+            Ask::SessionOpen(ask) => self.session_open(connection, request_no, ask).await,
+            Ask::AdminWatch(ask) => self.admin_watch(connection, request_no, ask).await,
+            Ask::AdminJoin(ask) => self.admin_join(connection, request_no, ask).await,
             Ask::SessionClose(ask) => close(connection, &ask),
             Ask::SessionList(ask) => self.session_list(connection, ask).await,
             Ask::SessionRename(ask) => self.session_rename(connection, ask).await,
@@ -128,33 +139,45 @@ impl Chat {
             Ask::History(ask) => self.history(connection, ask).await,
             Ask::UserMessage(ask) => self.user_message(connection, ask).await,
             Ask::StopGeneration(ask) => self.stop_generation(connection, ask).await,
-            Ask::Regenerate(ask) => self.regenerate(connection, ask).await,
+            Ask::Regenerate(ask) => self.regenerate(connection, request_no, ask).await,
             Ask::ModelSelect(ask) => self.model_select(connection, ask).await,
             Ask::Typing(ask) => self.typing(connection, &ask),
             Ask::Read(ask) => self.read(connection, &ask).await,
             Ask::HelpRequest(ask) => self.help_request(connection, ask).await,
             Ask::AdminMessage(ask) => self.admin_message(connection, ask).await,
             Ask::AdminLeave(ask) => self.admin_leave(connection, ask).await,
-            Ask::SessionOpen(_) | Ask::AdminWatch(_) | Ask::AdminJoin(_) => Err(ErrorCode::Internal.into()),
         }
     }
 
-    /// A connection that moved here from another brain reads on where it was.
-    pub async fn resume(&self, connection: &Arc<Connection>, resume: proto::Resume) {
-        let at = OpenAt { after_seq: resume.after_seq, epoch: resume.epoch, limit: u64::MAX, request_no: None };
-        let resumed = async {
-            let id = convert::session_id(&resume.session_id)?;
-            let session = if resume.watch {
-                must_be_admin(connection)?;
-                self.existing(id).await?
-            } else {
-                self.own(connection, id).await?
-            };
-            self.sessions.open(&session, connection, at).await
-        };
-        if let Err(failure) = resumed.await {
-            connection.deliver(Message::Error((&failure).into()));
+    /// A connection that moved here from another brain reads on where it was. Its client does not know of the move, so
+    /// this is tried until it succeeds; where it cannot, the connection is closed and its client resumes by itself.
+    pub async fn resume(&self, connection: &Arc<Connection>, resume: &proto::Resume) {
+        let begun = Instant::now();
+        let mut pause = Duration::from_millis(50);
+        while !connection.is_closed() {
+            let Err(failure) = self.try_resume(connection, resume).await else { return };
+            if failure.code == ErrorCode::NotFound {
+                connection.deliver(Message::Notice(session_deleted(&resume.session_id)));
+                return;
+            }
+            log_refusal(connection, "resume", &failure);
+            if begun.elapsed() > RESUME_PATIENCE || !failure.code.retryable() {
+                connection.kick(CLOSE_RESTART, "unavailable", "The session cannot be continued here; connect again.");
+                return;
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_secs(1));
         }
+    }
+
+    async fn try_resume(&self, connection: &Arc<Connection>, resume: &proto::Resume) -> Result<(), Failure> {
+        let id = convert::session_id(&resume.session_id)?;
+        let session = self.existing(id).await?;
+        may_read(connection, &session)?;
+        self.sessions.catch_up(&session).await?;
+        let epoch = resume.epoch.clone();
+        let at = OpenAt { after_seq: resume.after_seq, epoch, limit: u64::MAX, request_no: None };
+        self.sessions.open(&session, connection, at).await
     }
 
     /// The user's own session.
@@ -166,12 +189,9 @@ impl Chat {
 
     /// The user's own session, or anybody's for an admin.
     async fn readable(&self, connection: &Connection, id: &str) -> Result<Arc<Session>, Failure> {
-        let id = convert::session_id(id)?;
-        match connection.opened(id) {
-            Some(session) => Ok(session),
-            None if connection.principal().is_admin() => self.existing(id).await,
-            None => self.own(connection, id).await,
-        }
+        let session = self.existing(convert::session_id(id)?).await?;
+        may_read(connection, &session)?;
+        Ok(session)
     }
 
     async fn existing(&self, id: SessionId) -> Result<Arc<Session>, Failure> {
@@ -184,7 +204,7 @@ impl Chat {
 
     async fn session_open(
         &self,
-        connection: &Arc<Connection>,
+        connection: &Connection,
         request_no: u32,
         ask: proto::SessionOpen,
     ) -> Result<Reply, Failure> {
@@ -202,30 +222,29 @@ impl Chat {
         let session = session.filter(|session| session.owner == user).ok_or(ErrorCode::NotFound)?;
         let limit = self.limits.replay_entries;
         let at = OpenAt { after_seq: ask.after_seq, epoch: ask.epoch, limit, request_no: Some(request_no) };
-        self.sessions.open(&session, connection, at).await.map(|()| Reply::Sent)
+        self.opening(session, at).await
     }
 
     async fn admin_watch(
         &self,
-        connection: &Arc<Connection>,
+        connection: &Connection,
         request_no: u32,
         ask: proto::AdminWatch,
     ) -> Result<Reply, Failure> {
         must_be_admin(connection)?;
         let session = self.existing(convert::session_id(&ask.session_id)?).await?;
-        self.open_watching(connection, &session, request_no, ask.after_seq).await
+        self.opening(session, self.watching(request_no, ask.after_seq)).await
     }
 
-    async fn open_watching(
-        &self,
-        connection: &Arc<Connection>,
-        session: &Arc<Session>,
-        request_no: u32,
-        after_seq: u64,
-    ) -> Result<Reply, Failure> {
+    fn watching(&self, request_no: u32, after_seq: u64) -> OpenAt {
         let limit = self.limits.replay_entries;
-        let at = OpenAt { after_seq, epoch: String::new(), limit, request_no: Some(request_no) };
-        self.sessions.open(session, connection, at).await.map(|()| Reply::Sent)
+        OpenAt { after_seq, epoch: String::new(), limit, request_no: Some(request_no) }
+    }
+
+    /// Everything about an open that may fail before its reply.
+    async fn opening(&self, session: Arc<Session>, at: OpenAt) -> Result<Reply, Failure> {
+        self.sessions.catch_up(&session).await?;
+        Ok(Reply::Open(session, at))
     }
 
     async fn session_list(&self, connection: &Connection, ask: proto::SessionList) -> Result<Reply, Failure> {
@@ -261,7 +280,12 @@ impl Chat {
 
     async fn session_delete(&self, connection: &Connection, ask: proto::SessionDelete) -> Result<Reply, Failure> {
         let id = convert::session_id(&ask.session_id)?;
-        let session = self.own(connection, id).await?;
+        let session = match self.own(connection, id).await {
+            Ok(session) => session,
+            // Asked again, it has been done.
+            Err(_) if self.sessions.was_erased(id, &connection.principal().user).await? => return Ok(Reply::Done),
+            Err(failure) => return Err(failure),
+        };
         self.turns.abandon(&session).await;
         self.sessions.erase(&session).await?;
         Ok(Reply::Done)
@@ -272,7 +296,15 @@ impl Chat {
         let before = if ask.before_seq == 0 { u64::MAX } else { ask.before_seq };
         let rows = self.sessions.store.entries_before(session.id, before, page(ask.limit)?).await;
         let rows = rows.map_err(|error| self.sessions.storage(&session, &error))?;
-        let entries = rows.into_iter().map(|row| convert::entry(&session.unseal(row))).collect();
+        let mut entries: Vec<_> = rows.into_iter().map(|row| convert::entry(&session.unseal(row))).collect();
+        let mut bytes = 0;
+        let fit = entries.iter().rev().take_while(|entry| {
+            bytes += entry.content.len();
+            bytes <= PAGE_BYTES
+        });
+        // The latest ones, so that the client goes on from the first it got; one at least.
+        let skip = entries.len() - fit.count().clamp(1.min(entries.len()), entries.len());
+        entries.drain(..skip);
         Ok(Reply::with(Message::Entries(proto::Entries { session_id: ask.session_id, entries })))
     }
 
@@ -326,6 +358,22 @@ fn close(connection: &Connection, ask: &proto::SessionClose) -> Result<Reply, Fa
 
 fn must_be_admin(connection: &Connection) -> Result<(), Failure> {
     if connection.principal().is_admin() { Ok(()) } else { Err(ErrorCode::Forbidden.into()) }
+}
+
+/// The owner and admins may read a session; to others it does not exist.
+fn may_read(connection: &Connection, session: &Session) -> Result<(), Failure> {
+    let principal = connection.principal();
+    if principal.is_admin() || session.owner == principal.user { Ok(()) } else { Err(ErrorCode::NotFound.into()) }
+}
+
+/// Faults of the service are for the operator too; what clients do wrong is not.
+fn log_refusal(connection: &Connection, kind: &str, failure: &Failure) {
+    let error_id = &failure.error_id;
+    if failure.code.http_status() >= 500 {
+        tracing::warn!(connection = %connection.id, kind, error_id, code = failure.code.as_str(), "request failed");
+    } else {
+        tracing::debug!(connection = %connection.id, kind, error_id, %failure, "request refused");
+    }
 }
 
 /// The person on this connection, in the role they have in this session.

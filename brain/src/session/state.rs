@@ -103,6 +103,8 @@ impl Summary {
         match intent {
             Intent::UserMessage | Intent::End => Ok(Allowed::Append),
             Intent::AdminMessage(who) => self.must_assist(who).map(|()| Allowed::Append),
+            // Asked again, it has been done.
+            Intent::Leave(_) if self.admin.is_none() => Ok(Allowed::AlreadySo),
             Intent::Leave(who) => self.must_assist(who).map(|()| Allowed::Append),
             Intent::Answer(reply_to) if self.admin.is_none() && reply_to > self.joined_seq => Ok(Allowed::Append),
             Intent::Answer(_) => Err(Failure::with_message(ErrorCode::Conflict, "A human has taken over.")),

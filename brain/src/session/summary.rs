@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chatbox_shared::failure::Failure;
-use chatbox_shared::ids::Seq;
+use chatbox_shared::ids::{Seq, SessionId, UserId};
 use chatbox_shared::proto::{self, server_message::Message};
 
 use crate::session::Session;
@@ -15,6 +15,8 @@ use crate::store::Totals;
 
 /// How long entries may gather before the summary is saved.
 const SAVE_AFTER: Duration = Duration::from_millis(250);
+/// Characters of a name made from a message.
+const NAME_CHARS: usize = 60;
 
 impl Sessions {
     /// The log has grown, or the owner has read on: saves the summary soon.
@@ -82,6 +84,29 @@ impl Sessions {
         }
     }
 
+    /// Was this a session of the user that is erased now?
+    ///
+    /// # Errors
+    /// Where the store cannot be reached.
+    pub(crate) async fn was_erased(&self, id: SessionId, user: &UserId) -> Result<bool, Failure> {
+        let row = self.store.session(id).await.map_err(|error| self.storage_of(id, &error))?;
+        Ok(row.is_some_and(|row| row.data_key.is_none() && row.user == *user))
+    }
+
+    /// Names the session after its first message, where it has no name. The name is saved behind the acknowledgement.
+    pub(crate) fn name_after(self: &Arc<Self>, session: &Arc<Session>, message: &str) {
+        let name = name_of(message);
+        if name.is_empty() || session.read(|live| !live.name.is_empty() || live.state.message_count > 1) {
+            return;
+        }
+        let (sessions, session) = (Arc::clone(self), Arc::clone(session));
+        self.lifecycle.spawn(async move {
+            if let Err(failure) = sessions.rename(&session, &name).await {
+                tracing::debug!(session = %session.id, %failure, "the session stays without a name");
+            }
+        });
+    }
+
     /// Erases the session. Those who read along are told and sent away.
     ///
     /// # Errors
@@ -93,16 +118,48 @@ impl Sessions {
         let watchers = {
             let mut live = session.live.lock();
             live.erased = true;
-            live.broadcast(&Message::Notice(proto::Notice {
-                code: "session_deleted".into(),
-                message: "The session was deleted.".into(),
-                session_id: session.id.to_string(),
-            }));
+            live.broadcast(&Message::Notice(session_deleted(&session.id.to_string())));
             live.take_subscribers()
         };
         for connection in watchers {
             connection.forget(session.id);
         }
         Ok(())
+    }
+}
+
+/// The first line of a message, cut at a word where it is long.
+fn name_of(message: &str) -> String {
+    let line = message.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default();
+    let line: String = line.chars().filter(|char| !char.is_control()).collect();
+    if line.chars().count() <= NAME_CHARS {
+        return line;
+    }
+    let cut: String = line.chars().take(NAME_CHARS - 1).collect();
+    let words = cut.rsplit_once(char::is_whitespace).map_or(cut.as_str(), |(words, _)| words);
+    format!("{}…", words.trim_end())
+}
+
+/// What those who had the session open are told.
+pub(crate) fn session_deleted(session_id: &str) -> proto::Notice {
+    proto::Notice {
+        code: "session_deleted".into(),
+        message: "The session was deleted.".into(),
+        session_id: session_id.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_the_first_line_cut_at_a_word() {
+        assert_eq!(name_of("\n  Where do swifts sleep?\nAnd when?"), "Where do swifts sleep?");
+        assert_eq!(name_of(" \n\t"), "");
+        let long = name_of(&"swift ".repeat(40));
+        assert!(long.ends_with("swift…") && long.chars().count() <= NAME_CHARS, "{long}");
+        let unbroken = name_of(&"鳥".repeat(200));
+        assert_eq!(unbroken.chars().count(), NAME_CHARS);
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use chatbox_shared::lifecycle::Lifecycle;
 
 use super::{SharedStore, StoreResult};
+use crate::session::registry::Sessions;
 
 /// How long to wait before a store that could not be prepared is tried again.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -23,11 +24,11 @@ impl Readiness {
         Self { store, create_indexes, prepared: OnceLock::new() }
     }
 
-    /// Tries until the store has all it needs. `false`: the process drains.
-    pub async fn prepare(&self, lifecycle: &Lifecycle) -> bool {
+    /// Tries until the store has all it needs and `sessions` knows its time. `false`: the process drains.
+    pub async fn prepare(&self, sessions: &Sessions, lifecycle: &Lifecycle) -> bool {
         let mut said = String::new();
         loop {
-            let reason = match self.try_prepare().await {
+            let reason = match self.try_prepare(sessions).await {
                 Ok(missing) if missing.is_empty() => {
                     // Nobody else sets it.
                     let _ = self.prepared.set(());
@@ -47,11 +48,17 @@ impl Readiness {
         }
     }
 
-    async fn try_prepare(&self) -> StoreResult<Vec<String>> {
+    async fn try_prepare(&self, sessions: &Sessions) -> StoreResult<Vec<String>> {
         if self.create_indexes {
             self.store.migrate().await?;
         }
+        sessions.read_clock().await?;
         self.store.missing_indexes().await
+    }
+
+    /// Has the store all it needs?
+    pub fn is_prepared(&self) -> bool {
+        self.prepared.get().is_some()
     }
 
     /// Ready: prepared, and it answers now.
@@ -60,6 +67,6 @@ impl Readiness {
     /// Why not.
     pub async fn check(&self) -> Result<(), String> {
         self.store.now().await.map_err(|error| error.to_string())?;
-        if self.prepared.get().is_some() { Ok(()) } else { Err("it is being prepared; see the log".into()) }
+        if self.is_prepared() { Ok(()) } else { Err("it is being prepared; see the log".into()) }
     }
 }

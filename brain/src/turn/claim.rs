@@ -42,21 +42,27 @@ impl Turns {
         }
     }
 
-    /// Claims the last user message once more.
-    pub(super) async fn claim_again(&self, session: &Arc<Session>, model_id: String) -> Result<Entry, Failure> {
+    /// Claims the last user message once more, as an entry with this id. `None`: an earlier try has done it.
+    pub(super) async fn claim_again(
+        &self,
+        session: &Arc<Session>,
+        model_id: String,
+        id: MessageId,
+    ) -> Result<Option<Entry>, Failure> {
         let store = &self.sessions.store;
         let storage = |error| self.sessions.storage(session, &error);
         let recent = store.entries_before(session.id, Seq::MAX, LOOK_BACK).await.map_err(storage)?;
         let asked = recent.iter().rev().find(|row| matches!(row.meta.sender, Sender::User(_)));
         let reply_to = asked.ok_or(ErrorCode::NotFound)?.meta.seq;
         let latest = store.latest_answer(session.id, reply_to).await.map_err(storage)?;
-        let (generation, regenerates) = match latest.as_ref().and_then(|row| Some((row.meta.seq, row.meta.answer()?))) {
-            Some((seq, answer)) => (answer.generation + 1, Some(seq)),
-            None => return Err(still_answering()),
-        };
-        let draft = self.draft(reply_to, generation, regenerates, model_id);
+        if latest.as_ref().is_some_and(|row| row.meta.id == id) {
+            return Ok(None);
+        }
+        let latest = latest.as_ref().and_then(|row| Some((row.meta.seq, row.meta.answer()?)));
+        let (generation, regenerates) = latest.map_or((0, None), |(seq, answer)| (answer.generation + 1, Some(seq)));
+        let draft = Draft { id, ..self.draft(reply_to, generation, regenerates, model_id) };
         match self.sessions.append(session, Intent::Answer(reply_to), &draft).await? {
-            Outcome::Appended(row) => Ok(row),
+            Outcome::Appended(row) => Ok(Some(row)),
             _ => Err(still_answering()),
         }
     }

@@ -4,13 +4,19 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use chatbox_shared::clock::Timestamp;
 use chatbox_shared::failure::{ErrorCode, Failure};
 
 use super::Turns;
+use crate::llm::tokens;
 use crate::session::Session;
 use crate::session::entry::{Body, Content, Entry, EntryState, FinishReason, Usage};
 use crate::session::registry::Sessions;
 use crate::store::{StoreError, Totals};
+
+/// Bytes of an answer at most; a longer one ends there with the finish reason `length`. Well under what a socket's queue
+/// and a frame of the link may hold.
+const MAX_ANSWER_BYTES: usize = 160 << 10;
 
 /// The row belongs to somebody else now, or is gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,10 +37,11 @@ pub(super) struct Journal {
 
 impl Journal {
     /// Takes over a row that was just written by this brain.
-    pub(super) fn new(session: Arc<Session>, entry: Entry, lease: Duration) -> Option<Self> {
-        let fence = entry.meta.answer()?.fence;
+    pub(super) fn new(session: Arc<Session>, entry: Entry, store_now: Timestamp) -> Option<Self> {
+        let answer = entry.meta.answer()?;
+        let (fence, left) = (answer.fence, answer.lease_until.since(store_now));
         let begun = Instant::now();
-        Some(Self { session, entry, fence, unsaved_bytes: 0, owned_until: begun + lease, begun, first_token: None })
+        Some(Self { session, entry, fence, unsaved_bytes: 0, owned_until: begun + left, begun, first_token: None })
     }
 
     /// The row as it stands.
@@ -65,7 +72,8 @@ impl Journal {
         self.session.delta(seq, self.fence, attempt, text);
     }
 
-    /// The provider took its text back: a new attempt that starts with the given text.
+    /// The provider took its text back: a new attempt that starts with the given text. It is to be saved before it is
+    /// shown, so that no other brain can begin an attempt of the same number.
     pub(super) fn restart(&mut self, text: String) {
         self.unsaved_bytes += text.len();
         self.entry.content = Content::Text(text);
@@ -74,7 +82,16 @@ impl Journal {
             answer.attempt += 1;
             answer.next_index = 0;
         }
+    }
+
+    /// Shows the row as it stands.
+    pub(super) fn show(&self) {
         self.session.apply(&self.entry);
+    }
+
+    /// Has the answer grown as long as one may be?
+    pub(super) fn is_full(&self) -> bool {
+        self.entry.content.text().len() >= MAX_ANSWER_BYTES
     }
 
     /// The provider's id of the conversation.
@@ -171,9 +188,15 @@ pub(super) fn finish_as(
 ) -> u64 {
     entry.meta.state = state;
     entry.meta.rev += 1;
+    if entry.content == Content::Unreadable {
+        // Logged when it was read. Without this the row could never be written, and would stream for ever.
+        entry.content = Content::Text(String::new());
+    }
+    let output = tokens::estimate(entry.content.text());
     let Body::Answer(answer) = &mut entry.meta.body else { return 0 };
     answer.finish = finish;
     answer.error = error;
+    answer.usage.get_or_insert(Usage { input: 0, output, estimated: true });
     let fence = answer.fence;
     answer.fence += 1;
     fence

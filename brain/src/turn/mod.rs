@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chatbox_shared::failure::{ErrorCode, Failure};
-use chatbox_shared::ids::{Seq, SessionId};
+use chatbox_shared::ids::{MessageId, Seq, SessionId};
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry as Place;
 use parking_lot::Mutex;
@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::llm::catalog::Catalog;
 use crate::metrics::Metrics;
 use crate::session::Session;
-use crate::session::entry::{EntryState, FinishReason};
+use crate::session::entry::{Entry, EntryState, FinishReason};
 use crate::session::registry::Sessions;
 
 mod claim;
@@ -65,6 +65,8 @@ pub struct Turns {
 struct Working {
     /// A message came meanwhile: look again before stopping.
     again: bool,
+    /// Rows that became ours meanwhile: to be generated before anything new is begun.
+    rows: Vec<Entry>,
     /// The answer being generated.
     answer: Option<Arc<RunningAnswer>>,
 }
@@ -116,28 +118,30 @@ impl Turns {
         self.work(session, None);
     }
 
-    /// Runs the session's turns one after the other, the given row first. Does nothing but leave a note where somebody
-    /// does so already; then `false`.
-    fn work(self: &Arc<Self>, session: &Arc<Session>, first: Option<crate::session::entry::Entry>) -> bool {
+    /// Runs the session's turns one after the other, the given row first. Where somebody does so already, it is left to
+    /// them.
+    fn work(self: &Arc<Self>, session: &Arc<Session>, row: Option<Entry>) {
         match self.working.entry(session.id) {
             Place::Occupied(mut place) => {
                 place.get_mut().again = true;
-                return false;
+                place.get_mut().rows.extend(row);
+                return;
             }
             Place::Vacant(place) => {
-                place.insert(Working::default());
+                place.insert(Working { rows: row.into_iter().collect(), ..Working::default() });
             }
         }
         let (turns, session) = (Arc::clone(self), Arc::clone(session));
         self.sessions.lifecycle.spawn(async move {
             // Removes the note also if the work panics; the sweep then finds what is left.
             let _worker = Worker { turns: &turns, session: session.id };
-            if let Some(row) = first {
-                turns.run(&session, row).await;
-            }
             loop {
-                if let Some(mut working) = turns.working.get_mut(&session.id) {
+                let rows = turns.working.get_mut(&session.id).map(|mut working| {
                     working.again = false;
+                    std::mem::take(&mut working.rows)
+                });
+                for row in rows.unwrap_or_default() {
+                    turns.run(&session, row).await;
                 }
                 turns.answer_all(&session).await;
                 let idle = turns.working.remove_if(&session.id, |_, working| !working.again);
@@ -150,7 +154,6 @@ impl Turns {
                 }
             }
         });
-        true
     }
 
     /// Answers what needs an answer, oldest first, until nothing does or somebody else is at it.
@@ -179,8 +182,9 @@ impl Turns {
             answer.end(reason);
             let mut ended = answer.ended.subscribe();
             let waited = tokio::time::timeout(END_PATIENCE, ended.wait_for(|ended| *ended)).await;
-            return waited.map(|_| ()).map_err(|_| ErrorCode::StorageUnavailable.into());
+            waited.map_err(|_| ErrorCode::StorageUnavailable)?.map_err(|_| ErrorCode::Internal)?;
         }
+        // Also after it has ended here: another brain may have taken the row over and go on.
         self.end_elsewhere(session, reason).await
     }
 
@@ -192,6 +196,8 @@ impl Turns {
                 store.streaming_answer(session.id).await.map_err(|error| self.sessions.storage(session, &error))?;
             let Some(row) = row else { return Ok(()) };
             let mut entry = session.unseal(row);
+            // One that this brain's log does not know of yet can be shown only in its place.
+            self.sessions.catch_up(session).await?;
             let fence = journal::finish_as(&mut entry, EntryState::Final, Some(reason), None);
             if self.sessions.replace_answer(session, &entry, fence).await? {
                 session.apply(&entry);
@@ -200,17 +206,20 @@ impl Turns {
         }
     }
 
-    /// Answers the session's last user message again, as a new entry.
+    /// Answers the session's last user message again, as a new entry with this id. Asked again with the same id, it has
+    /// been done.
     ///
     /// # Errors
     /// `conflict` while an answer is growing, `not_found` where there is nothing to answer.
-    pub async fn regenerate(self: &Arc<Self>, session: &Arc<Session>, model_id: String) -> Result<(), Failure> {
-        if self.working.contains_key(&session.id) {
-            return Err(still_answering());
+    pub async fn regenerate(
+        self: &Arc<Self>,
+        session: &Arc<Session>,
+        model_id: String,
+        id: MessageId,
+    ) -> Result<(), Failure> {
+        if let Some(row) = self.claim_again(session, model_id, id).await? {
+            self.work(session, Some(row));
         }
-        let row = self.claim_again(session, model_id).await?;
-        // If another turn began in between, the row is ours all the same; the sweep picks it up when that one is done.
-        self.work(session, Some(row));
         Ok(())
     }
 
@@ -224,6 +233,11 @@ impl Turns {
     /// Gives running answers up so that other brains take them over at once.
     pub fn hand_over(&self) {
         self.hand_over.cancel();
+    }
+
+    /// Is this session worked on here?
+    fn works_on(&self, session: SessionId) -> bool {
+        self.working.contains_key(&session)
     }
 
     /// How many sessions are worked on here.

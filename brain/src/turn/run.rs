@@ -19,6 +19,9 @@ use crate::session::entry::{Entry, EntryState, FinishReason, Usage};
 /// How long a provider may take to be told to stop; nobody waits for it.
 const CANCEL_PATIENCE: Duration = Duration::from_secs(10);
 
+/// How long to wait before a store that was away is asked again for a prompt.
+const PREPARE_PAUSE: Duration = Duration::from_millis(250);
+
 type Started = (Box<dyn Generation>, OwnedSemaphorePermit);
 type Start = Pin<Box<dyn Future<Output = Result<Started, ProviderError>> + Send>>;
 type Save = Pin<Box<dyn Future<Output = (Instant, Result<bool, Failure>)> + Send>>;
@@ -43,7 +46,7 @@ enum Ending {
 impl Turns {
     /// Generates the answer of a row this brain has just written, to its end.
     pub(super) async fn run(self: &Arc<Self>, session: &Arc<Session>, row: Entry) {
-        let Some(journal) = Journal::new(Arc::clone(session), row, self.settings.lease) else { return };
+        let Some(journal) = Journal::new(Arc::clone(session), row, self.sessions.now()) else { return };
         let running = Arc::new(RunningAnswer::new(journal.entry().meta.seq));
         self.set_running(session, Some(Arc::clone(&running)));
         self.metrics.answer_begun();
@@ -69,7 +72,7 @@ impl Turns {
         let begun = Instant::now();
         let mut used = Used::default();
         let mut source = None;
-        let ending = match self.prepare(session, &journal, &mut used).await {
+        let ending = match self.prepare_patiently(session, &journal, running, &mut used).await {
             Ok((model, prompt)) => {
                 let source = source.insert(Source::start(Arc::clone(&self.places), model, prompt));
                 self.grow(session, &mut journal, running, source, &mut used).await
@@ -100,8 +103,28 @@ impl Turns {
         outcome
     }
 
-    /// The model and what it is asked. The log is read again after the claim: whatever was appended before the row
-    /// counts.
+    /// [`Turns::prepare`], again while the store is away for a moment.
+    async fn prepare_patiently(
+        &self,
+        session: &Arc<Session>,
+        journal: &Journal,
+        running: &RunningAnswer,
+        used: &mut Used,
+    ) -> Result<(Arc<Model>, Prompt), Failure> {
+        loop {
+            match self.prepare(session, journal, used).await {
+                Err(failure) if failure.code == ErrorCode::StorageUnavailable && journal.owned() => {}
+                prepared => return prepared,
+            }
+            tokio::select! {
+                _ = running.end_wanted() => return Err(ErrorCode::Unavailable.into()),
+                () = tokio::time::sleep(PREPARE_PAUSE) => {}
+            }
+        }
+    }
+
+    /// The model and what it is asked. The log is read
+    /// after the claim, so it holds everything that stands before the answer.
     async fn prepare(
         &self,
         session: &Arc<Session>,
@@ -135,6 +158,19 @@ impl Turns {
                 chunk = source.next(), if journal.owned() => Event::Chunk(chunk),
             };
             match event {
+                Event::Chunk(Some(Ok(Chunk::Replace(text)))) => {
+                    journal.restart(text);
+                    if let Some(save) = save.take() {
+                        // An older state must not arrive behind the newer one.
+                        drop(save.await);
+                    }
+                    match self.save(session, journal).await {
+                        (begun, Ok(true)) => journal.saved(begun, self.settings.lease),
+                        (_, Ok(false)) => return Ending::Lost,
+                        (_, Err(failure)) => return Ending::Failed(failure.code),
+                    }
+                    journal.show();
+                }
                 Event::Chunk(Some(Ok(chunk))) => {
                     if let Some(ending) = take(chunk, journal, used) {
                         return ending;
@@ -157,7 +193,13 @@ impl Turns {
                 // The next tick tries again; when the lease has run out, no text is taken until a save succeeds.
                 Event::Saved(_, Err(_)) => save = None,
                 Event::EndWanted(reason) => return Ending::Finished(reason),
-                Event::HandOver => return Ending::HandedOver,
+                Event::HandOver => {
+                    if let Some(save) = save.take() {
+                        // It would renew the lease that is given up next.
+                        drop(save.await);
+                    }
+                    return Ending::HandedOver;
+                }
             }
         }
     }
@@ -183,8 +225,12 @@ impl Turns {
 /// Takes one piece of the answer; an ending if it was the last.
 fn take(chunk: Chunk, journal: &mut Journal, used: &mut Used) -> Option<Ending> {
     match chunk {
-        Chunk::Delta(text) => journal.push(&text),
-        Chunk::Replace(text) => journal.restart(text),
+        Chunk::Delta(text) => {
+            journal.push(&text);
+            return journal.is_full().then_some(Ending::Finished(FinishReason::Length));
+        }
+        // Needs the store; see `grow`.
+        Chunk::Replace(_) => {}
         Chunk::Usage(usage) => used.reported = Some(usage),
         Chunk::Conversation(conversation) => journal.set_conversation(conversation),
         Chunk::Finish(reason) => return Some(Ending::Finished(reason)),

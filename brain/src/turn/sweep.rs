@@ -15,27 +15,44 @@ use crate::store::{EntryRow, StoreResult};
 
 /// Rows taken up in one round.
 const ROUND: u32 = 100;
+/// Rows looked at where all of the first ones wait.
+const MAX_ROUND: u32 = 10_000;
 /// A message is forgotten when its answer has not begun after this time; until then its own brain is at it.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(2);
+
+/// What a round has found.
+enum Found {
+    /// Something to do, or nothing at all.
+    Work,
+    /// As many messages as were asked for, all of sessions that are worked on here.
+    OnlyWaiting,
+}
 
 impl Turns {
     /// Looks again and again, until the drain.
     pub async fn sweep(self: Arc<Self>) {
         let drain = self.sessions.lifecycle.draining().clone();
+        let mut round = ROUND;
         loop {
             let pause = self.settings.sweep_interval.mul_f64(rand::rng().random_range(0.75..1.25));
             tokio::select! {
                 () = drain.cancelled() => return,
                 () = tokio::time::sleep(pause) => {}
             }
-            if let Err(error) = self.sweep_once().await {
-                tracing::debug!(%error, "the store cannot be swept");
-            }
+            round = match self.sweep_once(round).await {
+                // All of them wait behind a running answer here: those behind them must be seen too.
+                Ok(Found::OnlyWaiting) => (round * 4).min(MAX_ROUND),
+                Ok(Found::Work) => ROUND,
+                Err(error) => {
+                    tracing::debug!(%error, "the store cannot be swept");
+                    ROUND
+                }
+            };
             self.sessions.tidy();
         }
     }
 
-    async fn sweep_once(self: &Arc<Self>) -> StoreResult<()> {
+    async fn sweep_once(self: &Arc<Self>, round: u32) -> StoreResult<Found> {
         let now = self.sessions.read_clock().await?;
         for row in self.sessions.store.expired_answers(now, ROUND).await? {
             if !self.runs_here(row.meta.session, row.meta.seq)
@@ -44,7 +61,13 @@ impl Turns {
                 tracing::debug!(%failure, "an expired answer was not taken up");
             }
         }
-        for row in self.sessions.store.unanswered_before(now.minus(FORGOTTEN_AFTER), ROUND).await? {
+        let due = self.sessions.store.unanswered_before(now.minus(FORGOTTEN_AFTER), round).await?;
+        let full = due.len() >= round as usize;
+        let mut forgotten = due.into_iter().filter(|row| !self.works_on(row.meta.session)).peekable();
+        if full && forgotten.peek().is_none() {
+            return Ok(Found::OnlyWaiting);
+        }
+        for row in forgotten {
             match self.sessions.get(row.meta.session).await {
                 Ok(Some(session)) => self.kick(&session),
                 // Erased while this was being written: out with it too.
@@ -52,7 +75,7 @@ impl Turns {
                 Err(failure) => tracing::debug!(%failure, "a forgotten message was not taken up"),
             }
         }
-        Ok(())
+        Ok(Found::Work)
     }
 
     /// Takes over an answer whose owner is gone: answers anew, or ends it with the text it has where no model may.
@@ -67,10 +90,6 @@ impl Turns {
         let Some(answer) = entry.meta.answer() else { return Ok(()) };
         let allowed = session.read(|live| live.state.allows(Intent::Answer(answer.reply_to))).is_ok();
         if !allowed || answer.attempt >= self.settings.max_attempts {
-            if entry.content == Content::Unreadable {
-                // Logged when it was read. Without this the row could never be written, and stream for ever.
-                entry.content = Content::Text(String::new());
-            }
             let fence = journal::finish_as(&mut entry, EntryState::Final, Some(FinishReason::Interrupted), None);
             if self.sessions.replace_answer(&session, &entry, fence).await? {
                 session.apply(&entry);
@@ -83,7 +102,6 @@ impl Turns {
             tracing::info!(session = %session.id, seq = entry.meta.seq, "took over an answer whose owner is gone");
             self.metrics.answer_adopted();
             session.apply(&entry);
-            // Where somebody works on the session here already, the row is found again when its lease has run out.
             self.work(&session, Some(entry));
         }
         Ok(())

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use aws_lc_rs::digest;
 use chatbox_shared::failure::{ErrorCode, Failure};
-use chatbox_shared::ids::ClientMessageId;
+use chatbox_shared::ids::{ClientMessageId, MessageId};
 use chatbox_shared::proto::{self, server_message::Message};
 
 use super::{Chat, Reply, must_be_admin};
@@ -31,6 +32,7 @@ impl Chat {
         let (entry, duplicate) =
             self.say(&session, Intent::UserMessage, sender, &ask.client_msg_id, ask.content).await?;
         self.sessions.mark_read(&session, entry.meta.seq);
+        self.sessions.name_after(&session, entry.content.text());
         if matches!(entry.meta.body, Body::Message { needs_answer: true, .. }) {
             self.turns.kick(&session);
         }
@@ -128,20 +130,25 @@ impl Chat {
         Ok(Reply::Done)
     }
 
-    pub(super) async fn regenerate(&self, connection: &Connection, ask: proto::Regenerate) -> Result<Reply, Failure> {
+    pub(super) async fn regenerate(
+        &self,
+        connection: &Connection,
+        request_no: u32,
+        ask: proto::Regenerate,
+    ) -> Result<Reply, Failure> {
         let session = self.own_by_text(connection, &ask.session_id).await?;
         let model_id = if ask.model_id.is_empty() {
             session.read(|live| live.state.model_id.clone())
         } else {
             self.model_or_default(&ask.model_id)?
         };
-        self.turns.regenerate(&session, model_id).await?;
+        self.turns.regenerate(&session, model_id, request_id(connection, request_no)).await?;
         Ok(Reply::Done)
     }
 
     pub(super) async fn admin_join(
         &self,
-        connection: &Arc<Connection>,
+        connection: &Connection,
         request_no: u32,
         ask: proto::AdminJoin,
     ) -> Result<Reply, Failure> {
@@ -152,7 +159,7 @@ impl Chat {
         self.event(&session, Intent::Join(&id), Event::AdminJoined(who), String::new()).await?;
         // The log forbids new answers from here on; one that was under way is ended before the reply.
         self.turns.end(&session, FinishReason::Interrupted).await?;
-        self.open_watching(connection, &session, request_no, 0).await
+        self.opening(session, self.watching(request_no, 0)).await
     }
 
     pub(super) async fn admin_leave(&self, connection: &Connection, ask: proto::AdminLeave) -> Result<Reply, Failure> {
@@ -196,4 +203,12 @@ fn ack(session: &Session, entry: &Entry, client_msg_id: &str, duplicate: bool) -
         created_at_ms: entry.meta.created_at.0,
         duplicate,
     })
+}
+
+/// An id that is the same when a request is sent again, so that it is not done twice.
+fn request_id(connection: &Connection, request_no: u32) -> MessageId {
+    let digest = digest::digest(&digest::SHA256, format!("{} {request_no}", connection.id).as_bytes());
+    let mut bytes = [0; 16];
+    bytes.iter_mut().zip(digest.as_ref()).for_each(|(byte, digest)| *byte = *digest);
+    MessageId(uuid::Builder::from_custom_bytes(bytes).into_uuid())
 }
