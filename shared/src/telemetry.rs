@@ -51,6 +51,10 @@ pub enum TelemetryError {
     Twice(#[from] tracing_subscriber::util::TryInitError),
 }
 
+/// Libraries that log what they carry (frames, headers, commands) below `info`: tokens and message texts, which no filter
+/// may bring into the log.
+const TALKATIVE: [&str; 7] = ["tungstenite", "tokio_tungstenite", "h2", "hyper", "hyper_util", "reqwest", "mongodb"];
+
 /// Sends the process's log lines to standard output, panics included.
 ///
 /// # Errors
@@ -66,7 +70,10 @@ fn subscriber<W>(settings: &LogSettings, writer: W) -> Result<Box<dyn Subscriber
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
-    let filter = EnvFilter::builder().parse(&settings.filter)?;
+    let mut filter = EnvFilter::builder().parse(&settings.filter)?;
+    for library in TALKATIVE {
+        filter = filter.add_directive(format!("{library}=info").parse()?);
+    }
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_ansi(false);
     Ok(match settings.format {
         LogFormat::Json => {
@@ -206,5 +213,14 @@ mod tests {
         });
         assert_eq!(text.lines().count(), 2, "{text}");
         assert!(text.contains("a literal") && text.contains("telemetry.rs:") && !text.contains("canary"), "{text}");
+    }
+
+    #[test]
+    fn no_filter_brings_out_what_libraries_carry() {
+        let logged = log("trace,tungstenite=trace", LogFormat::Json, || {
+            tracing::trace!(target: "tungstenite::protocol", "the words of a user");
+            tracing::trace!(target: "chatbox_gateway", "ours");
+        });
+        assert!(logged.contains("ours") && !logged.contains("words"), "{logged}");
     }
 }

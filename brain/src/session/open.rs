@@ -45,7 +45,7 @@ pub struct OpenAt {
     pub request_no: Option<u32>,
 }
 
-/// A streaming answer that was sent as the store had it.
+/// A growing answer as it was sent.
 struct Shown {
     seq: Seq,
     attempt: u32,
@@ -64,20 +64,14 @@ impl Sessions {
         if !connection.remember(Arc::clone(session)) {
             return Ok(());
         }
-        let replayed = self.replay(session, connection, after, at.request_no.is_none()).await;
+        let replayed = self.replay(session, connection, after).await;
         if replayed.is_err() {
             connection.forget(session.id);
         }
         replayed
     }
 
-    async fn replay(
-        &self,
-        session: &Arc<Session>,
-        connection: &Arc<Connection>,
-        after: Seq,
-        moved: bool,
-    ) -> Result<(), Failure> {
+    async fn replay(&self, session: &Arc<Session>, connection: &Arc<Connection>, after: Seq) -> Result<(), Failure> {
         let mut sent = after;
         let mut unpaced = 0;
         let mut shown: SmallVec<[Shown; 1]> = SmallVec::new();
@@ -85,7 +79,7 @@ impl Sessions {
             if connection.is_closed() {
                 return Ok(());
             }
-            let changed = match join(session, connection, sent, &mut shown, moved)? {
+            let changed = match join(session, connection, sent, &mut shown)? {
                 Joined::Live => return Ok(()),
                 Joined::Behind => None,
                 Joined::Changed(seq) => Some(seq),
@@ -101,7 +95,7 @@ impl Sessions {
             }
             self.apply_rows(session, rows.clone());
             for row in rows {
-                let entry = session.unseal(row);
+                let entry = as_it_grows(session, session.unseal(row));
                 sent = sent.max(entry.meta.seq);
                 if let Some(streaming) = Shown::of(&entry) {
                     shown.push(streaming);
@@ -162,7 +156,6 @@ fn join(
     connection: &Arc<Connection>,
     sent: Seq,
     shown: &mut SmallVec<[Shown; 1]>,
-    moved: bool,
 ) -> Result<Joined, Failure> {
     let mut live = session.live.lock();
     if live.erased {
@@ -175,9 +168,7 @@ fn join(
     if let Some(at) = shown.iter().position(|shown| Some(shown.seq) != streaming) {
         return Ok(Joined::Changed(shown.swap_remove(at).seq));
     }
-    // A client that was moved has seen more of the answer than the store has, so no delta from the store's state fits.
-    let shown = shown.first().filter(|_| !moved);
-    if let Some(message) = bridge(session, &live, shown) {
+    if let Some(message) = bridge(session, &live, shown.first()) {
         connection.deliver(message);
     }
     let seq = live.state.seq;
@@ -188,7 +179,7 @@ fn join(
     Ok(Joined::Live)
 }
 
-/// What lies between the streaming answer as it was sent from the store and as it stands now.
+/// What lies between the growing answer as it was sent and as it stands now.
 fn bridge(session: &Session, live: &Live, shown: Option<&Shown>) -> Option<Message> {
     let entry = live.streaming.as_ref()?;
     let answer = entry.meta.answer()?;
@@ -205,6 +196,18 @@ fn bridge(session: &Session, live: &Live, shown: Option<&Shown>) -> Option<Messa
         count: u32::try_from(count).unwrap_or(u32::MAX),
         delta: missing.to_owned(),
     }))
+}
+
+/// A growing answer with all the text this brain knows of: a client that opens again may have seen more than the store
+/// has, and must not be set back.
+fn as_it_grows(session: &Session, entry: Entry) -> Entry {
+    let progress =
+        |entry: &Entry| entry.meta.answer().map(|answer| (entry.meta.rev, answer.attempt, answer.next_index));
+    let growing = |live: &Live| live.streaming.as_deref().filter(|growing| growing.meta.seq == entry.meta.seq).cloned();
+    match session.read(growing) {
+        Some(growing) if progress(&growing) >= progress(&entry) => growing,
+        _ => entry,
+    }
 }
 
 fn entry_message(session: &Session, entry: &Entry) -> Message {

@@ -46,6 +46,14 @@ impl Sessions {
         });
     }
 
+    /// Saves the summary now, for a change that lists must show at once.
+    pub(crate) async fn save_summary(&self, session: &Session) {
+        let state = session.read(|live| live.state.clone());
+        if let Err(error) = self.store.save_summary(session.id, &state).await {
+            tracing::debug!(session = %session.id, %error, "the summary was not saved; the log has it all");
+        }
+    }
+
     /// The owner has read up to here.
     pub(crate) fn mark_read(&self, session: &Arc<Session>, seq: Seq) -> bool {
         let moved = {

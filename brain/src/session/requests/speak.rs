@@ -90,6 +90,7 @@ impl Chat {
         let session = self.own_by_text(connection, &ask.session_id).await?;
         self.event(&session, Intent::End, Event::SessionEnded, String::new()).await?;
         self.turns.end(&session, FinishReason::Stopped).await?;
+        self.sessions.save_summary(&session).await;
         Ok(Reply::Done)
     }
 
