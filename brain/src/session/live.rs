@@ -24,8 +24,8 @@ pub struct Live {
     pub read_seq: Seq,
     /// What the answers used.
     pub totals: Totals,
-    /// The answer that is growing, as far as this brain has seen it.
-    pub streaming: Option<Entry>,
+    /// The answer that is growing, as far as this brain has seen it. Boxed: most sessions have none.
+    pub streaming: Option<Box<Entry>>,
     /// Those who have caught up and get everything live.
     subscribers: SmallVec<[Arc<Connection>; 1]>,
     /// A save of the summary is due; see `session::summary`.
@@ -77,7 +77,7 @@ impl Live {
             return Applied::Known;
         }
         if meta.answer().is_some() {
-            self.streaming = (meta.state == EntryState::Streaming).then(|| entry.clone());
+            self.streaming = (meta.state == EntryState::Streaming).then(|| Box::new(entry.clone()));
         }
         self.broadcast(&Message::Entry(proto::EntryEvent {
             session_id: session.id.to_string(),

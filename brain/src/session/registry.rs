@@ -103,7 +103,7 @@ impl Sessions {
             let entry = session.unseal(row);
             let mut live = session.live.lock();
             if live.streaming.is_none() && entry.meta.seq <= live.state.seq {
-                live.streaming = Some(entry);
+                live.streaming = Some(Box::new(entry));
             }
         }
         Ok(Some(self.share(session)))

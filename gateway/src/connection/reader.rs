@@ -13,7 +13,8 @@ use tokio_tungstenite::WebSocketStream;
 use tungstenite::Message;
 
 use super::frame::{self, Frame, Refused, Request};
-use super::{CLOSE_PATIENCE, CloseCode, Closing, Connection, Event};
+use super::state::{Closing, Connection};
+use super::{CLOSE_PATIENCE, CloseCode, Event};
 use crate::link::Upward;
 
 /// What the invalid frames of a connection are counted over.

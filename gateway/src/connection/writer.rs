@@ -13,7 +13,8 @@ use tungstenite::{Message, Utf8Bytes};
 
 use super::outbound::Item;
 use super::sessions::Verdict;
-use super::{Connection, Event, frame};
+use super::state::Connection;
+use super::{Event, frame};
 use crate::link::Upward;
 
 /// What was written and is not yet known to have left.

@@ -114,7 +114,8 @@ impl Keeper {
                 outcome = client::run(self.address, &self.settings, &self.links, &self.end) => outcome,
                 () = self.end.cancelled() => return,
             };
-            if began.elapsed() >= STABLE {
+            // What was up is likely to come back. A brain that drains has sent everybody away, and would again.
+            if began.elapsed() >= STABLE || matches!(outcome, Err(LinkError::Lost(_))) {
                 failures = 0;
             }
             self.report(outcome, failures);

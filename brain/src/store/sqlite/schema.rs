@@ -96,6 +96,8 @@ fn set_up(connection: &Connection) -> rusqlite::Result<()> {
     connection.pragma_update(None, "foreign_keys", true)?;
     // What is erased (wrapped keys, above all) is overwritten, not only unlinked.
     connection.pragma_update(None, "secure_delete", true)?;
+    // KiB for each connection; the system's own cache holds the rest of the file for all of them at once.
+    connection.pragma_update(None, "cache_size", -512)?;
     connection.set_prepared_statement_cache_capacity(64);
     Ok(())
 }

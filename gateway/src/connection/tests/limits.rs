@@ -176,7 +176,7 @@ async fn an_idle_connection_is_small() {
     println!(
         "serve {size}, of it websocket {}, connection {}; beside it outbound {}",
         size_of::<WebSocketStream<TcpStream>>(),
-        size_of::<crate::connection::Connection>(),
+        size_of::<crate::connection::state::Connection>(),
         size_of::<crate::connection::outbound::Outbound>()
     );
     assert!(size <= 1664, "the future of a connection takes {size} bytes");

@@ -173,3 +173,48 @@ async fn requests_wait_for_a_brain_that_comes_in_time() {
     link.reply(&request, Some(Say::Sessions(proto::Sessions::default()))).await;
     assert_eq!(client.json().await["reply_to"], "l");
 }
+
+/// A brain that acknowledges everything, but is cut off again and again, after ever another number of frames.
+async fn cut_off(mut brain: Brain) {
+    for frames in (1..).map(|round| 30 + round * 37 % 101) {
+        let mut link = brain.link().await;
+        for _ in 0..frames {
+            if let gateway_frame::Frame::Request(request) = link.next().await {
+                link.reply(&request, None).await;
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn cuts_at_any_time_lose_and_double_nothing() {
+    const CLIENTS: usize = 8;
+    const REQUESTS: usize = 200;
+    let lifecycle = Lifecycle::new();
+    let brain = Brain::start("brain-a", &lifecycle).await;
+    // Few in flight, so that each link gets further than to what the one before has left.
+    let gateway = Gateway::start(Settings { max_in_flight: 4, ..settings() }, &[&brain], lifecycle.clone());
+    lifecycle.spawn({
+        let stop = lifecycle.stopping().clone();
+        async move { stop.run_until_cancelled_owned(cut_off(brain)).await.unwrap_or_default() }
+    });
+    let mut clients = Vec::new();
+    for client in 0..CLIENTS {
+        clients.push(gateway.connect(&format!("u{client}")).await);
+    }
+    for client in &mut clients {
+        assert_eq!(client.json().await["type"], "welcome");
+        for no in 0..REQUESTS {
+            client.send(json!({"type": "session_end", "id": no.to_string(), "session_id": S})).await;
+        }
+    }
+    for client in &mut clients {
+        for no in 0..REQUESTS {
+            assert_eq!(client.json().await, json!({"type": "ack", "reply_to": no.to_string()}));
+        }
+    }
+    let metrics = &gateway.context.metrics;
+    assert!(metrics.resent_requests.get() > 0 && metrics.link_losses.get() > 3, "{}", metrics.link_losses.get());
+    assert_eq!(metrics.in_flight.get(), 0);
+    lifecycle.stopping().cancel();
+}
