@@ -68,10 +68,12 @@ pub async fn measure(plan: Plan) -> Result<String> {
 async fn stream_all(clients: Vec<(LeanClient, String)>, plan: Plan, origin: Instant) -> Result<(Latencies, Duration)> {
     let began = Instant::now();
     let mut running: JoinSet<Result<Latencies>> = JoinSet::new();
-    let streams = u32::try_from(plan.streams)?;
+    let (streams, period) = (u32::try_from(plan.streams)?, Duration::from_secs(1) / plan.rate);
     for (index, (mut client, session)) in clients.into_iter().enumerate() {
-        // Spread over several periods, so that the streams do not tick together.
-        let wait = Duration::from_secs(2) * u32::try_from(index)? / streams;
+        // Each begins half a period and a bit after the one before: their deltas are spread evenly over a period, as
+        // those of answers that nobody has begun together.
+        let index = u32::try_from(index)?;
+        let wait = period / 2 * index + period * index / streams;
         running.spawn(async move {
             tokio::time::sleep_until(began + wait).await;
             client.send(user_message(&session, &Uuid::new_v4().to_string(), "go").to_string()).await?;

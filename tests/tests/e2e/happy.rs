@@ -108,12 +108,12 @@ fn check_openai(calls: &[Call]) -> Result<()> {
     for call in calls {
         let body = json!({
             "model": "wire-name-1", "stream": true, "stream_options": { "include_usage": true },
-            "messages": messages, "max_completion_tokens": 256, "safety_identifier": call.body["safety_identifier"],
+            "messages": messages, "max_completion_tokens": 256, "user": call.body["user"],
         });
         check_call(call, "/v1/chat/completions", &headers, &body)?;
         messages.extend([turn("assistant", "In the air 🦅."), turn("user", "And eat?")]);
     }
-    check_user(calls, |body| &body["safety_identifier"])
+    check_user(calls, |body| &body["user"])
 }
 
 fn check_anthropic(calls: &[Call]) -> Result<()> {

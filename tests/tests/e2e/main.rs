@@ -10,7 +10,6 @@ mod frames;
 mod handshake;
 mod happy;
 mod isolation;
-
 mod ops;
 mod restart;
 mod resume;
