@@ -120,10 +120,8 @@ impl Sessions {
             (Request::AdminWatch(watch), Some(Message::Session(info))) => {
                 self.opened(&watch.session_id, watch.after_seq, info, true);
             }
-            (Request::AdminJoin(join), Some(Message::Session(info))) => match self.get(&join.session_id) {
-                Some(open) => open.watch = true,
-                None => self.opened(&join.session_id, 0, info, true),
-            },
+            // A replay from the start follows, also where the session was open before.
+            (Request::AdminJoin(join), Some(Message::Session(info))) => self.opened(&join.session_id, 0, info, true),
             (Request::SessionClose(proto::SessionClose { session_id }), _)
             | (Request::SessionDelete(proto::SessionDelete { session_id }), _) => self.closed(session_id),
             _ => {}

@@ -100,14 +100,21 @@ fn closing_and_deleting_forget_and_errors_change_nothing() {
 }
 
 #[test]
-fn an_admin_joins_what_they_watch_where_they_are() {
+fn an_admin_who_joins_what_they_watch_has_it_replayed_from_the_start() {
+    let ready = Message::SessionReady(proto::SessionReady { session_id: S.into(), seq: 4 });
     let info = Message::Session(proto::SessionInfo::default());
     let mut sessions = Sessions::default();
     sessions.replied(&Request::AdminWatch(proto::AdminWatch { session_id: S.into(), after_seq: 2 }), Some(&info));
     sessions.observe(&entry(3, EntryState::Final, 0, 0));
+    sessions.observe(&ready);
     sessions.replied(&Request::AdminJoin(proto::AdminJoin { session_id: S.into() }), Some(&info));
     let resumed = resume(&sessions);
-    assert_eq!((resumed.after_seq, resumed.watch), (3, true));
+    assert_eq!((resumed.after_seq, resumed.watch), (0, true));
+    for seq in 1..=4 {
+        assert_eq!(sessions.observe(&entry(seq, EntryState::Final, 0, 0)), Verdict::Send);
+    }
+    assert_eq!(sessions.observe(&ready), Verdict::Send, "the end of the replay");
+    assert_eq!(resume(&sessions).after_seq, 4);
 }
 
 #[test]
