@@ -160,11 +160,17 @@ impl Outbound {
     }
 
     /// Takes frames from this link and no other from now on. `visit` sees what still waits: the client will have
-    /// received it before anything the new link says.
+    /// received it before anything the new link says. Receipts are no longer given for it: their numbers mean something
+    /// else to another brain, or nothing.
     pub(crate) fn switch<T>(&self, link: u64, visit: impl FnOnce(&mut dyn Iterator<Item = &Item>) -> T) -> T {
         let mut state = self.state.lock();
         state.link = link;
         state.relink = false;
+        for item in &mut state.queue {
+            if let Item::Event { receipt, .. } = item {
+                *receipt = 0;
+            }
+        }
         visit(&mut state.queue.iter())
     }
 

@@ -106,6 +106,19 @@ fn another_link_is_not_heard() {
 }
 
 #[test]
+fn receipts_are_not_given_to_another_link() {
+    let outbound = queue(1000);
+    outbound.push_event(LINK, &ready(1), 7, &Metrics::default());
+    outbound.switch(LINK + 1, |_| ());
+    outbound.push_event(LINK + 1, &ready(2), 1, &Metrics::default());
+    let items = drain(&outbound);
+    assert!(
+        matches!(&items[..], [Item::Event { receipt: 0, .. }, Item::Event { receipt: 1, .. }]),
+        "{items:?}"
+    );
+}
+
+#[test]
 fn a_close_follows_what_waits_and_its_notice() {
     let outbound = queue(1000);
     outbound.push_reply(LINK, 1, None);

@@ -189,7 +189,9 @@ impl Connection {
     fn attach(&mut self) {
         let links = self.context.links.clone();
         let (uplink, speaker) = self.speak();
-        uplink.attach(&links, &speaker);
+        if uplink.attach(&links, &speaker) {
+            self.writer.forget_receipts();
+        }
     }
 
     pub(super) fn send_up(&mut self) {

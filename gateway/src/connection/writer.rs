@@ -34,6 +34,11 @@ impl Writer {
     pub(super) fn frames(&self) -> u32 {
         self.frames
     }
+
+    /// The brain that asked for the receipts is no longer the one that is told.
+    pub(super) fn forget_receipts(&mut self) {
+        self.receipts = Vec::new();
+    }
 }
 
 impl Connection {

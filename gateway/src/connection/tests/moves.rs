@@ -90,6 +90,33 @@ async fn what_still_waits_for_a_slow_client_counts_as_received() {
 }
 
 #[tokio::test]
+async fn receipts_for_the_old_brain_are_not_given_to_the_new_one() {
+    let lifecycle = Lifecycle::new();
+    let mut brain = Brain::start("brain-a", &lifecycle).await;
+    let gateway = Gateway::start(settings(), &[&brain], lifecycle);
+    let mut link = brain.link().await;
+    gateway.links(1).await;
+    let mut client = gateway.narrow("u1").await;
+    let conn = link.open().await.conn;
+    // Some of it is in the WebSocket's own buffer and not flushed, the rest is in the queue.
+    for receipt in 1..=40 {
+        link.deliver(&[conn], 100 + receipt, entry(receipt, EntryState::Final)).await;
+    }
+    drop(link);
+    let mut link = brain.link().await;
+    assert_eq!(link.open().await.conn, conn);
+    link.deliver(&[conn], 1, entry(41, EntryState::Final)).await;
+    assert_eq!(client.json().await["type"], "welcome");
+    for seq in 1..=41 {
+        assert_eq!(client.json().await["entry"]["seq"], seq);
+    }
+    match link.next().await {
+        gateway_frame::Frame::Receipt(receipt) => assert_eq!((receipt.conn, receipt.receipt), (conn, 1)),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
 async fn a_draining_brain_is_left_for_another() {
     let lifecycle = Lifecycle::new();
     let mut brains = [Brain::start("brain-a", &lifecycle).await, Brain::start("brain-b", &lifecycle).await];
