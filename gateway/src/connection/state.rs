@@ -127,8 +127,9 @@ impl Connection {
         {
             match due {
                 Due::Ping => self.outbound.push_own(Item::Ping),
-                // Nobody listened to it.
-                Due::Silent if self.is_busy() => self.heartbeat.heard(now),
+                // Nobody listened to it, and that is the brain's doing. Where the socket takes nothing it is the client's:
+                // a dead one would keep its requests and their replies for as long as TCP hopes.
+                Due::Silent if self.is_busy() && !self.writer.is_blocked() => self.heartbeat.heard(now),
                 Due::Silent => self.close(CloseCode::HEARTBEAT),
                 Due::Warn => {
                     self.say(frame::notice("token_expiring", "The token expires soon. Please send a new one.", None))

@@ -22,6 +22,8 @@ use crate::link::Upward;
 pub(super) struct Writer {
     /// Something was written since the last flush.
     unflushed: bool,
+    /// Something waits that the socket did not take.
+    blocked: bool,
     /// Our side of a broken connection was shut down.
     shut: bool,
     /// The receipts to give after the next flush.
@@ -33,6 +35,11 @@ impl Writer {
     /// Text frames sent at all.
     pub(super) fn frames(&self) -> u32 {
         self.frames
+    }
+
+    /// Does the socket take nothing, though something waits for it?
+    pub(super) fn is_blocked(&self) -> bool {
+        self.blocked
     }
 
     /// The brain that asked for the receipts is no longer the one that is told.
@@ -56,7 +63,9 @@ impl Connection {
             self.refresh = None;
             return Poll::Ready(Event::Refreshed(refreshed));
         }
-        match self.poll_write(socket, task) {
+        let written = self.poll_write(socket, task);
+        self.writer.blocked = written.is_pending();
+        match written {
             Poll::Ready(Err(error)) => return Poll::Ready(Event::Failed(error)),
             Poll::Ready(Ok(())) if !self.writer.receipts.is_empty() => {
                 for receipt in std::mem::take(&mut self.writer.receipts) {
@@ -123,8 +132,8 @@ impl Connection {
             Item::Text(text) => Some(text),
             Item::Ping => return Some(Message::Ping(Bytes::new())),
         }?;
-        if self.outbound.is_full() {
-            // The client is not heard while this much waits for it, but it takes what waits: it is not gone.
+        if !self.may_read() {
+            // The client is not heard now, but it takes what waits for it: it is not gone.
             self.heartbeat.heard(Instant::now());
         }
         self.writer.frames = self.writer.frames.saturating_add(1);

@@ -80,6 +80,32 @@ async fn silence_ends_a_connection_and_pongs_keep_it() {
 }
 
 #[tokio::test]
+async fn a_brain_that_is_slow_is_not_the_clients_silence_but_a_dead_socket_is() {
+    let limits = Settings { heartbeat_interval: Duration::from_millis(100), max_in_flight: 1, ..settings() };
+    let (gateway, mut link) = Gateway::with_brain(limits).await;
+    let (mut client, conn) = gateway.joined(&mut link).await;
+    client.send(json!({"type": "session_end", "id": "e", "session_id": S})).await;
+    let request = link.request().await;
+    let early = tokio::time::timeout(Duration::from_millis(600), client.next()).await;
+    assert!(early.is_err(), "{early:?}");
+    link.reply(&request, None).await;
+    assert_eq!(client.json().await["reply_to"], "e");
+    drop(client);
+    told(&mut link, conn).await;
+
+    // The reply waits behind more than the pipe and the WebSocket hold, so its request is never done.
+    let mut dead = gateway.narrow("u1").await;
+    let conn = link.open().await.conn;
+    dead.send(json!({"type": "session_end", "id": "e", "session_id": S})).await;
+    let request = link.request().await;
+    link.deliver(&[conn], 0, delta(0, &"x".repeat(10_000))).await;
+    link.reply(&request, None).await;
+    told(&mut link, conn).await;
+    let code = crate::metrics::CloseLabels { code: crate::metrics::Close::Heartbeat };
+    assert_eq!(gateway.context.metrics.closes.get_or_create(&code).get(), 1);
+}
+
+#[tokio::test]
 async fn a_token_ends_with_a_warning() {
     let (gateway, mut link) = Gateway::with_brain(settings()).await;
     let mut client =
