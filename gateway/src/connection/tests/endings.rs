@@ -157,6 +157,19 @@ async fn a_drain_tells_everyone_and_spreads_the_ends() {
 }
 
 #[tokio::test]
+async fn who_comes_after_everybody_was_closed_is_closed_at_once() {
+    let (gateway, mut link) = Gateway::with_brain(settings()).await;
+    gateway.context.roster.drain(Duration::ZERO).await;
+    let mut late = gateway.connect("u1").await;
+    let conn = link.open().await.conn;
+    assert_eq!(late.json().await["type"], "welcome");
+    assert_eq!(late.closed().await, 1012);
+    drop(late);
+    told(&mut link, conn).await;
+    gateway.empty().await;
+}
+
+#[tokio::test]
 async fn a_stopping_process_ends_its_connections_and_links() {
     let mut brain = Brain::start("brain-a", &Lifecycle::new()).await;
     let gateway = Gateway::start(settings(), &[&brain], Lifecycle::new());
