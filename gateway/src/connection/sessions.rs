@@ -40,24 +40,24 @@ struct Streaming {
     attempt: u32,
 }
 
-/// An epoch is opaque. Those that are UUIDs, as they commonly are, need no memory of their own.
+/// An epoch is opaque. Those of 16 hexadecimal digits, as brains make them, need no memory of their own.
 #[derive(Debug, Clone)]
 enum Epoch {
-    Id(Uuid),
+    Hex(u64),
     Text(Box<str>),
 }
 
 impl Epoch {
     fn of(text: &str) -> Self {
-        match Uuid::try_parse(text) {
-            Ok(id) if id.to_string() == text => Self::Id(id),
+        match u64::from_str_radix(text, 16) {
+            Ok(number) if format!("{number:016x}") == text => Self::Hex(number),
             _ => Self::Text(text.into()),
         }
     }
 
     fn to_text(&self) -> String {
         match self {
-            Self::Id(id) => id.to_string(),
+            Self::Hex(number) => format!("{number:016x}"),
             Self::Text(text) => text.to_string(),
         }
     }
