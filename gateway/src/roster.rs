@@ -103,7 +103,7 @@ impl Roster {
     /// Queues the reply to a request.
     pub(crate) fn reply(&self, link: u64, reply: proto::Reply) {
         if let Some(outbound) = self.connections.get(&reply.conn) {
-            outbound.push_reply(link, reply.request_no, reply.message);
+            outbound.push_reply(link, reply.request_no, reply.message, &self.metrics);
         }
     }
 

@@ -64,6 +64,10 @@ impl Connection {
             return Poll::Ready(Event::Refreshed(refreshed));
         }
         let written = self.poll_write(socket, task);
+        if written.is_pending() && !self.writer.blocked && self.is_busy() {
+            // It took everything until now; only what follows is its silence.
+            self.heartbeat.heard(Instant::now());
+        }
         self.writer.blocked = written.is_pending();
         match written {
             Poll::Ready(Err(error)) => return Poll::Ready(Event::Failed(error)),
