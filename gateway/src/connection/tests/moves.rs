@@ -52,6 +52,7 @@ async fn a_lost_link_is_made_again_and_the_client_never_knows() {
     link.reply(&rename, None).await;
     link.reply(&list, Some(Say::Sessions(proto::Sessions::default()))).await;
     link.deliver(&[conn], 0, Say::SessionReady(proto::SessionReady { session_id: S.into(), seq: 2 })).await;
+    link.deliver(&[conn], 0, entry(2, EntryState::Streaming)).await;
     link.deliver(&[conn], 0, delta(0, "Hel")).await;
     link.deliver(&[conn], 0, delta(1, "lo")).await;
     assert_eq!(client.json().await, json!({"type": "ack", "reply_to": "r"}));
