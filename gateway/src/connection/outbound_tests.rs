@@ -145,10 +145,7 @@ fn receipts_are_not_given_to_another_link() {
     outbound.switch(LINK + 1, |_| ());
     outbound.push_event(LINK + 1, &ready(2), 1, &Metrics::default());
     let items = drain(&outbound);
-    assert!(
-        matches!(&items[..], [Item::Event { receipt: 0, .. }, Item::Event { receipt: 1, .. }]),
-        "{items:?}"
-    );
+    assert!(matches!(&items[..], [Item::Event { receipt: 0, .. }, Item::Event { receipt: 1, .. }]), "{items:?}");
 }
 
 #[test]

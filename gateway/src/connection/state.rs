@@ -169,6 +169,13 @@ impl Connection {
         }
     }
 
+    /// A fault of this program: the connection ends here, and counts as closed with 1011.
+    pub(super) fn panicked(&mut self) {
+        tracing::error!(connection = %self.accepted.id, "the task of a connection panicked");
+        self.closing = None;
+        self.ended(CloseCode::INTERNAL);
+    }
+
     /// It has ended, with this code if none was agreed on.
     fn ended(&mut self, code: CloseCode) {
         self.closing.get_or_insert(Closing { code, deadline: Instant::now(), answered: true, broken: true });

@@ -169,6 +169,37 @@ async fn who_comes_after_everybody_was_closed_is_closed_at_once() {
     gateway.empty().await;
 }
 
+/// A clock that panics once when it is told to.
+#[derive(Debug, Default)]
+struct Trap(std::sync::atomic::AtomicBool);
+
+impl Clock for Trap {
+    fn now(&self) -> Timestamp {
+        assert!(!self.0.swap(false, std::sync::atomic::Ordering::SeqCst), "as the test wants it");
+        SystemClock.now()
+    }
+}
+
+#[tokio::test]
+async fn a_panic_ends_one_connection_and_no_other() {
+    let (mut gateway, mut link) = Gateway::with_brain(settings()).await;
+    let trap = Arc::new(Trap::default());
+    gateway.context = Arc::new(Context { clock: Arc::clone(&trap) as Arc<dyn Clock>, ..(*gateway.context).clone() });
+    let (mut other, _) = gateway.joined(&mut link).await;
+    let (mut client, conn) = gateway.joined(&mut link).await;
+    trap.0.store(true, std::sync::atomic::Ordering::SeqCst);
+    let token = token("u1", now().plus(Duration::from_secs(3600)));
+    client.send(json!({"type": "token_refresh", "id": "t", "token": token})).await;
+    assert_eq!(client.closed().await, 1011);
+    told(&mut link, conn).await;
+    other.send(json!({"type": "ping"})).await;
+    assert_eq!(other.json().await["type"], "pong");
+    let metrics = &gateway.context.metrics;
+    eventually("it is forgotten", || metrics.connections.get() == 1).await;
+    let code = crate::metrics::CloseLabels { code: crate::metrics::Close::Internal };
+    assert_eq!(metrics.closes.get_or_create(&code).get(), 1);
+}
+
 #[tokio::test]
 async fn a_stopping_process_ends_its_connections_and_links() {
     let mut brain = Brain::start("brain-a", &Lifecycle::new()).await;
