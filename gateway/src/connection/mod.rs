@@ -42,8 +42,8 @@ use state::Connection;
 
 /// How long a close frame may wait for a client that does not read, and a client may take to answer it.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
-/// Bytes read from the socket at once. Every idle connection holds a buffer of this size.
-const READ_BUFFER: usize = 1024;
+/// Bytes read from the socket at once. Every idle connection holds a buffer of this size; most requests are smaller.
+const READ_BUFFER: usize = 512;
 /// Bytes gathered before they are written even though more is to come. The WebSocket keeps what it once needed for this.
 const WRITE_BATCH: usize = 4 * 1024;
 
