@@ -103,6 +103,7 @@ async fn receipts_for_the_old_brain_are_not_given_to_the_new_one() {
     for receipt in 1..=40 {
         link.deliver(&[conn], 100 + receipt, entry(receipt, EntryState::Final)).await;
     }
+    eventually("some are written", || gateway.context.metrics.frames_out.get() > 10).await;
     drop(link);
     let mut link = brain.link().await;
     assert_eq!(link.open().await.conn, conn);
