@@ -2,7 +2,7 @@
 //! of it is quick and nothing waits, because one link speaks for thousands of connections.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::time::Duration;
 
 use chatbox_shared::proto;
@@ -26,6 +26,8 @@ pub struct Roster {
     connections: DashMap<u64, Arc<Outbound>>,
     /// The last number given. Numbers are never used twice: a late frame cannot reach somebody else.
     last: AtomicU64,
+    /// What everybody was closed with, and whoever comes later is closed with at once; 0: nobody was.
+    closing: AtomicU16,
     emptied: Notify,
     metrics: Metrics,
 }
@@ -33,7 +35,13 @@ pub struct Roster {
 impl Roster {
     /// An empty roster.
     pub fn new(metrics: Metrics) -> Arc<Self> {
-        Arc::new(Self { connections: DashMap::new(), last: AtomicU64::new(0), emptied: Notify::new(), metrics })
+        Arc::new(Self {
+            connections: DashMap::new(),
+            last: AtomicU64::new(0),
+            closing: AtomicU16::new(0),
+            emptied: Notify::new(),
+            metrics,
+        })
     }
 
     /// How many connections there are.
@@ -57,11 +65,16 @@ impl Roster {
         }
     }
 
-    /// Adds a connection and numbers it.
+    /// Adds a connection and numbers it. Once everybody was closed it is closed, too: its handshake was too late.
     pub(crate) fn add(&self, outbound: Arc<Outbound>) -> u64 {
         let conn = self.last.fetch_add(1, Ordering::Relaxed) + 1;
-        self.connections.insert(conn, outbound);
+        self.connections.insert(conn, Arc::clone(&outbound));
         self.metrics.connections.inc();
+        // Looked at after it was added: either this is seen here, or `close_all` sees the connection.
+        match self.closing.load(Ordering::SeqCst) {
+            0 => {}
+            code => outbound.close(CloseCode(code), None),
+        }
         conn
     }
 
@@ -90,7 +103,7 @@ impl Roster {
     /// Queues the reply to a request.
     pub(crate) fn reply(&self, link: u64, reply: proto::Reply) {
         if let Some(outbound) = self.connections.get(&reply.conn) {
-            outbound.push_reply(link, reply.request_no, reply.message);
+            outbound.push_reply(link, reply.request_no, reply.message, &self.metrics);
         }
     }
 
@@ -137,8 +150,9 @@ impl Roster {
         self.close_all(CloseCode::RESTART);
     }
 
-    /// Closes every connection at once.
+    /// Closes every connection at once, also those that come from now on.
     pub fn close_all(&self, code: CloseCode) {
+        self.closing.store(code.0, Ordering::SeqCst);
         for entry in &self.connections {
             entry.value().close(code, None);
         }

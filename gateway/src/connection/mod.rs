@@ -16,6 +16,7 @@ mod writer;
 
 use std::future::{Future, poll_fn};
 use std::net::IpAddr;
+use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,6 +25,7 @@ use chatbox_shared::auth::{TokenError, TokenVerifier, Verified};
 use chatbox_shared::clock::Clock;
 use chatbox_shared::ids::ConnectionId;
 use chatbox_shared::proto::GatewayFrame;
+use futures_util::FutureExt;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 use tokio_tungstenite::WebSocketStream;
@@ -40,8 +42,8 @@ use state::Connection;
 
 /// How long a close frame may wait for a client that does not read, and a client may take to answer it.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
-/// Bytes read from the socket at once. Every idle connection holds a buffer of this size.
-const READ_BUFFER: usize = 1024;
+/// Bytes read from the socket at once. Every idle connection holds a buffer of this size; most requests are smaller.
+const READ_BUFFER: usize = 512;
 /// Bytes gathered before they are written even though more is to come. The WebSocket keeps what it once needed for this.
 const WRITE_BATCH: usize = 4 * 1024;
 
@@ -126,7 +128,8 @@ enum Event {
 /// The `id` of a `token_refresh` and what became of it.
 type Refreshed = (Option<Box<str>>, Result<Verified, TokenError>);
 
-/// Serves a connection until it ends. It is in the roster from this call on.
+/// Serves a connection until it ends. It is in the roster from this call on. A panic ends this connection alone: its
+/// client is told 1011, and its brain that it is gone.
 ///
 /// Every connection keeps this future, so it is made by hand: what an `async fn` takes by value, it keeps twice.
 pub fn serve<S>(
@@ -139,7 +142,12 @@ where
 {
     let mut connection = Connection::new(context, accepted);
     async move {
-        run(&mut connection, &mut socket).await;
+        if AssertUnwindSafe(run(&mut connection, &mut socket)).catch_unwind().await.is_err() {
+            connection.panicked();
+            // Nothing of the connection's state is used any more. The close frame is not waited for any longer than by
+            // a client that does not read.
+            drop(tokio::time::timeout(CLOSE_PATIENCE, socket.close(Some(CloseCode::INTERNAL.frame()))).await);
+        }
         connection.uplink.end(connection.conn).await;
     }
 }

@@ -3,8 +3,9 @@
 //!
 //! **Bound.** Events may hold `limit` bytes. One more, and the connection is closed with 4008: the client can come back
 //! and resume, while waiting for it would make others wait or fill the memory. Before it comes to that, deltas that
-//! wait are merged with the delta they continue. Replies and the gateway's own frames are never dropped; they are
-//! bounded by what the client asks, and its socket is not read while too much waits for it (see [`Outbound::is_full`]).
+//! wait are merged with the delta they continue. Replies and the gateway's own frames are bounded by what the client
+//! asks: with `limit` bytes of anything waiting its socket is not read (see [`Outbound::is_full`]), so only the replies to
+//! what it asked before can follow. Where these make it more than [`REPLY_FACTOR`] times `limit`, that is 4008 as well.
 //!
 //! **Order.** One queue: what was pushed first is sent first, whatever its kind.
 //!
@@ -29,6 +30,8 @@ use crate::metrics::Metrics;
 const MERGE_FROM: usize = 8;
 /// How many items from the end the delta may stand that a new one is merged into.
 const MERGE_REACH: usize = 16;
+/// How many times the bound everything together may hold, with the replies to what was asked before it was reached.
+const REPLY_FACTOR: usize = 4;
 /// What an item costs beside its text.
 const ITEM_BYTES: usize = 64;
 
@@ -89,7 +92,7 @@ struct State {
 }
 
 impl Outbound {
-    /// An empty queue for at most `limit` bytes of events.
+    /// An empty queue for at most `limit` bytes of events, and [`REPLY_FACTOR`] times as many of everything.
     pub(crate) fn new(limit: usize) -> Self {
         Self { limit, state: Mutex::default() }
     }
@@ -100,28 +103,36 @@ impl Outbound {
         if state.closed || state.link != link {
             return;
         }
-        let before = state.event_bytes;
+        let (events_before, before) = (state.event_bytes, state.bytes());
         if receipt == 0 && state.merge(event.message()) {
             metrics.merged_deltas.inc();
         } else {
             state.push(Item::Event { event: Arc::clone(event), receipt });
         }
         // One event alone may be larger than the bound: there is no other way to send it.
-        if before > 0 && state.event_bytes > self.limit {
-            metrics.slow_closes.inc();
-            state.clear();
-            state.close(CloseCode::TOO_SLOW);
+        if (events_before > 0 && state.event_bytes > self.limit) || self.is_overfull(&state, before) {
+            state.give_up(metrics);
         }
         state.wake();
     }
 
     /// Queues a reply from a link.
-    pub(crate) fn push_reply(&self, link: u64, no: u32, message: Option<ServerMessage>) {
+    pub(crate) fn push_reply(&self, link: u64, no: u32, message: Option<ServerMessage>, metrics: &Metrics) {
         let mut state = self.state.lock();
-        if !state.closed && state.link == link {
-            state.push(Item::Reply { no, message: message.map(Box::new) });
-            state.wake();
+        if state.closed || state.link != link {
+            return;
         }
+        let before = state.bytes();
+        state.push(Item::Reply { no, message: message.map(Box::new) });
+        if self.is_overfull(&state, before) {
+            state.give_up(metrics);
+        }
+        state.wake();
+    }
+
+    /// Is it more than may wait at all? One item alone, with `before` being 0, may be that large.
+    fn is_overfull(&self, state: &State, before: usize) -> bool {
+        before > 0 && state.bytes() > self.limit.saturating_mul(REPLY_FACTOR)
     }
 
     /// Queues something of the gateway's own.
@@ -160,11 +171,17 @@ impl Outbound {
     }
 
     /// Takes frames from this link and no other from now on. `visit` sees what still waits: the client will have
-    /// received it before anything the new link says.
+    /// received it before anything the new link says. Receipts are no longer given for it: their numbers mean something
+    /// else to another brain, or nothing.
     pub(crate) fn switch<T>(&self, link: u64, visit: impl FnOnce(&mut dyn Iterator<Item = &Item>) -> T) -> T {
         let mut state = self.state.lock();
         state.link = link;
         state.relink = false;
+        for item in &mut state.queue {
+            if let Item::Event { receipt, .. } = item {
+                *receipt = 0;
+            }
+        }
         visit(&mut state.queue.iter())
     }
 
@@ -203,8 +220,7 @@ impl Outbound {
 
     /// Does so much wait that the client should read before it asks for more?
     pub(crate) fn is_full(&self) -> bool {
-        let state = self.state.lock();
-        state.event_bytes.max(state.other_bytes) >= self.limit
+        self.state.lock().bytes() >= self.limit
     }
 }
 
@@ -219,9 +235,16 @@ impl State {
         self.queue.push_back(item);
     }
 
-    fn clear(&mut self) {
+    fn bytes(&self) -> usize {
+        self.event_bytes + self.other_bytes
+    }
+
+    /// Closes a connection whose client does not read, and drops what waits for it.
+    fn give_up(&mut self, metrics: &Metrics) {
+        metrics.slow_closes.inc();
         self.queue = VecDeque::new();
         (self.event_bytes, self.other_bytes) = (0, 0);
+        self.close(CloseCode::TOO_SLOW);
     }
 
     fn close(&mut self, code: CloseCode) {

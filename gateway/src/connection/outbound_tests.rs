@@ -69,7 +69,7 @@ fn one_event_too_many_closes_and_drops_what_waited() {
     assert_eq!(metrics.slow_closes.get(), 1);
     assert_eq!(drain(&outbound).len(), 0);
     outbound.push_event(LINK, &ready(1), 0, &metrics);
-    outbound.push_reply(LINK, 1, None);
+    outbound.push_reply(LINK, 1, None, &Metrics::default());
     assert_eq!(drain(&outbound).len(), 0, "nothing is taken after the close");
 }
 
@@ -85,7 +85,7 @@ fn one_event_alone_may_be_larger_than_the_bound() {
 fn replies_and_own_frames_are_not_dropped_but_make_it_full() {
     let outbound = queue(1000);
     for no in 0..50 {
-        outbound.push_reply(LINK, no, None);
+        outbound.push_reply(LINK, no, None, &Metrics::default());
     }
     assert!(outbound.is_full());
     outbound.push_event(LINK, &ready(1), 0, &Metrics::default());
@@ -95,10 +95,43 @@ fn replies_and_own_frames_are_not_dropped_but_make_it_full() {
 }
 
 #[test]
+fn replies_beyond_all_measure_close_but_one_alone_does_not() {
+    let (outbound, metrics) = (queue(1000), Metrics::default());
+    let reply = |bytes| {
+        let entry = proto::Entry { content: "x".repeat(bytes), ..Default::default() };
+        let page = proto::Entries { session_id: "s".into(), entries: vec![entry] };
+        Some(ServerMessage { message: Some(Message::Entries(page)) })
+    };
+    outbound.push_reply(LINK, 1, reply(10_000), &metrics);
+    assert_eq!((outbound.is_full(), signal(&outbound)), (true, None));
+    assert_eq!(drain(&outbound).len(), 1);
+    for no in 2..=4 {
+        outbound.push_reply(LINK, no, reply(1100), &metrics);
+    }
+    assert_eq!((outbound.is_full(), signal(&outbound)), (true, None));
+    outbound.push_reply(LINK, 5, reply(1100), &metrics);
+    assert_eq!(signal(&outbound), Some(Signal::Close(CloseCode::TOO_SLOW)));
+    assert_eq!((drain(&outbound).len(), metrics.slow_closes.get()), (0, 1));
+}
+
+#[test]
+fn events_and_replies_together_make_it_full() {
+    let outbound = queue(1000);
+    while outbound.state.lock().event_bytes < 500 {
+        outbound.push_event(LINK, &ready(1), 0, &Metrics::default());
+    }
+    while !outbound.is_full() {
+        outbound.push_reply(LINK, 1, None, &Metrics::default());
+    }
+    assert!(outbound.state.lock().other_bytes < 1000);
+    assert_eq!(signal(&outbound), None);
+}
+
+#[test]
 fn another_link_is_not_heard() {
     let outbound = queue(1000);
     outbound.push_event(LINK + 1, &ready(1), 0, &Metrics::default());
-    outbound.push_reply(LINK - 1, 1, None);
+    outbound.push_reply(LINK - 1, 1, None, &Metrics::default());
     outbound.close_from(LINK + 1, CloseCode(4002), None);
     assert_eq!((drain(&outbound).len(), signal(&outbound)), (0, None));
     outbound.push_event(LINK, &ready(1), 0, &Metrics::default());
@@ -106,9 +139,19 @@ fn another_link_is_not_heard() {
 }
 
 #[test]
+fn receipts_are_not_given_to_another_link() {
+    let outbound = queue(1000);
+    outbound.push_event(LINK, &ready(1), 7, &Metrics::default());
+    outbound.switch(LINK + 1, |_| ());
+    outbound.push_event(LINK + 1, &ready(2), 1, &Metrics::default());
+    let items = drain(&outbound);
+    assert!(matches!(&items[..], [Item::Event { receipt: 0, .. }, Item::Event { receipt: 1, .. }]), "{items:?}");
+}
+
+#[test]
 fn a_close_follows_what_waits_and_its_notice() {
     let outbound = queue(1000);
-    outbound.push_reply(LINK, 1, None);
+    outbound.push_reply(LINK, 1, None, &Metrics::default());
     outbound.close_from(LINK, CloseCode(4002), Some("notice".into()));
     outbound.close(CloseCode::RESTART, Some("late".into()));
     assert_eq!(signal(&outbound), Some(Signal::Close(CloseCode(4002))));

@@ -26,6 +26,8 @@ struct Open {
     unfinished: u64,
     /// The newest of the unfinished, as far as it was received.
     streaming: Streaming,
+    /// The newest answer that was received in its last form.
+    done: Done,
     /// Not as its owner.
     watch: bool,
     /// `session_ready` was received.
@@ -38,26 +40,34 @@ struct Streaming {
     seq: u64,
     next_index: u64,
     attempt: u32,
+    rev: u32,
 }
 
-/// An epoch is opaque. Those that are UUIDs, as they commonly are, need no memory of their own.
+/// An answer that was received whole; seq 0: none.
+#[derive(Debug, Clone, Copy, Default)]
+struct Done {
+    seq: u64,
+    rev: u32,
+}
+
+/// An epoch is opaque. Those of 16 hexadecimal digits, as brains make them, need no memory of their own.
 #[derive(Debug, Clone)]
 enum Epoch {
-    Id(Uuid),
+    Hex(u64),
     Text(Box<str>),
 }
 
 impl Epoch {
     fn of(text: &str) -> Self {
-        match Uuid::try_parse(text) {
-            Ok(id) if id.to_string() == text => Self::Id(id),
+        match u64::from_str_radix(text, 16) {
+            Ok(number) if format!("{number:016x}") == text => Self::Hex(number),
             _ => Self::Text(text.into()),
         }
     }
 
     fn to_text(&self) -> String {
         match self {
-            Self::Id(id) => id.to_string(),
+            Self::Hex(number) => format!("{number:016x}"),
             Self::Text(text) => text.to_string(),
         }
     }
@@ -76,12 +86,10 @@ impl Sessions {
     /// Takes note of a message that is sent to the client now.
     pub(crate) fn observe(&mut self, message: &Message) -> Verdict {
         match message {
-            Message::Entry(event) => {
-                if let (Some(open), Some(entry)) = (self.get(&event.session_id), &event.entry) {
-                    open.entry(entry);
-                }
-                Verdict::Send
-            }
+            Message::Entry(event) => match (self.get(&event.session_id), &event.entry) {
+                (Some(open), Some(entry)) => open.entry(entry),
+                _ => Verdict::Send,
+            },
             Message::AiDelta(delta) => self.observe_delta(delta),
             Message::Notice(notice) if notice.code == "session_deleted" => {
                 self.closed(&notice.session_id);
@@ -120,10 +128,8 @@ impl Sessions {
             (Request::AdminWatch(watch), Some(Message::Session(info))) => {
                 self.opened(&watch.session_id, watch.after_seq, info, true);
             }
-            (Request::AdminJoin(join), Some(Message::Session(info))) => match self.get(&join.session_id) {
-                Some(open) => open.watch = true,
-                None => self.opened(&join.session_id, 0, info, true),
-            },
+            // A replay from the start follows, also where the session was open before.
+            (Request::AdminJoin(join), Some(Message::Session(info))) => self.opened(&join.session_id, 0, info, true),
             (Request::SessionClose(proto::SessionClose { session_id }), _)
             | (Request::SessionDelete(proto::SessionDelete { session_id }), _) => self.closed(session_id),
             _ => {}
@@ -143,6 +149,7 @@ impl Sessions {
             last_seq: from,
             unfinished: 0,
             streaming: Streaming::default(),
+            done: Done::default(),
             watch,
             ready: false,
         };
@@ -176,16 +183,25 @@ impl Sessions {
 }
 
 impl Open {
-    fn entry(&mut self, entry: &proto::Entry) {
+    /// A brain that this connection moves to sends again what came after the last final entry, and the answer that is
+    /// being written as far as it has come. The client gets of it only what it does not have.
+    fn entry(&mut self, entry: &proto::Entry) -> Verdict {
+        let (attempt, next_index) = entry.answer.as_ref().map_or((0, 0), |answer| (answer.attempt, answer.next_index));
+        let sent = Streaming { seq: entry.seq, next_index, attempt, rev: entry.rev };
+        let is_streaming = entry.state() == EntryState::Streaming;
+        if self.has(&sent, is_streaming) {
+            return Verdict::Drop;
+        }
         if entry.seq == self.last_seq + 1 {
             self.last_seq = entry.seq;
         }
-        if entry.state() == EntryState::Streaming {
-            let (attempt, next_index) =
-                entry.answer.as_ref().map_or((0, 0), |answer| (answer.attempt, answer.next_index));
+        if is_streaming {
             self.unfinished = if self.unfinished == 0 { entry.seq } else { self.unfinished.min(entry.seq) };
-            self.streaming = Streaming { seq: entry.seq, next_index, attempt };
+            self.streaming = sent;
         } else {
+            if entry.answer.is_some() && entry.seq >= self.done.seq {
+                self.done = Done { seq: entry.seq, rev: entry.rev };
+            }
             if self.streaming.seq == entry.seq {
                 self.streaming = Streaming::default();
             }
@@ -193,6 +209,21 @@ impl Open {
                 self.unfinished = self.streaming.seq;
             }
         }
+        Verdict::Send
+    }
+
+    /// Has the client received this, or more of it?
+    fn has(&self, sent: &Streaming, is_streaming: bool) -> bool {
+        if sent.seq == self.streaming.seq {
+            let had = &self.streaming;
+            return is_streaming && (sent.rev, sent.attempt, sent.next_index) <= (had.rev, had.attempt, had.next_index);
+        }
+        if sent.seq == self.done.seq {
+            return sent.rev <= self.done.rev;
+        }
+        // Only answers ever get another rev than their first, and of older ones the rev is not known here: where it
+        // can be another one the client decides.
+        sent.seq > self.from && sent.seq <= self.last_seq && sent.rev <= 1
     }
 
     /// A delta is due where it continues what was received. Older ones come from a brain that has lost the answer to

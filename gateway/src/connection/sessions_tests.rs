@@ -18,6 +18,16 @@ fn entry(seq: u64, state: EntryState, attempt: u32, next_index: u64) -> Message 
     })
 }
 
+fn revised(seq: u64, state: EntryState, rev: u32, attempt: u32, next_index: u64) -> Message {
+    let mut message = entry(seq, state, attempt, next_index);
+    if let Message::Entry(proto::EntryEvent { entry: Some(entry), .. }) = &mut message {
+        entry.rev = rev;
+        // The first attempt of an answer is 1.
+        entry.answer.take_if(|answer| answer.attempt == 0);
+    }
+    message
+}
+
 fn delta(seq: u64, attempt: u32, index: u64, count: u32) -> Message {
     Message::AiDelta(proto::AiDelta { session_id: S.into(), seq, attempt, index, count, delta: "x".into() })
 }
@@ -79,6 +89,44 @@ fn deltas_that_are_over_are_dropped_and_gaps_are_not() {
 }
 
 #[test]
+fn an_answer_that_is_sent_whole_again_is_passed_on_only_where_it_has_grown() {
+    let mut sessions = opened(0, proto::SessionInfo::default());
+    sessions.observe(&revised(1, EntryState::Final, 1, 0, 0));
+    sessions.observe(&revised(2, EntryState::Streaming, 1, 1, 0));
+    sessions.observe(&delta(2, 1, 0, 5));
+    for known in [0, 4, 5] {
+        assert_eq!(sessions.observe(&revised(2, EntryState::Streaming, 1, 1, known)), Verdict::Drop, "{known}");
+        assert_eq!(resume(&sessions).streaming_next_index, 5, "what is known is not set back");
+    }
+    assert_eq!(sessions.observe(&delta(2, 1, 4, 1)), Verdict::Drop);
+    assert_eq!(sessions.observe(&revised(2, EntryState::Streaming, 1, 1, 8)), Verdict::Send);
+    assert_eq!(sessions.observe(&delta(2, 1, 7, 1)), Verdict::Drop, "it is in the entry");
+    assert_eq!(sessions.observe(&delta(2, 1, 8, 1)), Verdict::Send);
+    assert_eq!(sessions.observe(&revised(2, EntryState::Streaming, 2, 2, 0)), Verdict::Send, "another attempt");
+    assert_eq!(sessions.observe(&revised(2, EntryState::Streaming, 1, 1, 20)), Verdict::Drop, "the one before");
+    let resumed = resume(&sessions);
+    assert_eq!((resumed.after_seq, resumed.streaming_attempt, resumed.streaming_next_index), (1, 2, 0));
+}
+
+#[test]
+fn what_was_received_whole_is_not_sent_again() {
+    let mut sessions = opened(10, proto::SessionInfo::default());
+    sessions.observe(&revised(11, EntryState::Final, 1, 0, 0));
+    sessions.observe(&revised(12, EntryState::Streaming, 1, 1, 0));
+    sessions.observe(&revised(13, EntryState::Final, 1, 0, 0));
+    for seq in [11, 13] {
+        assert_eq!(sessions.observe(&revised(seq, EntryState::Final, 1, 0, 0)), Verdict::Drop, "{seq}");
+    }
+    assert_eq!(sessions.observe(&revised(12, EntryState::Final, 2, 1, 3)), Verdict::Send);
+    assert_eq!(sessions.observe(&revised(12, EntryState::Final, 2, 1, 3)), Verdict::Drop);
+    assert_eq!(sessions.observe(&revised(12, EntryState::Streaming, 1, 1, 2)), Verdict::Drop, "it is over");
+    assert_eq!(sessions.observe(&revised(12, EntryState::Final, 3, 1, 3)), Verdict::Send, "it was changed");
+    assert_eq!(sessions.observe(&revised(10, EntryState::Final, 1, 0, 0)), Verdict::Send, "from before the open");
+    assert_eq!(sessions.observe(&revised(14, EntryState::Final, 1, 0, 0)), Verdict::Send);
+    assert_eq!(resume(&sessions).after_seq, 14);
+}
+
+#[test]
 fn a_replay_ends_once() {
     let ready = Message::SessionReady(proto::SessionReady { session_id: S.into(), seq: 0 });
     let mut sessions = opened(0, proto::SessionInfo::default());
@@ -100,20 +148,28 @@ fn closing_and_deleting_forget_and_errors_change_nothing() {
 }
 
 #[test]
-fn an_admin_joins_what_they_watch_where_they_are() {
+fn an_admin_who_joins_what_they_watch_has_it_replayed_from_the_start() {
+    let ready = Message::SessionReady(proto::SessionReady { session_id: S.into(), seq: 4 });
     let info = Message::Session(proto::SessionInfo::default());
     let mut sessions = Sessions::default();
     sessions.replied(&Request::AdminWatch(proto::AdminWatch { session_id: S.into(), after_seq: 2 }), Some(&info));
     sessions.observe(&entry(3, EntryState::Final, 0, 0));
+    sessions.observe(&ready);
     sessions.replied(&Request::AdminJoin(proto::AdminJoin { session_id: S.into() }), Some(&info));
     let resumed = resume(&sessions);
-    assert_eq!((resumed.after_seq, resumed.watch), (3, true));
+    assert_eq!((resumed.after_seq, resumed.watch), (0, true));
+    for seq in 1..=4 {
+        assert_eq!(sessions.observe(&entry(seq, EntryState::Final, 0, 0)), Verdict::Send);
+    }
+    assert_eq!(sessions.observe(&ready), Verdict::Send, "the end of the replay");
+    assert_eq!(resume(&sessions).after_seq, 4);
 }
 
 #[test]
 fn an_epoch_is_kept_as_it_is() {
-    for epoch in ["", "e", "0190f3c0-0000-7000-8000-000000000001", "0190F3C0-0000-7000-8000-000000000001", "42"] {
+    for epoch in ["", "e", "42", "00000000000000ff", "00000000000000FF", "+0000000000000ff", "fffffffffffffffff", S] {
         assert_eq!(Epoch::of(epoch).to_text(), epoch);
     }
-    assert!(size_of::<Open>() <= 112, "an open session takes {} bytes", size_of::<Open>());
+    assert!(matches!(Epoch::of("9f1c00d2ab34ef56"), Epoch::Hex(_)), "the common form needs no memory of its own");
+    assert!(size_of::<Open>() <= 104, "an open session takes {} bytes", size_of::<Open>());
 }

@@ -127,8 +127,9 @@ impl Connection {
         {
             match due {
                 Due::Ping => self.outbound.push_own(Item::Ping),
-                // Nobody listened to it.
-                Due::Silent if self.is_busy() => self.heartbeat.heard(now),
+                // Nobody listened to it, and that is the brain's doing. Where the socket takes nothing it is the client's:
+                // a dead one would keep its requests and their replies for as long as TCP hopes.
+                Due::Silent if self.is_busy() && !self.writer.is_blocked() => self.heartbeat.heard(now),
                 Due::Silent => self.close(CloseCode::HEARTBEAT),
                 Due::Warn => {
                     self.say(frame::notice("token_expiring", "The token expires soon. Please send a new one.", None))
@@ -168,6 +169,13 @@ impl Connection {
         }
     }
 
+    /// A fault of this program: the connection ends here, and counts as closed with 1011.
+    pub(super) fn panicked(&mut self) {
+        tracing::error!(connection = %self.accepted.id, "the task of a connection panicked");
+        self.closing = None;
+        self.ended(CloseCode::INTERNAL);
+    }
+
     /// It has ended, with this code if none was agreed on.
     fn ended(&mut self, code: CloseCode) {
         self.closing.get_or_insert(Closing { code, deadline: Instant::now(), answered: true, broken: true });
@@ -189,7 +197,9 @@ impl Connection {
     fn attach(&mut self) {
         let links = self.context.links.clone();
         let (uplink, speaker) = self.speak();
-        uplink.attach(&links, &speaker);
+        if uplink.attach(&links, &speaker) {
+            self.writer.forget_receipts();
+        }
     }
 
     pub(super) fn send_up(&mut self) {

@@ -22,6 +22,8 @@ use crate::link::Upward;
 pub(super) struct Writer {
     /// Something was written since the last flush.
     unflushed: bool,
+    /// Something waits that the socket did not take.
+    blocked: bool,
     /// Our side of a broken connection was shut down.
     shut: bool,
     /// The receipts to give after the next flush.
@@ -33,6 +35,16 @@ impl Writer {
     /// Text frames sent at all.
     pub(super) fn frames(&self) -> u32 {
         self.frames
+    }
+
+    /// Does the socket take nothing, though something waits for it?
+    pub(super) fn is_blocked(&self) -> bool {
+        self.blocked
+    }
+
+    /// The brain that asked for the receipts is no longer the one that is told.
+    pub(super) fn forget_receipts(&mut self) {
+        self.receipts = Vec::new();
     }
 }
 
@@ -51,7 +63,13 @@ impl Connection {
             self.refresh = None;
             return Poll::Ready(Event::Refreshed(refreshed));
         }
-        match self.poll_write(socket, task) {
+        let written = self.poll_write(socket, task);
+        if written.is_pending() && !self.writer.blocked && self.is_busy() {
+            // It took everything until now; only what follows is its silence.
+            self.heartbeat.heard(Instant::now());
+        }
+        self.writer.blocked = written.is_pending();
+        match written {
             Poll::Ready(Err(error)) => return Poll::Ready(Event::Failed(error)),
             Poll::Ready(Ok(())) if !self.writer.receipts.is_empty() => {
                 for receipt in std::mem::take(&mut self.writer.receipts) {
@@ -118,8 +136,8 @@ impl Connection {
             Item::Text(text) => Some(text),
             Item::Ping => return Some(Message::Ping(Bytes::new())),
         }?;
-        if self.outbound.is_full() {
-            // The client is not heard while this much waits for it, but it takes what waits: it is not gone.
+        if !self.may_read() {
+            // The client is not heard now, but it takes what waits for it: it is not gone.
             self.heartbeat.heard(Instant::now());
         }
         self.writer.frames = self.writer.frames.saturating_add(1);

@@ -106,24 +106,27 @@ impl Uplink {
         }
     }
 
-    /// Moves to the best link there is, if that is another one.
-    pub(crate) fn attach(&mut self, links: &Links, speaker: &Speaker<'_>) {
+    /// Moves to the best link there is, if that is another one. Returns whether the link in use was left or changed.
+    pub(crate) fn attach(&mut self, links: &Links, speaker: &Speaker<'_>) -> bool {
+        let mut moved = false;
         loop {
             match links.choose(&speaker.accepted.verified.principal.user) {
                 Some(link) => {
                     if self.link.as_ref().is_some_and(|current| current.is(LinkState::Ready)) {
-                        return;
+                        return moved;
                     }
                     self.move_to(link, speaker);
+                    moved = true;
                 }
                 // A draining brain serves until it ends the stream.
-                None if self.link.as_ref().is_some_and(|current| !current.is(LinkState::Lost)) => return,
+                None if self.link.as_ref().is_some_and(|current| !current.is(LinkState::Lost)) => return moved,
                 None => {
                     self.leave(speaker.conn);
                     speaker.outbound.switch(0, |_| ());
+                    moved = true;
                     // A link that came up after the choice has told everybody before this connection let go.
                     if !links.any_ready() {
-                        return;
+                        return moved;
                     }
                 }
             }

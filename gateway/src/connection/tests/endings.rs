@@ -80,6 +80,32 @@ async fn silence_ends_a_connection_and_pongs_keep_it() {
 }
 
 #[tokio::test]
+async fn a_brain_that_is_slow_is_not_the_clients_silence_but_a_dead_socket_is() {
+    let limits = Settings { heartbeat_interval: Duration::from_millis(100), max_in_flight: 1, ..settings() };
+    let (gateway, mut link) = Gateway::with_brain(limits).await;
+    let (mut client, conn) = gateway.joined(&mut link).await;
+    client.send(json!({"type": "session_end", "id": "e", "session_id": S})).await;
+    let request = link.request().await;
+    let early = tokio::time::timeout(Duration::from_millis(600), client.next()).await;
+    assert!(early.is_err(), "{early:?}");
+    link.reply(&request, None).await;
+    assert_eq!(client.json().await["reply_to"], "e");
+    drop(client);
+    told(&mut link, conn).await;
+
+    // The reply waits behind more than the pipe and the WebSocket hold, so its request is never done.
+    let mut dead = gateway.narrow("u1").await;
+    let conn = link.open().await.conn;
+    dead.send(json!({"type": "session_end", "id": "e", "session_id": S})).await;
+    let request = link.request().await;
+    link.deliver(&[conn], 0, delta(0, &"x".repeat(10_000))).await;
+    link.reply(&request, None).await;
+    told(&mut link, conn).await;
+    let code = crate::metrics::CloseLabels { code: crate::metrics::Close::Heartbeat };
+    assert_eq!(gateway.context.metrics.closes.get_or_create(&code).get(), 1);
+}
+
+#[tokio::test]
 async fn a_token_ends_with_a_warning() {
     let (gateway, mut link) = Gateway::with_brain(settings()).await;
     let mut client =
@@ -128,6 +154,50 @@ async fn a_drain_tells_everyone_and_spreads_the_ends() {
     }
     drop(clients);
     gateway.empty().await;
+}
+
+#[tokio::test]
+async fn who_comes_after_everybody_was_closed_is_closed_at_once() {
+    let (gateway, mut link) = Gateway::with_brain(settings()).await;
+    gateway.context.roster.drain(Duration::ZERO).await;
+    let mut late = gateway.connect("u1").await;
+    let conn = link.open().await.conn;
+    assert_eq!(late.json().await["type"], "welcome");
+    assert_eq!(late.closed().await, 1012);
+    drop(late);
+    told(&mut link, conn).await;
+    gateway.empty().await;
+}
+
+/// A clock that panics once when it is told to.
+#[derive(Debug, Default)]
+struct Trap(std::sync::atomic::AtomicBool);
+
+impl Clock for Trap {
+    fn now(&self) -> Timestamp {
+        assert!(!self.0.swap(false, std::sync::atomic::Ordering::SeqCst), "as the test wants it");
+        SystemClock.now()
+    }
+}
+
+#[tokio::test]
+async fn a_panic_ends_one_connection_and_no_other() {
+    let (mut gateway, mut link) = Gateway::with_brain(settings()).await;
+    let trap = Arc::new(Trap::default());
+    gateway.context = Arc::new(Context { clock: Arc::clone(&trap) as Arc<dyn Clock>, ..(*gateway.context).clone() });
+    let (mut other, _) = gateway.joined(&mut link).await;
+    let (mut client, conn) = gateway.joined(&mut link).await;
+    trap.0.store(true, std::sync::atomic::Ordering::SeqCst);
+    let token = token("u1", now().plus(Duration::from_secs(3600)));
+    client.send(json!({"type": "token_refresh", "id": "t", "token": token})).await;
+    assert_eq!(client.closed().await, 1011);
+    told(&mut link, conn).await;
+    other.send(json!({"type": "ping"})).await;
+    assert_eq!(other.json().await["type"], "pong");
+    let metrics = &gateway.context.metrics;
+    eventually("it is forgotten", || metrics.connections.get() == 1).await;
+    let code = crate::metrics::CloseLabels { code: crate::metrics::Close::Internal };
+    assert_eq!(metrics.closes.get_or_create(&code).get(), 1);
 }
 
 #[tokio::test]

@@ -179,5 +179,5 @@ async fn an_idle_connection_is_small() {
         size_of::<crate::connection::state::Connection>(),
         size_of::<crate::connection::outbound::Outbound>()
     );
-    assert!(size <= 1664, "the future of a connection takes {size} bytes");
+    assert!(size <= 1536, "the future of a connection takes {size} bytes");
 }

@@ -52,6 +52,7 @@ async fn a_lost_link_is_made_again_and_the_client_never_knows() {
     link.reply(&rename, None).await;
     link.reply(&list, Some(Say::Sessions(proto::Sessions::default()))).await;
     link.deliver(&[conn], 0, Say::SessionReady(proto::SessionReady { session_id: S.into(), seq: 2 })).await;
+    link.deliver(&[conn], 0, entry(2, EntryState::Streaming)).await;
     link.deliver(&[conn], 0, delta(0, "Hel")).await;
     link.deliver(&[conn], 0, delta(1, "lo")).await;
     assert_eq!(client.json().await, json!({"type": "ack", "reply_to": "r"}));
@@ -86,6 +87,34 @@ async fn what_still_waits_for_a_slow_client_counts_as_received() {
     assert_eq!(client.json().await["reply_to"], "o", "answered once, not asked again");
     for seq in 1..=21 {
         assert_eq!(client.json().await["entry"]["seq"], seq);
+    }
+}
+
+#[tokio::test]
+async fn receipts_for_the_old_brain_are_not_given_to_the_new_one() {
+    let lifecycle = Lifecycle::new();
+    let mut brain = Brain::start("brain-a", &lifecycle).await;
+    let gateway = Gateway::start(settings(), &[&brain], lifecycle);
+    let mut link = brain.link().await;
+    gateway.links(1).await;
+    let mut client = gateway.narrow("u1").await;
+    let conn = link.open().await.conn;
+    // Some of it is in the WebSocket's own buffer and not flushed, the rest is in the queue.
+    for receipt in 1..=40 {
+        link.deliver(&[conn], 100 + receipt, entry(receipt, EntryState::Final)).await;
+    }
+    eventually("some are written", || gateway.context.metrics.frames_out.get() > 10).await;
+    drop(link);
+    let mut link = brain.link().await;
+    assert_eq!(link.open().await.conn, conn);
+    link.deliver(&[conn], 1, entry(41, EntryState::Final)).await;
+    assert_eq!(client.json().await["type"], "welcome");
+    for seq in 1..=41 {
+        assert_eq!(client.json().await["entry"]["seq"], seq);
+    }
+    match link.next().await {
+        gateway_frame::Frame::Receipt(receipt) => assert_eq!((receipt.conn, receipt.receipt), (conn, 1)),
+        other => panic!("{other:?}"),
     }
 }
 
