@@ -175,6 +175,10 @@ impl Chat {
         let session = self.existing(id).await?;
         may_read(connection, &session)?;
         self.sessions.catch_up(&session).await?;
+        if resume.after_seq > session.seq() || (!resume.epoch.is_empty() && resume.epoch != session.epoch) {
+            // Another log than the one its client knows: only the client itself can begin anew.
+            return Err(Failure::with_message(ErrorCode::Conflict, "The session's log was replaced."));
+        }
         let epoch = resume.epoch.clone();
         let at = OpenAt { after_seq: resume.after_seq, epoch, limit: u64::MAX, request_no: None };
         self.sessions.open(&session, connection, at).await
