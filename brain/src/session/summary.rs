@@ -14,7 +14,7 @@ use crate::session::registry::Sessions;
 use crate::store::Totals;
 
 /// How long entries may gather before the summary is saved.
-const SAVE_AFTER: Duration = Duration::from_millis(250);
+const SAVE_AFTER: Duration = Duration::from_secs(1);
 /// Characters of a name made from a message.
 const NAME_CHARS: usize = 60;
 

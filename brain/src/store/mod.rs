@@ -237,8 +237,8 @@ pub trait Store: Send + Sync + 'static {
     /// Streaming answers whose lease ended before `now`, oldest lease first, over all sessions.
     async fn expired_answers(&self, now: Timestamp, limit: u32) -> StoreResult<Vec<EntryRow>>;
 
-    /// Messages appended before `before` that still need an answer, oldest first, over all sessions.
-    async fn unanswered_before(&self, before: Timestamp, limit: u32) -> StoreResult<Vec<EntryRow>>;
+    /// Messages appended from `from` on and before `before` that still need an answer, oldest first, over all sessions.
+    async fn unanswered_between(&self, from: Timestamp, before: Timestamp, limit: u32) -> StoreResult<Vec<EntryRow>>;
 }
 
 /// A store shared by all parts of the brain.

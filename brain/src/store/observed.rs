@@ -140,7 +140,7 @@ observed! {
     fn next_unanswered(session: SessionId) -> Option<EntryRow>;
     fn clear_need(session: SessionId, id: MessageId, seq: Seq) -> ();
     fn expired_answers(now: Timestamp, limit: u32) -> Vec<EntryRow>;
-    fn unanswered_before(before: Timestamp, limit: u32) -> Vec<EntryRow>;
+    fn unanswered_between(from: Timestamp, before: Timestamp, limit: u32) -> Vec<EntryRow>;
 }
 
 #[cfg(test)]

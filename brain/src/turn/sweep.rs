@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use chatbox_shared::clock::Timestamp;
 use chatbox_shared::failure::Failure;
 use rand::RngExt;
 
@@ -15,44 +16,32 @@ use crate::store::{EntryRow, StoreResult};
 
 /// Rows taken up in one round.
 const ROUND: u32 = 100;
-/// Rows looked at where all of the first ones wait.
-const MAX_ROUND: u32 = 10_000;
 /// A message is forgotten when its answer has not begun after this time; until then its own brain is at it.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(2);
-
-/// What a round has found.
-enum Found {
-    /// Something to do, or nothing at all.
-    Work,
-    /// As many messages as were asked for, all of sessions that are worked on here.
-    OnlyWaiting,
-}
 
 impl Turns {
     /// Looks again and again, until the drain.
     pub async fn sweep(self: Arc<Self>) {
         let drain = self.sessions.lifecycle.draining().clone();
-        let mut round = ROUND;
+        let mut from = Timestamp::default();
         loop {
             let pause = self.settings.sweep_interval.mul_f64(rand::rng().random_range(0.75..1.25));
             tokio::select! {
                 () = drain.cancelled() => return,
                 () = tokio::time::sleep(pause) => {}
             }
-            round = match self.sweep_once(round).await {
-                // All of them wait behind a running answer here: those behind them must be seen too.
-                Ok(Found::OnlyWaiting) => (round * 4).min(MAX_ROUND),
-                Ok(Found::Work) => ROUND,
-                Err(error) => {
-                    tracing::debug!(%error, "the store cannot be swept");
-                    ROUND
-                }
-            };
+            from = self.sweep_once(from).await.unwrap_or_else(|error| {
+                tracing::debug!(%error, "the store cannot be swept");
+                Timestamp::default()
+            });
             self.sessions.tidy();
         }
     }
 
-    async fn sweep_once(self: &Arc<Self>, round: u32) -> StoreResult<Found> {
+    /// One round; `from` says where it begins to look for forgotten messages, the result where the next one does. Many
+    /// messages may wait behind running answers, and those behind them must be seen too: a full page is followed by the
+    /// next one, the last by the first.
+    async fn sweep_once(self: &Arc<Self>, from: Timestamp) -> StoreResult<Timestamp> {
         let now = self.sessions.read_clock().await?;
         for row in self.sessions.store.expired_answers(now, ROUND).await? {
             if !self.runs_here(row.meta.session, row.meta.seq)
@@ -61,12 +50,11 @@ impl Turns {
                 tracing::debug!(%failure, "an expired answer was not taken up");
             }
         }
-        let due = self.sessions.store.unanswered_before(now.minus(FORGOTTEN_AFTER), round).await?;
-        let full = due.len() >= round as usize;
-        let mut forgotten = due.into_iter().filter(|row| !self.works_on(row.meta.session)).peekable();
-        if full && forgotten.peek().is_none() {
-            return Ok(Found::OnlyWaiting);
-        }
+        let due = self.sessions.store.unanswered_between(from, now.minus(FORGOTTEN_AFTER), ROUND).await?;
+        let full = due.len() >= ROUND as usize;
+        // At least one millisecond on, should a whole page be of one.
+        let next = due.last().filter(|_| full).map(|last| last.meta.created_at.max(Timestamp(from.0 + 1)));
+        let forgotten = due.into_iter().filter(|row| !self.works_on(row.meta.session));
         for row in forgotten {
             match self.sessions.get(row.meta.session).await {
                 Ok(Some(session)) => self.kick(&session),
@@ -75,7 +63,7 @@ impl Turns {
                 Err(failure) => tracing::debug!(%failure, "a forgotten message was not taken up"),
             }
         }
-        Ok(Found::Work)
+        Ok(next.unwrap_or_default())
     }
 
     /// Takes over an answer whose owner is gone: answers anew, or ends it with the text it has where no model may.

@@ -1,8 +1,8 @@
 //! Durable acknowledgements per second on a single-member replica set, beside what the bare driver does with the same
 //! documents and indexes on the same server.
 //!
-//! Every session has one answer under way from a provider that never says a word, so no further answers begin: what is
-//! measured is the way of a message into the log, and nothing else.
+//! A human assists in every session, so the AI does not answer: what is measured is the way of a message into the log,
+//! and nothing else.
 
 use std::time::Duration;
 
@@ -17,11 +17,9 @@ use uuid::Uuid;
 
 use super::client::LeanClient;
 use super::report::{Latencies, Table, rate};
-use super::ticker::{Pace, Ticker};
 use crate::harness::binaries::Profile;
 use crate::harness::connection::user_message;
-use crate::harness::model::Model;
-use crate::harness::{Dialect, Stack, StoreAt, at_rest};
+use crate::harness::{Stack, StoreAt, at_rest, tokens};
 use crate::mongod::Mongod;
 
 /// Connections of the bare driver, as many as the brain's default.
@@ -41,11 +39,9 @@ struct Run {
 pub async fn measure(senders: &[usize], time: Duration) -> Result<String> {
     let server = Mongod::start().await?;
     let uri = server.uri();
-    let silent = Ticker::start(Pace { rate: 1, time: None }).await?;
     let stack = Stack::builder()
         .profile(Profile::PreferRelease)
         .store(StoreAt::mongo(&uri))
-        .model(Model::at("silent", Dialect::OpenAi, &silent.url()).with("first_token_timeout_ms", 600_000))
         .gateway("limits.handshakes_per_minute", 1_000_000)?
         .gateway("limits.handshake_burst", 1_000_000)?
         .gateway("limits.requests_per_second", 100_000)?
@@ -72,11 +68,14 @@ pub async fn measure(senders: &[usize], time: Duration) -> Result<String> {
 /// Each sender: one connection, one session, the next message once the last one is acknowledged.
 async fn send(stack: &Stack, senders: usize, time: Duration) -> Result<Run> {
     let mut clients = Vec::new();
+    let token = tokens::hs256(stack.secret(), &tokens::admin_claims("assistant"))?;
+    let mut admin = LeanClient::open(stack.knock().bearer(&token), &Uuid::new_v4().to_string()).await?;
     for index in 0..senders {
         let session = Uuid::new_v4().to_string();
         let mut client = LeanClient::open(stack.user(&format!("sender-{index}"))?, &session).await?;
-        client.send(user_message(&session, &Uuid::new_v4().to_string(), "begin").to_string()).await?;
-        client.wait_for(r#""streaming""#).await?;
+        admin.send(format!(r#"{{"type":"admin_join","session_id":"{session}"}}"#)).await?;
+        client.wait_for(r#""admin_joined""#).await?;
+        admin.send(format!(r#"{{"type":"session_close","session_id":"{session}"}}"#)).await?;
         clients.push((client, session));
     }
     let began = Instant::now();

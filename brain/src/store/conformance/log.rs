@@ -191,12 +191,16 @@ pub(super) async fn messages_that_need_an_answer(store: &dyn Store) {
     };
     assert!(!needs_answer);
 
-    let waiting = |before, limit| async move { store.unanswered_before(Timestamp(before), limit).await.unwrap() };
+    let between = |from, before, limit| async move {
+        store.unanswered_between(Timestamp(from), Timestamp(before), limit).await.unwrap()
+    };
+    let waiting = |before, limit| between(0, before, limit);
     // Created at 500 (other session), 1,002, 1,003, 1,004 and 5,000.
     assert_eq!(waiting(1_004, 10).await, [early.clone(), rows[1].clone(), rows[2].clone()]);
     assert_eq!(waiting(10_000, 2).await, [early.clone(), rows[1].clone()]);
     assert_eq!(waiting(10_000, 10).await.len(), 5);
-    assert_eq!(waiting(500, 10).await, []);
+    assert!(waiting(500, 10).await.is_empty());
+    assert_eq!(between(1_003, 1_004, 10).await, [rows[1].clone()]);
     for row in &rows {
         store.clear_need(session, row.meta.id, row.meta.seq).await.unwrap();
     }

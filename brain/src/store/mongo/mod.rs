@@ -254,7 +254,7 @@ impl Store for MongoStore {
         self.entries(Query::Expired(now), limit).await
     }
 
-    async fn unanswered_before(&self, before: Timestamp, limit: u32) -> StoreResult<Vec<EntryRow>> {
-        self.entries(Query::UnansweredBefore(before), limit).await
+    async fn unanswered_between(&self, from: Timestamp, before: Timestamp, limit: u32) -> StoreResult<Vec<EntryRow>> {
+        self.entries(Query::UnansweredBetween(from, before), limit).await
     }
 }

@@ -77,7 +77,7 @@ fn queries<'a>(
         (Query::AnswersTo(long, seq), LIMIT),
         (Query::Unanswered(long), LIMIT),
         (Query::Expired(Timestamp(500)), LIMIT),
-        (Query::UnansweredBefore(Timestamp(100_000)), LIMIT),
+        (Query::UnansweredBetween(Timestamp(0), Timestamp(100_000)), LIMIT),
     ];
     for filter in [StateFilter::Any, StateFilter::Active, StateFilter::Ended] {
         all.extend([(Query::List(user, filter, None), page), (Query::List(user, filter, after), page)]);
@@ -105,7 +105,7 @@ fn kind(query: &Query<'_>) -> usize {
         Query::AnswersTo(..) => 14,
         Query::Unanswered(_) => 15,
         Query::Expired(_) => 16,
-        Query::UnansweredBefore(_) => 17,
+        Query::UnansweredBetween(..) => 17,
     }
 }
 

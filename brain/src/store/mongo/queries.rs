@@ -53,8 +53,8 @@ pub(super) enum Query<'a> {
     Unanswered(SessionId),
     /// Streaming answers whose lease ended before this, oldest lease first.
     Expired(Timestamp),
-    /// Messages from before this that need an answer, oldest first.
-    UnansweredBefore(Timestamp),
+    /// Messages of this time that need an answer, oldest first.
+    UnansweredBetween(Timestamp, Timestamp),
 }
 
 impl Query<'_> {
@@ -76,7 +76,7 @@ impl Query<'_> {
             | Self::AnswersTo(..)
             | Self::Unanswered(_)
             | Self::Expired(_)
-            | Self::UnansweredBefore(_) => MESSAGES,
+            | Self::UnansweredBetween(..) => MESSAGES,
         }
     }
 
@@ -109,7 +109,9 @@ impl Query<'_> {
             Self::AnswersTo(session, reply_to) => doc! { "sid": id_to_bson(session.0), "re": signed(reply_to)? },
             Self::Unanswered(session) => doc! { "sid": id_to_bson(session.0), "need": true },
             Self::Expired(now) => doc! { "st": STREAMING, "exp": { "$lt": time_to_bson(now.0) } },
-            Self::UnansweredBefore(time) => doc! { "need": true, "ts": { "$lt": time_to_bson(time.0) } },
+            Self::UnansweredBetween(from, before) => {
+                doc! { "need": true, "ts": { "$gte": time_to_bson(from.0), "$lt": time_to_bson(before.0) } }
+            }
         })
     }
 
@@ -121,7 +123,7 @@ impl Query<'_> {
             Self::LogBefore(..) => Some(doc! { "seq": -1 }),
             Self::AnswersTo(..) => Some(doc! { "gen": -1 }),
             Self::Expired(_) => Some(doc! { "exp": 1 }),
-            Self::UnansweredBefore(_) => Some(doc! { "ts": 1 }),
+            Self::UnansweredBetween(..) => Some(doc! { "ts": 1 }),
             Self::Session(_)
             | Self::Kept(_)
             | Self::SummaryBefore(..)

@@ -249,8 +249,9 @@ impl Store for SqliteStore {
         self.entries(queries::EXPIRED_ANSWERS, vec![Sql::Integer(now.0), Sql::Integer(limit.into())]).await
     }
 
-    async fn unanswered_before(&self, before: Timestamp, limit: u32) -> StoreResult<Vec<EntryRow>> {
-        self.entries(queries::UNANSWERED_BEFORE, vec![Sql::Integer(before.0), Sql::Integer(limit.into())]).await
+    async fn unanswered_between(&self, from: Timestamp, before: Timestamp, limit: u32) -> StoreResult<Vec<EntryRow>> {
+        let parameters = [from.0, before.0, limit.into()].map(Sql::Integer);
+        self.entries(queries::UNANSWERED_BETWEEN, parameters.to_vec()).await
     }
 }
 

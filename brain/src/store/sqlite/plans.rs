@@ -32,7 +32,7 @@ fn pages_begin_at_their_cursor() {
         (queries::ENTRIES_AFTER, "USING INDEX sid_seq (sid=? AND seq>?)"),
         (queries::STREAMING_ANSWER, "USING INDEX sid_streaming (sid=?)"),
         (queries::EXPIRED_ANSWERS, "USING INDEX exp_streaming (exp<?)"),
-        (queries::UNANSWERED_BEFORE, "USING INDEX ts_need (ts<?)"),
+        (queries::UNANSWERED_BETWEEN, "USING INDEX ts_need (ts>? AND ts<?)"),
         (queries::NEXT_UNANSWERED, "USING INDEX sid_seq_need (sid=?)"),
         (queries::LATEST_ANSWER, "USING INDEX sid_re_gen (sid=? AND re=?)"),
     ] {

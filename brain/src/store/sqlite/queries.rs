@@ -93,5 +93,5 @@ statements! {
     /// Leases that have ended.
     EXPIRED_ANSWERS = concat!("SELECT ", entry!(), " FROM messages WHERE st = 'streaming' AND exp < ?1 ORDER BY exp LIMIT ?2");
     /// Messages that wait for an answer.
-    UNANSWERED_BEFORE = concat!("SELECT ", entry!(), " FROM messages WHERE need = 1 AND ts < ?1 ORDER BY ts LIMIT ?2");
+    UNANSWERED_BETWEEN = concat!("SELECT ", entry!(), " FROM messages WHERE need = 1 AND ts >= ?1 AND ts < ?2 ORDER BY ts LIMIT ?3");
 }
