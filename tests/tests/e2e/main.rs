@@ -10,10 +10,14 @@ mod frames;
 mod handshake;
 mod happy;
 mod isolation;
-
+mod link_cut;
 mod ops;
+mod regenerate;
 mod restart;
 mod resume;
 mod sessions;
 mod store_down;
 mod streams;
+mod takeover;
+mod tls;
+mod two_brains;
