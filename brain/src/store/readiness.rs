@@ -4,6 +4,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use chatbox_shared::lifecycle::Lifecycle;
+use parking_lot::Mutex;
 
 use super::{SharedStore, StoreResult};
 use crate::session::registry::Sessions;
@@ -16,17 +17,18 @@ pub struct Readiness {
     store: SharedStore,
     create_indexes: bool,
     prepared: OnceLock<()>,
+    /// Why it is not prepared yet.
+    reason: Mutex<String>,
 }
 
 impl Readiness {
     /// `create_indexes`: make missing ones, instead of waiting for somebody who does.
     pub fn new(store: SharedStore, create_indexes: bool) -> Self {
-        Self { store, create_indexes, prepared: OnceLock::new() }
+        Self { store, create_indexes, prepared: OnceLock::new(), reason: Mutex::new("it is being prepared".into()) }
     }
 
     /// Tries until the store has all it needs and `sessions` knows its time. `false`: the process drains.
     pub async fn prepare(&self, sessions: &Sessions, lifecycle: &Lifecycle) -> bool {
-        let mut said = String::new();
         loop {
             let reason = match self.try_prepare(sessions).await {
                 Ok(missing) if missing.is_empty() => {
@@ -37,9 +39,9 @@ impl Readiness {
                 Ok(missing) => format!("missing indexes: {}; run `brain migrate`", missing.join(", ")),
                 Err(error) => error.to_string(),
             };
-            if reason != said {
+            if reason != *self.reason.lock() {
                 tracing::warn!(reason, "the store is not ready yet");
-                said = reason;
+                *self.reason.lock() = reason;
             }
             tokio::select! {
                 () = lifecycle.draining().cancelled() => return false,
@@ -67,6 +69,6 @@ impl Readiness {
     /// Why not.
     pub async fn check(&self) -> Result<(), String> {
         self.store.now().await.map_err(|error| error.to_string())?;
-        if self.is_prepared() { Ok(()) } else { Err("it is being prepared; see the log".into()) }
+        if self.is_prepared() { Ok(()) } else { Err(self.reason.lock().clone()) }
     }
 }

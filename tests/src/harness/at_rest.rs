@@ -27,6 +27,24 @@ pub async fn mongo_count(store: &StoreAt, collection: &str, filter: Document) ->
     Ok(mongo(store).await?.collection::<Document>(collection).count_documents(filter).await?)
 }
 
+/// What the stack's database holds of a session's log, in order: seq, rev, id and state of each entry.
+///
+/// # Errors
+/// The server cannot be asked, or an entry is not what it should be.
+pub async fn mongo_log(store: &StoreAt, session: &str) -> Result<Vec<(u64, u64, String, String)>> {
+    let id = bson::Uuid::from_uuid_1(session.parse::<uuid::Uuid>()?);
+    let messages = mongo(store).await?.collection::<Document>("messages");
+    let mut found = messages.find(doc! { "sid": id }).sort(doc! { "seq": 1 }).await?;
+    let mut log = Vec::new();
+    while let Some(entry) = found.try_next().await? {
+        let number = |field: &str| entry.get_i64(field).context("no number").and_then(|it| Ok(u64::try_from(it)?));
+        let Some(bson::Bson::Binary(id)) = entry.get("_id") else { bail!("an entry without id") };
+        let id = uuid::Uuid::from_slice(&id.bytes)?.to_string();
+        log.push((number("seq")?, number("rev")?, id, entry.get_str("st")?.to_owned()));
+    }
+    Ok(log)
+}
+
 /// The bytes of every document of every collection.
 ///
 /// # Errors

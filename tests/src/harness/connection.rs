@@ -99,7 +99,7 @@ impl Connection {
     /// # Errors
     /// The connection is closed.
     pub async fn send(&mut self, request: &Value) -> Result<()> {
-        if request["type"] == "session_open"
+        if matches!(request["type"].as_str(), Some("session_open" | "admin_watch" | "admin_join"))
             && let Some(session) = request["session_id"].as_str()
         {
             self.logs.entry(session.to_owned()).or_default().opened(request["after_seq"].as_u64().unwrap_or_default());

@@ -3,6 +3,8 @@
 
 pub mod at_rest;
 pub mod binaries;
+pub mod brains;
+pub mod certificates;
 pub mod connection;
 pub mod frame;
 pub mod handshake;
@@ -11,6 +13,7 @@ pub mod log;
 pub mod mask;
 pub mod model;
 pub mod process;
+pub mod proxy;
 pub mod raw_http;
 pub mod settings;
 pub mod stack;

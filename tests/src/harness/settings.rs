@@ -28,6 +28,13 @@ impl Settings {
         bail!("an empty key")
     }
 
+    /// Is `section.key` (any depth) set?
+    pub fn has(&self, path: &str) -> bool {
+        let (first, rest) = path.split_once('.').unwrap_or((path, ""));
+        let deeper = rest.split('.').filter(|part| !part.is_empty());
+        deeper.fold(self.0.get(first), |value, part| value.and_then(|value| value.get(part))).is_some()
+    }
+
     /// The file's text.
     pub fn text(&self) -> String {
         self.0.to_string()
@@ -46,6 +53,7 @@ mod tests {
         settings.set("a.b.c", 2)?;
         assert_eq!(settings.text().parse::<Table>()?, "[a.b]\nc = 2\nd = \"x\"".parse::<Table>()?);
         assert!(settings.set("a.b.c.e", 1).is_err());
+        assert!(settings.has("a.b.c") && settings.has("a.b") && !settings.has("a.b.x") && !settings.has("c.b"));
         Ok(())
     }
 }

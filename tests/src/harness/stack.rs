@@ -1,4 +1,4 @@
-//! The services together: one brain, some gateways, a folder. Ports are free ones at the first start and stay the same
+//! The services together: brains (mostly one), some gateways, a folder. Ports are free ones at the first start and stay the same
 //! over restarts, as an address in a cluster would.
 
 use std::net::SocketAddr;
@@ -12,6 +12,7 @@ use super::binaries::{self, Profile};
 use super::handshake::Knock;
 use super::model::{API_KEY, API_KEY_VARIABLE, Model};
 use super::process::{Launch, Process};
+use super::proxy::Proxy;
 use super::raw_http;
 use super::settings::Settings;
 use super::start::{Builder, StoreAt};
@@ -25,23 +26,24 @@ pub struct Stack {
     store: StoreAt,
     secret: String,
     keyring: String,
-    profile: Profile,
-    brain: Service,
+    pub(super) profile: Profile,
+    pub(super) brains: Vec<Service>,
     gateways: Vec<Service>,
+    pub(super) proxies: Vec<Proxy>,
 }
 
 /// One service with its addresses.
 #[derive(Debug)]
-struct Service {
+pub(super) struct Service {
     program: &'static str,
     settings: Settings,
     config: PathBuf,
     /// Under which setting and log field the address for others stands.
     door: (&'static str, &'static str),
-    launch: Launch,
-    process: Process,
-    address: SocketAddr,
-    ops: SocketAddr,
+    pub(super) launch: Launch,
+    pub(super) process: Process,
+    pub(super) address: SocketAddr,
+    pub(super) ops: SocketAddr,
     /// The output of earlier runs.
     past: String,
 }
@@ -54,36 +56,41 @@ impl Stack {
 
     pub(super) async fn start(builder: Builder) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("chatbox-e2e-").tempdir()?;
-        let brain = Service::start(
-            "brain",
-            builder.profile,
-            folder.path(),
-            0,
-            brain_settings(&builder, folder.path())?,
-            brain_launch(&builder),
-        )
-        .await?;
         let mut stack = Self {
             folder,
             store: builder.store.clone(),
             secret: builder.secret.clone(),
             keyring: builder.keyring.clone(),
             profile: builder.profile,
-            brain,
+            brains: Vec::new(),
             gateways: Vec::new(),
+            proxies: Vec::new(),
+        };
+        for index in 0..builder.brains {
+            let settings = brain_settings(&builder, index, stack.folder.path())?;
+            let launch = brain_launch(&builder);
+            let brain = Service::start("brain", stack.profile, stack.folder.path(), index, settings, launch).await?;
+            if builder.proxied {
+                stack.proxies.push(Proxy::start(brain.address).await?);
+            }
+            stack.brains.push(brain);
+        }
+        let brains: Vec<SocketAddr> = if builder.proxied {
+            stack.proxies.iter().map(Proxy::address).collect()
+        } else {
+            stack.brains.iter().map(|brain| brain.address).collect()
         };
         for index in 0..builder.gateways {
-            let settings = gateway_settings(&builder, index, stack.brain.address)?;
+            let settings = gateway_settings(&builder, index, &brains)?;
             let launch = Launch::default().env("CHATBOX__AUTH__HS256_SECRET", &builder.secret);
             let gateway =
                 Service::start("gateway", stack.profile, stack.folder.path(), index, settings, launch).await?;
             stack.gateways.push(gateway);
         }
-        stack.ready().await?;
         Ok(stack)
     }
 
-    /// Waits until every gateway says that it is ready, which means: linked to the brain.
+    /// Waits until every gateway says that it is ready, which means: linked to a brain.
     ///
     /// # Errors
     /// One did not become ready.
@@ -144,12 +151,12 @@ impl Stack {
 
     /// The operations address of the brain.
     pub fn brain_ops(&self) -> SocketAddr {
-        self.brain.ops
+        self.brains[0].ops
     }
 
     /// The address of the brain's link.
     pub fn brain_link(&self) -> SocketAddr {
-        self.brain.address
+        self.brains[0].address
     }
 
     /// A handshake with the first gateway, without a token.
@@ -180,7 +187,7 @@ impl Stack {
 
     /// The brain's process.
     pub fn brain_process(&mut self) -> &mut Process {
-        &mut self.brain.process
+        &mut self.brains[0].process
     }
 
     /// A gateway's process.
@@ -193,7 +200,7 @@ impl Stack {
     /// # Errors
     /// It cannot be killed.
     pub async fn kill_brain(&mut self) -> Result<()> {
-        self.brain.process.kill().await
+        self.brains[0].process.kill().await
     }
 
     /// Starts the brain again after its end, at the same address.
@@ -201,7 +208,7 @@ impl Stack {
     /// # Errors
     /// It does not start.
     pub async fn start_brain(&mut self) -> Result<()> {
-        self.brain.restart(self.profile).await
+        self.brains[0].restart(self.profile).await
     }
 
     /// Asks the brain to end, waits, and expects success.
@@ -209,7 +216,7 @@ impl Stack {
     /// # Errors
     /// It did not end, or not well.
     pub async fn term_brain(&mut self) -> Result<()> {
-        self.brain.end_well().await
+        self.brains[0].end_well().await
     }
 
     /// Ends the brain properly and starts it again.
@@ -248,7 +255,7 @@ impl Stack {
 
     /// Everything all processes wrote so far, earlier runs included.
     pub fn output(&self) -> String {
-        let services = std::iter::once(&self.brain).chain(&self.gateways);
+        let services = self.brains.iter().chain(&self.gateways);
         services.map(|service| format!("{}\n{}\n", service.past, service.process.output())).collect()
     }
 }
@@ -257,7 +264,7 @@ impl Drop for Stack {
     /// Test runners show this only where the test fails.
     #[expect(clippy::print_stderr, reason = "a failing test must show what the services said")]
     fn drop(&mut self) {
-        for service in std::iter::once(&self.brain).chain(&self.gateways) {
+        for service in self.brains.iter().chain(&self.gateways) {
             eprintln!("{}", service.process.tail());
         }
     }
@@ -283,7 +290,7 @@ impl Service {
         Ok(service)
     }
 
-    async fn restart(&mut self, profile: Profile) -> Result<()> {
+    pub(super) async fn restart(&mut self, profile: Profile) -> Result<()> {
         self.past = format!("{}\n{}", self.past, self.process.output());
         let started =
             launch_service(self.program, profile, &self.config, &self.settings, &self.launch, self.door.1).await?;
@@ -291,7 +298,7 @@ impl Service {
         Ok(())
     }
 
-    async fn end_well(&mut self) -> Result<()> {
+    pub(super) async fn end_well(&mut self) -> Result<()> {
         self.process.terminate().await?;
         let status = self.process.ended().await?;
         ensure!(status.success(), "{} ended with {status}\n{}", self.program, self.process.tail());
@@ -321,12 +328,12 @@ async fn launch_service(
     Ok((process, parse(&address)?, parse(&ops)?))
 }
 
-fn brain_settings(builder: &Builder, folder: &Path) -> Result<Settings> {
+fn brain_settings(builder: &Builder, index: usize, folder: &Path) -> Result<Settings> {
     let mut settings = builder.brain.clone();
     settings.set("brain.listen", "127.0.0.1:0")?;
-    settings.set("brain.id", "brain-0")?;
+    settings.set("brain.id", format!("brain-{index}"))?;
     settings.set("ops.listen", "127.0.0.1:0")?;
-    settings.set("link.insecure", true)?;
+    settings.set("link.insecure", !settings.has("link.tls"))?;
     match &builder.store {
         StoreAt::Sqlite => {
             settings.set("store.kind", "sqlite")?;
@@ -353,12 +360,14 @@ fn brain_launch(builder: &Builder) -> Launch {
     }
 }
 
-fn gateway_settings(builder: &Builder, index: usize, brain: SocketAddr) -> Result<Settings> {
+fn gateway_settings(builder: &Builder, index: usize, brains: &[SocketAddr]) -> Result<Settings> {
     let mut settings = builder.gateway.clone();
     settings.set("gateway.listen", "127.0.0.1:0")?;
     settings.set("gateway.id", format!("gateway-{index}"))?;
     settings.set("ops.listen", "127.0.0.1:0")?;
-    settings.set("brain.endpoints", vec![format!("http://{brain}")])?;
+    let scheme = if settings.has("link.tls") { "https" } else { "http" };
+    let endpoints: Vec<String> = brains.iter().map(|brain| format!("{scheme}://{brain}")).collect();
+    settings.set("brain.endpoints", endpoints)?;
     settings.set("link.insecure", true)?;
     Ok(settings)
 }

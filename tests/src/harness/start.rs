@@ -40,7 +40,9 @@ impl StoreAt {
 pub struct Builder {
     pub(super) store: StoreAt,
     pub(super) models: Vec<Model>,
+    pub(super) brains: usize,
     pub(super) gateways: usize,
+    pub(super) proxied: bool,
     pub(super) profile: Profile,
     pub(super) brain: Settings,
     pub(super) gateway: Settings,
@@ -54,7 +56,9 @@ impl Default for Builder {
         Self {
             store: StoreAt::Sqlite,
             models: Vec::new(),
+            brains: 1,
             gateways: 1,
+            proxied: false,
             profile: Profile::Same,
             brain: Settings::default(),
             gateway: Settings::default(),
@@ -77,6 +81,20 @@ impl Builder {
     #[must_use]
     pub fn model(mut self, model: Model) -> Self {
         self.models.push(model);
+        self
+    }
+
+    /// With this many brains over one store (not the embedded one); one where not said.
+    #[must_use]
+    pub fn brains(mut self, count: usize) -> Self {
+        self.brains = count;
+        self
+    }
+
+    /// With a proxy between the gateways and each brain; see [`Stack::proxy`].
+    #[must_use]
+    pub fn proxied(mut self) -> Self {
+        self.proxied = true;
         self
     }
 
@@ -131,6 +149,16 @@ impl Builder {
     /// # Errors
     /// A service did not start.
     pub async fn start(self) -> Result<Stack> {
+        let stack = Stack::start(self).await?;
+        stack.ready().await?;
+        Ok(stack)
+    }
+
+    /// Starts everything and does not wait until it is ready.
+    ///
+    /// # Errors
+    /// A service did not start.
+    pub async fn launch(self) -> Result<Stack> {
         Stack::start(self).await
     }
 }

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use bson::doc;
+use chatbox_tests::harness::binaries::{Profile, find};
 use chatbox_tests::harness::connection::{Connection, new_session, user_message};
-use chatbox_tests::harness::process::signal;
+use chatbox_tests::harness::process::{run, signal};
 use chatbox_tests::harness::waits::{eventually, within_time};
 use chatbox_tests::harness::{Frame, Stack, StoreAt, at_rest, raw_http};
 use chatbox_tests::mongod::Mongod;
@@ -101,4 +102,68 @@ async fn a_server_that_hangs_is_not_waited_for() -> Result<()> {
     let mut server = Mongod::start().await?;
     let pid = server.pid().context("no process")?;
     goes_and_comes(&mut server, async |_| signal(pid, "STOP").await, async |_| signal(pid, "CONT").await).await
+}
+
+#[tokio::test]
+async fn a_locked_file_is_not_waited_for_and_a_message_is_stored_once() -> Result<()> {
+    let stack = Stack::builder().start().await?;
+    let session = new_session();
+    let mut ana = stack.user("ana")?.connect().await?;
+    ana.open(&session).await?;
+    ana.converse(&session, "before").await?;
+    ana.settle().await?;
+
+    let locker = rusqlite::Connection::open(stack.database_file())?;
+    locker.busy_timeout(Duration::from_secs(5))?;
+    locker.execute_batch("BEGIN EXCLUSIVE")?;
+    let id = Uuid::new_v4().to_string();
+    refused_in_time(&mut ana, user_message(&session, &id, "meanwhile")).await?;
+    ensure!(!ana.frames.iter().any(|frame| frame.is("ack") && frame.text("/client_msg_id") == id), "acknowledged");
+    locker.execute_batch("ROLLBACK")?;
+
+    let deadline = Instant::now() + Duration::from_secs(15);
+    let ack = loop {
+        let reply = ana.ask(user_message(&session, &id, "meanwhile")).await?;
+        if reply.is("ack") {
+            break reply;
+        }
+        ensure!(reply.at("/retryable") == true && Instant::now() < deadline, "{}", reply.raw);
+    };
+    ana.answer(&session, ack.number("/seq").context("no seq")?).await?;
+    ana.settle().await?;
+    ana.log(&session)?.assert_gapless()?;
+    ensure!(ana.log(&session)?.last_seq() == 4, "{} entries", ana.log(&session)?.last_seq());
+    let stored = at_rest::sqlite_count(&stack.database_file(), "messages", "snd = 'user'")?;
+    ensure!(stored == 2, "{stored} user messages in the store");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_brain_without_indexes_waits_for_them_and_says_which() -> Result<()> {
+    let server = Mongod::start().await?;
+    let store = StoreAt::mongo(server.uri());
+    let stack = Stack::builder().store(store).brain("store.create_indexes", false)?.launch().await?;
+    let body = eventually("/readyz of the brain to name an index", || async {
+        let answer = raw_http::get(stack.brain_ops(), "/readyz").await?;
+        ensure!(answer.status == 503 && answer.text().contains("index"), "{} {}", answer.status, answer.text());
+        Ok(answer.text())
+    })
+    .await?;
+    for collection in ["messages", "sessions"] {
+        ensure!(body.contains(collection), "{collection} is not named: {body}");
+    }
+    let gateway = raw_http::get(stack.gateway_ops(0), "/readyz").await?;
+    ensure!(gateway.status == 503, "{} {}", gateway.status, gateway.text());
+    let handshake = stack.user("ana")?.answer().await?;
+    ensure!(handshake.status == 503 && handshake.code() == "unavailable", "{}", handshake.text());
+
+    let migrated = run(&find("brain", Profile::Same)?, &stack.brain_command("migrate")).await?;
+    ensure!(migrated.status.success(), "{}", String::from_utf8_lossy(&migrated.stderr));
+    readiness(&stack, 200).await?;
+    stack.ready().await?;
+    let mut ana = stack.user("ana")?.connect().await?;
+    let session = new_session();
+    ana.open(&session).await?;
+    ana.converse(&session, "hello").await?;
+    Ok(())
 }

@@ -200,7 +200,7 @@ pub(super) async fn messages_that_need_an_answer(store: &dyn Store) {
     assert_eq!(waiting(10_000, 2).await, [early.clone(), rows[1].clone()]);
     assert_eq!(waiting(10_000, 10).await.len(), 5);
     assert!(waiting(500, 10).await.is_empty());
-    assert_eq!(between(1_003, 1_004, 10).await, [rows[1].clone()]);
+    assert_eq!(between(1_003, 1_004, 10).await, [rows[2].clone()]);
     for row in &rows {
         store.clear_need(session, row.meta.id, row.meta.seq).await.unwrap();
     }
