@@ -77,9 +77,13 @@ impl Sessions {
     pub(crate) fn observe(&mut self, message: &Message) -> Verdict {
         match message {
             Message::Entry(event) => {
-                if let (Some(open), Some(entry)) = (self.get(&event.session_id), &event.entry) {
-                    open.entry(entry);
+                let (Some(open), Some(entry)) = (self.get(&event.session_id), &event.entry) else {
+                    return Verdict::Send;
+                };
+                if open.sets_back(entry) {
+                    return Verdict::Drop;
                 }
+                open.entry(entry);
                 Verdict::Send
             }
             Message::AiDelta(delta) => self.observe_delta(delta),
@@ -121,7 +125,8 @@ impl Sessions {
                 self.opened(&watch.session_id, watch.after_seq, info, true);
             }
             (Request::AdminJoin(join), Some(Message::Session(info))) => match self.get(&join.session_id) {
-                Some(open) => open.watch = true,
+                // The brain replays the log once more, and the end of that belongs to the join.
+                Some(open) => (open.watch, open.ready) = (true, false),
                 None => self.opened(&join.session_id, 0, info, true),
             },
             (Request::SessionClose(proto::SessionClose { session_id }), _)
@@ -176,6 +181,16 @@ impl Sessions {
 }
 
 impl Open {
+    /// After a move the new brain knows a growing answer as the store has it, which may be less than the client was
+    /// sent. A client that opens again by itself has said that it begins anew.
+    fn sets_back(&self, entry: &proto::Entry) -> bool {
+        let known = &self.streaming;
+        let Some(answer) = entry.answer.as_ref().filter(|_| entry.state() == EntryState::Streaming) else {
+            return false;
+        };
+        self.ready && entry.seq == known.seq && (answer.attempt, answer.next_index) < (known.attempt, known.next_index)
+    }
+
     fn entry(&mut self, entry: &proto::Entry) {
         if entry.seq == self.last_seq + 1 {
             self.last_seq = entry.seq;

@@ -79,6 +79,19 @@ fn deltas_that_are_over_are_dropped_and_gaps_are_not() {
 }
 
 #[test]
+fn a_move_does_not_set_a_growing_answer_back() {
+    let mut sessions = opened(0, proto::SessionInfo::default());
+    sessions.observe(&Message::SessionReady(proto::SessionReady { session_id: S.into(), seq: 0 }));
+    sessions.observe(&entry(1, EntryState::Streaming, 1, 0));
+    sessions.observe(&delta(1, 1, 0, 2));
+    assert_eq!(sessions.observe(&entry(1, EntryState::Streaming, 1, 1)), Verdict::Drop, "less than was sent");
+    assert_eq!(resume(&sessions).streaming_next_index, 2);
+    assert_eq!(sessions.observe(&entry(1, EntryState::Streaming, 1, 2)), Verdict::Send, "as much");
+    assert_eq!(sessions.observe(&entry(1, EntryState::Streaming, 2, 0)), Verdict::Send, "it began anew");
+    assert_eq!(sessions.observe(&entry(1, EntryState::Final, 2, 0)), Verdict::Send);
+}
+
+#[test]
 fn a_replay_ends_once() {
     let ready = Message::SessionReady(proto::SessionReady { session_id: S.into(), seq: 0 });
     let mut sessions = opened(0, proto::SessionInfo::default());
@@ -108,6 +121,9 @@ fn an_admin_joins_what_they_watch_where_they_are() {
     sessions.replied(&Request::AdminJoin(proto::AdminJoin { session_id: S.into() }), Some(&info));
     let resumed = resume(&sessions);
     assert_eq!((resumed.after_seq, resumed.watch), (3, true));
+    let ready = Message::SessionReady(proto::SessionReady { session_id: S.into(), seq: 3 });
+    assert_eq!(sessions.observe(&ready), Verdict::Send, "the join has its own end of the replay");
+    assert_eq!(sessions.observe(&ready), Verdict::Drop);
 }
 
 #[test]

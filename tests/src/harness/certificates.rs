@@ -39,11 +39,7 @@ impl Authority {
         let name = if side == Side::Brain { "brain" } else { "gateway" };
         let key = KeyPair::generate()?;
         let certificate = CertificateParams::new([name.to_owned()])?.signed_by(&key, &self.0)?;
-        let files = [
-            ("ca_file", trusted.0.pem()),
-            ("cert_file", certificate.pem()),
-            ("key_file", key.serialize_pem()),
-        ];
+        let files = [("ca_file", trusted.0.pem()), ("cert_file", certificate.pem()), ("key_file", key.serialize_pem())];
         files.into_iter().try_fold(builder, |builder, (setting, text)| {
             let path = folder.join(format!("{name}-{setting}.pem"));
             std::fs::write(&path, text)?;

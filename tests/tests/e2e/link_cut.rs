@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use chatbox_tests::harness::Dialect;
 use chatbox_tests::harness::Stack;
-use chatbox_tests::harness::connection::{Connection, new_session, user_message};
 use chatbox_tests::harness::brains::metric;
+use chatbox_tests::harness::connection::{Connection, new_session, user_message};
 use chatbox_tests::harness::model::Model;
 use chatbox_tests::harness::waits::eventually;
-use chatbox_tests::harness::Dialect;
 use chatbox_tests::provider::{Call, Driver, ProviderDouble, Script, Step};
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -23,8 +23,7 @@ struct Talk {
 impl Talk {
     async fn start() -> Result<Self> {
         let double = ProviderDouble::start().await?;
-        let stack =
-            Stack::builder().model(Model::at("bird", Dialect::OpenAi, &double.url())).proxied().start().await?;
+        let stack = Stack::builder().model(Model::at("bird", Dialect::OpenAi, &double.url())).proxied().start().await?;
         let session = new_session();
         let mut ana = stack.user("ana")?.connect().await?;
         ana.open(&session).await?;

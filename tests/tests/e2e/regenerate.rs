@@ -19,8 +19,7 @@ impl Talk {
         let double = ProviderDouble::start().await?;
         let url = double.url();
         let other = Model::at("other", Dialect::OpenAi, &url).with("model", "wire-name-2");
-        let stack =
-            Stack::builder().model(Model::at("bird", Dialect::OpenAi, &url)).model(other).start().await?;
+        let stack = Stack::builder().model(Model::at("bird", Dialect::OpenAi, &url)).model(other).start().await?;
         let session = new_session();
         let mut ana = stack.user("ana")?.connect().await?;
         ana.open(&session).await?;

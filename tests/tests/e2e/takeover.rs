@@ -104,7 +104,11 @@ async fn an_admin_who_joins_ends_the_answer_and_speaks_instead_of_the_ai() -> Re
     let answer = desk.ana.answer(&desk.session, seq).await?;
     ensure!(answer["content"] == "half an answer" && answer["finish_reason"] == "interrupted", "{answer}");
     let joined = event(&mut desk.ana, "admin_joined").await?;
-    ensure!(joined.text("/entry/sender/role") == "system" && joined.text("/entry/admin/name") == "ada", "{}", joined.raw);
+    ensure!(
+        joined.text("/entry/sender/role") == "system" && joined.text("/entry/admin/name") == "ada",
+        "{}",
+        joined.raw
+    );
     let told = |frame: &Frame| frame.is("session") && frame.text("/session/assisting_admin/name") == "ada";
     let summary = desk.ana.seen("the summary that names the admin", told).await?;
     ensure!(summary.at("/session/admin_assisted") == true, "{}", summary.raw);
@@ -197,7 +201,8 @@ async fn a_user_cannot_do_what_an_admin_does() -> Result<()> {
         for kind in ["admin_watch", "admin_join", "admin_leave"] {
             connection.ask_refused(json!({ "type": kind, "session_id": session }), "forbidden").await?;
         }
-        let say = json!({ "type": "admin_message", "session_id": session, "client_msg_id": Uuid::new_v4(), "content": "x" });
+        let say =
+            json!({ "type": "admin_message", "session_id": session, "client_msg_id": Uuid::new_v4(), "content": "x" });
         connection.ask_refused(say, "forbidden").await?;
     }
     desk.ana.settle().await?;
