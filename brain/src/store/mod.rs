@@ -204,7 +204,7 @@ pub trait Store: Send + Sync + 'static {
     /// Entries with `seq > after`, ascending.
     async fn entries_after(&self, session: SessionId, after: Seq, limit: u32) -> StoreResult<Vec<EntryRow>>;
 
-    /// The latest `limit` entries with `seq < before`, ascending.
+    /// The latest `limit` entries with `seq < before`, ascending. `before` may be any number.
     async fn entries_before(&self, session: SessionId, before: Seq, limit: u32) -> StoreResult<Vec<EntryRow>>;
 
     /// The entry at this place.

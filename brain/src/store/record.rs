@@ -2,7 +2,7 @@
 //! [`Value`] into its own type when it writes, and offers its documents as a [`Source`] when it reads.
 
 use chatbox_shared::clock::Timestamp;
-use chatbox_shared::ids::UserId;
+use chatbox_shared::ids::{Seq, UserId};
 use uuid::Uuid;
 
 use super::{StoreError, StoreResult};
@@ -79,6 +79,9 @@ fn known<T>(name: &'static str, text: &str, value: Option<T>) -> StoreResult<T> 
         StoreError::Corrupt(format!("the field {name} holds {text:?}, which this version does not know"))
     })
 }
+
+/// The last place a store can name. A caller who wants what stands before the end may name any later one.
+pub(super) const MAX_SEQ: Seq = i64::MAX.unsigned_abs();
 
 /// A number as stores keep it. Databases have no unsigned 64-bit integers.
 pub(super) fn signed(number: u64) -> StoreResult<i64> {

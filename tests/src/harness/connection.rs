@@ -77,6 +77,11 @@ impl Connection {
         self.logs.get(session).with_context(|| format!("session {session} was not opened on this connection"))
     }
 
+    /// From now on the session's last deltas may be missing; see [`SessionLog::may_miss_deltas`].
+    pub fn may_miss_deltas(&mut self, session: &str) {
+        self.logs.entry(session.to_owned()).or_default().may_miss_deltas = true;
+    }
+
     /// Sends a text frame as it is.
     ///
     /// # Errors

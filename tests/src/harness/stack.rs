@@ -368,6 +368,6 @@ fn gateway_settings(builder: &Builder, index: usize, brains: &[SocketAddr]) -> R
     let scheme = if settings.has("link.tls") { "https" } else { "http" };
     let endpoints: Vec<String> = brains.iter().map(|brain| format!("{scheme}://{brain}")).collect();
     settings.set("brain.endpoints", endpoints)?;
-    settings.set("link.insecure", true)?;
+    settings.set("link.insecure", !settings.has("link.tls"))?;
     Ok(settings)
 }

@@ -46,9 +46,9 @@ impl Talk {
 #[tokio::test]
 async fn a_new_answer_stands_beside_the_old_one_and_takes_its_place_in_what_follows() -> Result<()> {
     let mut talk = Talk::start().await?;
-    for text in ["the first answer", "the second answer"] {
-        talk.double.script(Script::answer([text]));
-        talk.ana.converse(&talk.session, &format!("a question before {text}")).await?;
+    for (question, answer) in [("who?", "the first answer"), ("what?", "the second answer")] {
+        talk.double.script(Script::answer([answer]));
+        talk.ana.converse(&talk.session, question).await?;
     }
     let old = talk.ana.log(&talk.session)?.entry(4).map(|seen| seen.entry.clone()).context("no answer")?;
     talk.double.script(Script::answer(["a better answer"]));

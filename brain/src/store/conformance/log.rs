@@ -130,7 +130,7 @@ pub(super) async fn racing_writers_leave_no_gap(store: &dyn Store) {
     let session = SessionId::generate();
     let writers = (0..8).map(|_| async {
         for _ in 0..10 {
-            let last = store.entries_before(session, u64::from(u32::MAX), 1).await.unwrap();
+            let last = store.entries_before(session, u64::MAX, 1).await.unwrap();
             let next = last.first().map_or(1, |row| row.meta.seq + 1);
             assert_eq!(append_at_end(store, message(session, next)).await, Appended::Done);
         }

@@ -10,7 +10,7 @@ use mongodb::Collection;
 
 pub use connection::MongoOptions;
 
-use super::record::{self, signed};
+use super::record::{self, MAX_SEQ, signed};
 use super::{Appended, EntryRow, SessionCursor, SessionRow, StateFilter, Store, StoreResult, Summary, Totals};
 use connection::Connection;
 use documents::{Stored, document, replacement};
@@ -211,7 +211,7 @@ impl Store for MongoStore {
     }
 
     async fn entries_before(&self, session: SessionId, before: Seq, limit: u32) -> StoreResult<Vec<EntryRow>> {
-        let mut entries = self.entries(Query::LogBefore(session, before), limit).await?;
+        let mut entries = self.entries(Query::LogBefore(session, before.min(MAX_SEQ)), limit).await?;
         entries.reverse();
         Ok(entries)
     }

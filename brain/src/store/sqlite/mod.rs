@@ -10,7 +10,7 @@ use chatbox_shared::ids::{ClientMessageId, MessageId, Seq, SessionId, UserId};
 use rusqlite::types::Value as Sql;
 use rusqlite::{Connection, params_from_iter};
 
-use super::record::{self, signed};
+use super::record::{self, MAX_SEQ, signed};
 use super::{Appended, EntryRow, SessionCursor, SessionRow, StateFilter, Store, StoreResult, Summary, Totals};
 use error::from_sqlite;
 use readers::Readers;
@@ -203,7 +203,7 @@ impl Store for SqliteStore {
     }
 
     async fn entries_before(&self, session: SessionId, before: Seq, limit: u32) -> StoreResult<Vec<EntryRow>> {
-        let values = vec![id_to_sql(session.0), number(before)?, Sql::Integer(limit.into())];
+        let values = vec![id_to_sql(session.0), number(before.min(MAX_SEQ))?, Sql::Integer(limit.into())];
         let mut entries = self.entries(queries::ENTRIES_BEFORE, values).await?;
         entries.reverse();
         Ok(entries)
