@@ -88,7 +88,7 @@ pub async fn run(config: BrainConfig) -> anyhow::Result<bool> {
         Arc::clone(&metrics),
     );
     let connections = Connections::new(config.limits.connections_per_user);
-    let detach = CancellationToken::new();
+    let (leave, detach) = (CancellationToken::new(), CancellationToken::new());
     let link = LinkService {
         parts: Arc::new(LinkParts {
             brain_id: brain_id.clone(),
@@ -96,6 +96,7 @@ pub async fn run(config: BrainConfig) -> anyhow::Result<bool> {
             connections,
             readiness: Arc::clone(&readiness),
             lifecycle: lifecycle.clone(),
+            leave: leave.clone(),
             detach: detach.clone(),
             metrics,
         }),
@@ -116,7 +117,7 @@ pub async fn run(config: BrainConfig) -> anyhow::Result<bool> {
     tracing::info!(link = %link_address, ops = %ops_address, brain = brain_id, "listening");
 
     let drain = Duration::from_secs(config.shutdown.drain_seconds);
-    lifecycle.spawn(drain_answers(Arc::clone(&turns), lifecycle.clone(), detach, drain));
+    lifecycle.spawn(drain_answers(Arc::clone(&turns), lifecycle.clone(), leave, detach, drain));
     Ok(lifecycle.shut_down(drain + HAND_OVER_TIME).await)
 }
 
@@ -183,15 +184,23 @@ fn serve_link(
     Ok(())
 }
 
-/// On a drain: lets running answers finish for a while, then gives their leases to others, then lets the gateways go.
-async fn drain_answers(turns: Arc<Turns>, lifecycle: Lifecycle, detach: CancellationToken, grace: Duration) {
+/// On a drain: lets answers finish for a while, then gives the leases of the others away, asks the gateways to move
+/// their connections, and at last lets them go.
+async fn drain_answers(
+    turns: Arc<Turns>,
+    lifecycle: Lifecycle,
+    leave: CancellationToken,
+    detach: CancellationToken,
+    grace: Duration,
+) {
     lifecycle.draining().cancelled().await;
     let begun = Instant::now();
     while turns.count() > 0 && begun.elapsed() < grace && !lifecycle.stopping().is_cancelled() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     turns.hand_over();
-    tokio::time::sleep(MOVE_TIME.saturating_sub(begun.elapsed())).await;
+    leave.cancel();
+    tokio::time::sleep(MOVE_TIME).await;
     detach.cancel();
 }
 

@@ -50,6 +50,9 @@ pub struct LinkParts {
     pub readiness: Arc<Readiness>,
     /// Tasks and the drain.
     pub lifecycle: Lifecycle,
+    /// Cancelled when the gateways are to move their connections: once no answer grows here any more, so that nobody is
+    /// moved away from an answer that is being read.
+    pub leave: CancellationToken,
     /// Cancelled when a drain is over: gateways that are still attached are let go.
     pub detach: CancellationToken,
     /// What is counted.
@@ -119,7 +122,8 @@ impl Gateway {
         tracing::info!(gateway = self.id, "gateway attached");
         self.parts.metrics.links(1);
         let lifecycle = self.parts.lifecycle.clone();
-        let mut drain = Some(lifecycle.draining());
+        let leave = self.parts.leave.clone();
+        let mut drain = Some(&leave);
         let reason = loop {
             let frame = tokio::select! {
                 () = lifecycle.stopping().cancelled() => break "stopping",

@@ -109,6 +109,10 @@ impl Sessions {
                 Appended::Done => {
                     session.apply(&entry);
                     self.summary_changed(session);
+                    if let Err(failure) = self.read_ends(session).await {
+                        // The entry is in the log; the comparison with the store shows the rest.
+                        tracing::debug!(session = %session.id, %failure, "the end of an answer was not read yet");
+                    }
                     return Ok(unsure.settled(Outcome::Appended(entry)));
                 }
                 Appended::SeqTaken => {
@@ -160,9 +164,19 @@ impl Sessions {
             let more = rows.len() == CATCH_UP_PAGE as usize;
             self.apply_rows(session, rows);
             if !more {
-                return Ok(());
+                return self.read_ends(session).await;
             }
         }
+    }
+
+    /// Reads the ends of answers that grew on another brain until a newer one began.
+    async fn read_ends(&self, session: &Session) -> Result<(), Failure> {
+        let unseen = session.read(|live| live.ended_unseen.clone());
+        for (seq, _) in unseen {
+            let row = self.store.entry(session.id, seq).await.map_err(|error| self.storage(session, &error))?;
+            self.apply_rows(session, row.into_iter().collect());
+        }
+        Ok(())
     }
 
     /// Gives rows read from the log, ascending, to the session.

@@ -11,7 +11,7 @@ use crate::connection::Connection;
 use crate::grpc::convert;
 use crate::grpc::outbox::Outbox;
 use crate::session::Session;
-use crate::session::entry::{Entry, EntryState};
+use crate::session::entry::{Entry, EntryMeta, EntryState};
 use crate::store::{Summary, Totals};
 
 /// What is known and who reads along.
@@ -26,6 +26,9 @@ pub struct Live {
     pub totals: Totals,
     /// The answer that is growing, as far as this brain has seen it. Boxed: most sessions have none.
     pub streaming: Option<Box<Entry>>,
+    /// Answers that another brain has ended, since a newer one stands behind them, whose end was not read yet: seq and
+    /// the rev that was shown.
+    pub(crate) ended_unseen: Vec<(Seq, u32)>,
     /// Those who have caught up and get everything live.
     subscribers: SmallVec<[Arc<Connection>; 1]>,
     /// A save of the summary is due; see `session::summary`.
@@ -56,6 +59,7 @@ impl Live {
             read_seq,
             totals,
             streaming: None,
+            ended_unseen: Vec::new(),
             subscribers: SmallVec::new(),
             save_pending: false,
             read_saved: read_seq,
@@ -72,18 +76,31 @@ impl Live {
         }
         if meta.seq == self.state.seq + 1 {
             self.state.apply(meta);
-        } else if !self.streaming.as_ref().is_some_and(|known| known.meta.seq == meta.seq && known.meta.rev < meta.rev)
-        {
-            return Applied::Known;
-        }
-        if meta.answer().is_some() {
+            if meta.answer().is_some() {
+                // One answer grows at a time, so the one before has ended.
+                let before = self.streaming.take();
+                self.ended_unseen.extend(before.map(|before| (before.meta.seq, before.meta.rev)));
+                self.streaming = (meta.state == EntryState::Streaming).then(|| Box::new(entry.clone()));
+            }
+        } else if self.grows(meta) {
             self.streaming = (meta.state == EntryState::Streaming).then(|| Box::new(entry.clone()));
+        } else if let Some(at) = self.ended_unseen.iter().position(|(seq, rev)| *seq == meta.seq && *rev < meta.rev)
+            && meta.state != EntryState::Streaming
+        {
+            self.ended_unseen.swap_remove(at);
+        } else {
+            return Applied::Known;
         }
         self.broadcast(&Message::Entry(proto::EntryEvent {
             session_id: session.id.to_string(),
             entry: Some(convert::entry(entry)),
         }));
         Applied::Delivered
+    }
+
+    /// Is this a later state of the growing answer?
+    fn grows(&self, meta: &EntryMeta) -> bool {
+        self.streaming.as_ref().is_some_and(|known| known.meta.seq == meta.seq && known.meta.rev < meta.rev)
     }
 
     /// Appends text to the growing answer and delivers it. `false`: the answer has moved on (another attempt, or it has

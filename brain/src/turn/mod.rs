@@ -148,7 +148,7 @@ impl Turns {
                 if idle.is_some() {
                     return;
                 }
-                if turns.sessions.lifecycle.draining().is_cancelled() {
+                if turns.hand_over.is_cancelled() {
                     turns.working.remove(&session.id);
                     return;
                 }
@@ -159,7 +159,7 @@ impl Turns {
     /// Answers what needs an answer, oldest first, until nothing does or somebody else is at it.
     async fn answer_all(self: &Arc<Self>, session: &Arc<Session>) {
         // What a drain leaves unanswered, another brain's sweep finds.
-        while !self.sessions.lifecycle.draining().is_cancelled() {
+        while !self.hand_over.is_cancelled() {
             match self.claim_next(session).await {
                 Ok(Some(row)) => self.run(session, row).await,
                 Ok(None) => return,

@@ -179,6 +179,77 @@ async fn an_answer_that_ends_in_the_time_to_drain_is_not_begun_anew() -> Result<
 }
 
 #[tokio::test]
+async fn users_who_all_speak_while_brains_come_and_go_lose_nothing() -> Result<()> {
+    let mut pair = Pair::start().await?;
+    pair.double.always(Script::answer(["some ", "words ", "back"]).paced(Duration::from_millis(20)));
+    let mut talks = Vec::new();
+    for index in 0..6 {
+        let session = new_session();
+        let mut connection = pair.stack.user(&format!("user-{index}"))?.connect().await?;
+        connection.open(&session).await?;
+        // Of an answer that ends on a brain that drains only the end reaches clients that have moved.
+        connection.may_miss_deltas(&session);
+        talks.push((connection, session));
+    }
+    for round in 0..4 {
+        let turns = talks.iter_mut().map(|(connection, session)| async move {
+            for turn in 0..3 {
+                // Retried as a client does: the same message under the same id.
+                let id = uuid::Uuid::new_v4().to_string();
+                let text = format!("round {round}, message {turn}");
+                eventually_acknowledged(connection, session, &id, &text).await?;
+            }
+            anyhow::Ok(())
+        });
+        let speaking = futures_util::future::try_join_all(turns);
+        let changing = async {
+            match round {
+                0 => pair.stack.kill_brain_at(0).await,
+                1 => {
+                    pair.stack.start_brain_at(0).await?;
+                    pair.stack.linked(2).await
+                }
+                2 => pair.stack.term_brain_at(1).await,
+                _ => pair.stack.start_brain_at(1).await,
+            }
+        };
+        let (spoken, changed) = tokio::join!(speaking, changing);
+        spoken?;
+        changed?;
+    }
+    for (connection, session) in &mut talks {
+        let asked: Vec<u64> = connection
+            .log(session)?
+            .entries()
+            .filter(|(_, seen)| seen.entry["sender"]["role"] == "user")
+            .map(|(seq, _)| seq)
+            .collect();
+        for seq in asked {
+            let answer = connection.answer(session, seq).await?;
+            ensure!(answer["content"] == "some words back", "{answer}");
+        }
+        connection.settle().await?;
+        let log = connection.log(session)?;
+        let messages = log.entries().filter(|(_, seen)| seen.entry["sender"]["role"] == "user").count();
+        ensure!(messages == 12 && log.last_seq() == 24, "{messages} messages, {} entries", log.last_seq());
+        stored(&pair.stack, connection, session).await?;
+    }
+    Ok(())
+}
+
+/// Sends a message until it is acknowledged; each refusal must be one that allows it.
+async fn eventually_acknowledged(connection: &mut Connection, session: &str, id: &str, text: &str) -> Result<()> {
+    let deadline = Instant::now() + Duration::from_secs(15);
+    loop {
+        let reply = connection.ask(chatbox_tests::harness::connection::user_message(session, id, text)).await?;
+        if reply.is("ack") {
+            return Ok(());
+        }
+        ensure!(reply.at("/retryable") == true && Instant::now() < deadline, "{}", reply.raw);
+    }
+}
+
+#[tokio::test]
 async fn a_gateway_without_any_brain_keeps_its_sockets_and_says_that_it_is_not_ready() -> Result<()> {
     let mut pair = Pair::start().await?;
     pair.double.always(Script::answer(["here"]));
