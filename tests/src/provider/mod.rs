@@ -243,7 +243,7 @@ mod tests {
         let mut delays: Vec<i128> = streams.concat().await;
         assert_eq!(delays.len(), 5000);
         let took = begin.elapsed();
-        assert!(took >= Duration::from_millis(49 * 40) && took < Duration::from_secs(6), "{took:?}");
+        assert!(took >= Duration::from_millis(49 * 40) && took < Duration::from_secs(60), "{took:?}");
         delays.sort_unstable();
         println!("{took:?}, delays in µs: p50 {}, p99 {}", delays[2500], delays[4950]);
         let calls = double.wait_until(|calls| calls.iter().all(|call| call.end.is_some())).await.unwrap();
