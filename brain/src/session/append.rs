@@ -155,8 +155,7 @@ impl Sessions {
     /// Where the store cannot be reached.
     pub async fn catch_up(&self, session: &Session) -> Result<(), Failure> {
         if let Some(seq) = session.read(|live| live.streaming.as_ref().map(|entry| entry.meta.seq)) {
-            let row = self.store.entry(session.id, seq).await.map_err(|error| self.storage(session, &error))?;
-            self.apply_rows(session, row.into_iter().collect());
+            self.read_again(session, seq).await?;
         }
         loop {
             let rows = self.store.entries_after(session.id, session.seq(), CATCH_UP_PAGE).await;
@@ -173,9 +172,18 @@ impl Sessions {
     async fn read_ends(&self, session: &Session) -> Result<(), Failure> {
         let unseen = session.read(|live| live.ended_unseen.clone());
         for (seq, _) in unseen {
-            let row = self.store.entry(session.id, seq).await.map_err(|error| self.storage(session, &error))?;
-            self.apply_rows(session, row.into_iter().collect());
+            self.read_again(session, seq).await?;
         }
+        Ok(())
+    }
+
+    /// Reads what became of the answer at `seq` and delivers it.
+    ///
+    /// # Errors
+    /// Where the store cannot be reached.
+    pub(crate) async fn read_again(&self, session: &Session, seq: Seq) -> Result<(), Failure> {
+        let row = self.store.entry(session.id, seq).await.map_err(|error| self.storage(session, &error))?;
+        self.apply_rows(session, row.into_iter().collect());
         Ok(())
     }
 

@@ -21,7 +21,7 @@ impl Turns {
     /// The prompt for the answer in `row`.
     pub(super) async fn prompt(&self, session: &Arc<Session>, row: &Entry, model: &Model) -> Result<Prompt, Failure> {
         let Some(answer) = row.meta.answer() else { return Ok(Prompt::default()) };
-        let budget = model.context_tokens.saturating_sub(model.max_output_tokens);
+        let budget = model.prompt_budget();
         let mut history: Vec<Entry> = Vec::new();
         let (mut before, mut read_tokens) = (row.meta.seq, 0);
         while read_tokens < budget && history.len() < MAX_ENTRIES && before > 1 {

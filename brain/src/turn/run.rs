@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use chatbox_shared::failure::{ErrorCode, Failure};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::journal::{End, Journal, Lost};
+use super::journal::{End, Journal, Lost, millis};
 use super::{RunningAnswer, Turns};
 use crate::llm::catalog::Model;
 use crate::llm::{Chunk, ErrorClass, Generation, Prompt, ProviderError, tokens};
@@ -96,7 +96,10 @@ impl Turns {
             Ending::Lost => ("lost", Err(Lost)),
         };
         if finished == Err(Lost) {
-            self.sessions.refresh_answer(session, seq).await;
+            // Somebody else has the answer now: what became of it is shown.
+            if let Err(failure) = self.sessions.read_again(session, seq).await {
+                tracing::debug!(session = %session.id, seq, %failure, "an answer that was lost could not be read");
+            }
         }
         let outcome = if finished.is_err() { "lost" } else { outcome };
         tracing::info!(session = %session.id, seq, model_id, outcome, ms = millis(begun.elapsed()), "turn");
@@ -303,8 +306,4 @@ async fn pending(save: &mut Option<Save>) -> (Instant, Result<bool, Failure>) {
 
 fn model_id(entry: &Entry) -> &str {
     entry.meta.answer().map(|answer| answer.model_id.as_str()).unwrap_or_default()
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -9,7 +9,6 @@ use chatbox_shared::failure::Failure;
 use rand::RngExt;
 
 use super::{Turns, journal};
-use crate::session::Session;
 use crate::session::entry::{Content, Entry, EntryState, FinishReason};
 use crate::session::state::Intent;
 use crate::store::{EntryRow, StoreResult};
@@ -108,18 +107,5 @@ impl Turns {
         answer.owner.clone_from(&self.settings.owner);
         answer.lease_until = lease_until;
         fence
-    }
-}
-
-impl crate::session::registry::Sessions {
-    /// Somebody else has the answer at `seq` now: shows what became of it.
-    pub(super) async fn refresh_answer(&self, session: &Session, seq: u64) {
-        match self.store.entry(session.id, seq).await {
-            Ok(Some(row)) => {
-                session.apply(&session.unseal(row));
-            }
-            Ok(None) => {}
-            Err(error) => tracing::debug!(session = %session.id, %error, "an answer that was lost could not be read"),
-        }
     }
 }
