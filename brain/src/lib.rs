@@ -5,6 +5,7 @@ pub mod config;
 pub mod connection;
 pub mod connections;
 pub mod grpc;
+pub mod ledger;
 pub mod llm;
 pub mod metrics;
 pub mod session;

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use chatbox_brain::llm::catalog::{Catalog, Model};
-use chatbox_brain::llm::{Chunk, ErrorClass, Generation, Prompt, PromptTurn, ProviderError};
-use chatbox_brain::session::entry::{FinishReason, Usage};
+use chatbox_brain::llm::{Chunk, ErrorClass, Generation, Prompt, PromptTurn, ProviderError, TokenUsage};
+use chatbox_brain::session::entry::FinishReason;
 use chatbox_shared::clock::{Clock, SystemClock};
 use chatbox_tests::provider::dialect::{anthropic, dify, openai};
 use chatbox_tests::provider::{Call, End, Gate, ProviderDouble, Script, Step};
@@ -40,7 +40,7 @@ fn prompt() -> Prompt {
         system: Some("Be brief.".into()),
         turns: vec![PromptTurn::user("What is this?"), PromptTurn::assistant("A cat."), PromptTurn::user("Sure?")],
         user: "u-hash".into(),
-        conversation: None,
+        ..Prompt::default()
     }
 }
 
@@ -48,7 +48,7 @@ fn prompt() -> Prompt {
 struct Read {
     text: String,
     replaced: Vec<String>,
-    usage: Option<Usage>,
+    usage: Option<TokenUsage>,
     conversation: Option<String>,
 }
 
@@ -109,7 +109,7 @@ async fn answers_arrive_whole_however_the_bytes_are_cut() {
             let (read, end) = ask(&model).await;
             assert_eq!(end.unwrap(), FinishReason::Stop, "{kind}");
             assert_eq!(read.text, "Grüße, 😀 日本\r\n\u{2028}!", "{kind}");
-            assert_eq!(read.usage, Some(Usage { input: 10, output: 4, estimated: false }), "{kind}");
+            assert_eq!(read.usage, Some(TokenUsage { input: 10, cached: 0, output: 4, estimated: false }), "{kind}");
         }
     }
 }
@@ -498,7 +498,7 @@ async fn replies_that_are_no_stream_are_read_or_refused_cleanly() {
         double.script(whole("all at once"));
         let (read, end) = ask(&model).await;
         assert_eq!((read.text.as_str(), end.unwrap()), ("all at once", FinishReason::Stop), "{kind}");
-        assert_eq!(read.usage, Some(Usage { input: 10, output: 1, estimated: false }), "{kind}");
+        assert_eq!(read.usage, Some(TokenUsage { input: 10, cached: 0, output: 1, estimated: false }), "{kind}");
 
         let line = format!("data: {}", "x".repeat(10 << 20));
         for (script, class) in [

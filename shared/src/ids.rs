@@ -66,6 +66,11 @@ uuid_id! {
     ClientMessageId
 }
 
+uuid_id! {
+    /// One call of a model's provider; its record in the ledger has this id, and the provider is told it.
+    CallId
+}
+
 /// A user: the `sub` claim of the token, 1–128 characters.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct UserId(std::sync::Arc<str>);

@@ -8,9 +8,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use chatbox_shared::failure::ErrorCode;
 
-use crate::session::entry::{FinishReason, Usage};
+use crate::session::entry::FinishReason;
 
 pub mod anthropic;
 pub mod catalog;
@@ -59,6 +60,10 @@ pub struct Prompt {
     pub user: String,
     /// The provider's own conversation id from an earlier answer (Dify).
     pub conversation: Option<String>,
+    /// Names this call at the provider and in the ledger; sent along, so that both sides' records can be compared.
+    pub request_id: String,
+    /// Leave out temperature and the like: the model was found to refuse them.
+    pub without_sampling: bool,
 }
 
 impl Prompt {
@@ -71,12 +76,13 @@ impl Prompt {
     /// speaker are joined by a blank line, what stands before the first word of the user is left out.
     pub fn alternating(&self) -> Vec<PromptTurn> {
         let mut turns: Vec<PromptTurn> = Vec::with_capacity(self.turns.len());
-        let spoken = self.turns.iter().filter(|turn| !turn.text.trim().is_empty());
+        let spoken = self.turns.iter().filter(|turn| !turn.text.trim().is_empty() || !turn.images.is_empty());
         for turn in spoken.skip_while(|turn| turn.role == PromptRole::Assistant) {
             match turns.last_mut().filter(|last| last.role == turn.role) {
                 Some(last) => {
                     last.text.push_str("\n\n");
                     last.text.push_str(&turn.text);
+                    last.images.extend(turn.images.iter().cloned());
                 }
                 None => turns.push(turn.clone()),
             }
@@ -92,6 +98,17 @@ pub struct PromptTurn {
     pub role: PromptRole,
     /// What was said.
     pub text: String,
+    /// Pictures that go with it.
+    pub images: Vec<Image>,
+}
+
+/// A picture as it goes to a model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Image {
+    /// `image/png`, `image/jpeg`, `image/gif` or `image/webp`.
+    pub media_type: String,
+    /// The file.
+    pub data: Bytes,
 }
 
 /// Who speaks, as a model sees it. An assisting human speaks as the assistant.
@@ -111,11 +128,24 @@ pub enum Chunk {
     /// The whole text so far is replaced by this one (moderation); a new attempt for those who read along.
     Replace(String),
     /// What the call used; a later one replaces an earlier one.
-    Usage(Usage),
+    Usage(TokenUsage),
     /// The provider's id of this conversation, for the next prompt.
     Conversation(String),
     /// The end. Nothing follows.
     Finish(FinishReason),
+}
+
+/// What one call used, in tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct TokenUsage {
+    /// Of the prompt, the cached ones included.
+    pub input: u64,
+    /// Of the prompt, those the provider had in its cache, which mostly cost less.
+    pub cached: u64,
+    /// Of the answer, hidden reasoning included.
+    pub output: u64,
+    /// The provider reported none; this is chatbox's estimate.
+    pub estimated: bool,
 }
 
 /// A failed call. `Display` and `detail` are for the log only: they may quote the provider.
@@ -130,8 +160,21 @@ pub struct ProviderError {
     pub retry_after: Option<Duration>,
     /// The provider's explicit word on retrying (`x-should-retry`), which overrides the class.
     pub should_retry: Option<bool>,
+    /// What to change before the same call is made once more, at once.
+    pub remedy: Option<Remedy>,
     /// For the log: a short prefix of what the provider said. Never contains a key.
     pub detail: String,
+}
+
+/// A change that may make a refused call succeed. Each is tried once for an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Remedy {
+    /// The provider has lost its conversation, or it is full: begin a new one.
+    NewConversation,
+    /// The model takes no temperature: leave it out.
+    WithoutSampling,
+    /// The prompt was too long: send less of the history.
+    LessHistory,
 }
 
 /// Kinds of failure, each with one rule for retrying and one code for the client.
@@ -168,12 +211,12 @@ pub enum ErrorClass {
 impl PromptTurn {
     /// A message of the user.
     pub fn user(text: impl Into<String>) -> Self {
-        Self { role: PromptRole::User, text: text.into() }
+        Self { role: PromptRole::User, text: text.into(), images: Vec::new() }
     }
 
     /// A message of the model.
     pub fn assistant(text: impl Into<String>) -> Self {
-        Self { role: PromptRole::Assistant, text: text.into() }
+        Self { role: PromptRole::Assistant, text: text.into(), images: Vec::new() }
     }
 }
 
@@ -203,7 +246,12 @@ impl ErrorClass {
 impl ProviderError {
     /// A failure without any HTTP answer.
     pub fn new(class: ErrorClass, detail: impl Into<String>) -> Self {
-        Self { class, status: None, retry_after: None, should_retry: None, detail: detail.into() }
+        Self { class, status: None, retry_after: None, should_retry: None, remedy: None, detail: detail.into() }
+    }
+
+    /// What to change before the call is made once more.
+    pub fn remedy(&self) -> Option<Remedy> {
+        self.remedy.or((self.class == ErrorClass::ContextLength).then_some(Remedy::LessHistory))
     }
 
     /// May the same call succeed when made again?

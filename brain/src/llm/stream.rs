@@ -289,7 +289,7 @@ pub(crate) mod testing {
     }
 
     pub(crate) fn usage(input: u64, output: u64) -> Result<Chunk, ErrorClass> {
-        Ok(Chunk::Usage(crate::session::entry::Usage { input, output, estimated: false }))
+        Ok(Chunk::Usage(crate::llm::TokenUsage { input, cached: 0, output, estimated: false }))
     }
 
     /// The stream (written with LF) gives `expected` whatever its line ends, split at every byte, with comments and

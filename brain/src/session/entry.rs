@@ -127,6 +127,8 @@ pub struct Answer {
     pub finish: Option<FinishReason>,
     /// The fault it failed with.
     pub error: Option<ErrorCode>,
+    /// When what was used up is there again, for a fault that passes at a known time.
+    pub retry_at: Option<Timestamp>,
     /// What it used.
     pub usage: Option<Usage>,
     /// Milliseconds from the request to the first delta.

@@ -148,6 +148,7 @@ pub(super) fn answer(session: SessionId, seq: Seq, reply_to: Seq, generation: u3
         lease_until: Timestamp(10_000),
         finish: None,
         error: None,
+        retry_at: None,
         usage: None,
         first_token_ms: None,
         total_ms: None,

@@ -80,6 +80,7 @@ impl Turns {
             lease_until: self.sessions.now().plus(self.settings.lease),
             finish: None,
             error: None,
+            retry_at: None,
             usage: None,
             first_token_ms: None,
             total_ms: None,

@@ -40,6 +40,7 @@ impl Turns {
             turns,
             user: opaque(&session.owner),
             conversation: conversation_of(&history, &answer.model_id),
+            ..Prompt::default()
         })
     }
 }
@@ -60,7 +61,7 @@ fn conversation(history: &[Entry], asked: &Answer) -> Vec<PromptTurn> {
             _ => continue,
         };
         if !text.is_empty() {
-            placed.push((place, PromptTurn { role, text: text.to_owned() }));
+            placed.push((place, PromptTurn { role, text: text.to_owned(), images: Vec::new() }));
         }
     }
     placed.sort_by_key(|(place, _)| *place);
@@ -129,6 +130,7 @@ mod tests {
             lease_until: Timestamp(0),
             finish: None,
             error: None,
+            retry_at: None,
             usage: None,
             first_token_ms: None,
             total_ms: None,

@@ -12,7 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::journal::{End, Journal, Lost, millis};
 use super::{RunningAnswer, Turns};
 use crate::llm::catalog::Model;
-use crate::llm::{Chunk, ErrorClass, Generation, Prompt, ProviderError, tokens};
+use crate::llm::{Chunk, ErrorClass, Generation, Prompt, ProviderError, TokenUsage, tokens};
 use crate::session::Session;
 use crate::session::entry::{Entry, EntryState, FinishReason, Usage};
 
@@ -234,7 +234,9 @@ fn take(chunk: Chunk, journal: &mut Journal, used: &mut Used) -> Option<Ending> 
         }
         // Needs the store; see `grow`.
         Chunk::Replace(_) => {}
-        Chunk::Usage(usage) => used.reported = Some(usage),
+        Chunk::Usage(TokenUsage { input, output, estimated, .. }) => {
+            used.reported = Some(Usage { input, output, estimated });
+        }
         Chunk::Conversation(conversation) => journal.set_conversation(conversation),
         Chunk::Finish(reason) => return Some(Ending::Finished(reason)),
     }

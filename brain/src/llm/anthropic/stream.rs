@@ -3,8 +3,8 @@
 use super::wire::{BlockDelta, Reply, StreamEvent, Tokens};
 use crate::llm::sse::Event;
 use crate::llm::stream::{Decode, Output, json, tool_requested, truncated};
-use crate::llm::{Chunk, ErrorClass, ProviderError};
-use crate::session::entry::{FinishReason, Usage};
+use crate::llm::{Chunk, ErrorClass, ProviderError, TokenUsage};
+use crate::session::entry::FinishReason;
 
 /// The state of one stream.
 #[derive(Debug, Default)]
@@ -29,7 +29,7 @@ impl Decoder {
     /// Only once the output is known: the number in `message_start` is a placeholder.
     fn report(&self, out: &mut Output) {
         if let Some(output) = self.tokens.output_tokens {
-            out.chunk(Chunk::Usage(Usage { input: self.tokens.input(), output, estimated: false }));
+            out.chunk(Chunk::Usage(TokenUsage { input: self.tokens.input(), cached: 0, output, estimated: false }));
         }
     }
 }

@@ -11,8 +11,8 @@ use async_trait::async_trait;
 use chatbox_shared::clock::Clock;
 use tokio::time::{Instant, sleep_until};
 
-use super::{Chunk, Generation, Prompt, PromptRole, Provider, ProviderError, tokens};
-use crate::session::entry::{FinishReason, Usage};
+use super::{Chunk, Generation, Prompt, PromptRole, Provider, ProviderError, TokenUsage, tokens};
+use crate::session::entry::FinishReason;
 
 /// Between two words: slow enough to be seen streaming.
 pub const PACE: Duration = Duration::from_millis(30);
@@ -158,8 +158,12 @@ fn count_to(words: &[&str]) -> Option<u32> {
 impl Provider for Demo {
     async fn generate(&self, prompt: &Prompt) -> Result<Box<dyn Generation>, ProviderError> {
         let answer = self.answer(prompt);
-        let usage =
-            Usage { input: tokens::estimate_prompt(prompt), output: tokens::estimate(&answer), estimated: true };
+        let usage = TokenUsage {
+            input: tokens::estimate_prompt(prompt),
+            cached: 0,
+            output: tokens::estimate(&answer),
+            estimated: true,
+        };
         let mut chunks: VecDeque<Chunk> =
             answer.split_inclusive([' ', '\n']).map(|word| Chunk::Delta(word.to_owned())).collect();
         chunks.extend([Chunk::Usage(usage), Chunk::Finish(FinishReason::Stop)]);

@@ -4,8 +4,8 @@
 use super::wire::{StreamEvent, Tokens, WorkflowData};
 use crate::llm::sse::Event;
 use crate::llm::stream::{Decode, Output, json, truncated};
-use crate::llm::{Chunk, ErrorClass, ProviderError};
-use crate::session::entry::{FinishReason, Usage};
+use crate::llm::{Chunk, ErrorClass, ProviderError, TokenUsage};
+use crate::session::entry::FinishReason;
 
 /// The state of one stream.
 #[derive(Debug, Default)]
@@ -134,7 +134,7 @@ fn report(usage: Option<Tokens>, out: &mut Output) {
     if let Some(Tokens { prompt_tokens: input, completion_tokens: output }) = usage
         && input + output > 0
     {
-        out.chunk(Chunk::Usage(Usage { input, output, estimated: false }));
+        out.chunk(Chunk::Usage(TokenUsage { input, cached: 0, output, estimated: false }));
     }
 }
 

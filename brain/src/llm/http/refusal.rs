@@ -43,6 +43,7 @@ impl Refusal {
             retry_after: self.retry_after,
             // A missing right or an empty account does not come back by asking again, whatever a proxy in between says.
             should_retry: self.should_retry.filter(|_| !matches!(class, ErrorClass::Auth | ErrorClass::Quota)),
+            remedy: None,
             detail: detail_of(class, &detail),
         }
     }

@@ -5,8 +5,8 @@ use serde_json::Value;
 use super::wire::{Fault, Reply};
 use crate::llm::sse::Event;
 use crate::llm::stream::{Decode, Output, json, tool_requested, truncated};
-use crate::llm::{Chunk, ProviderError};
-use crate::session::entry::{FinishReason, Usage};
+use crate::llm::{Chunk, ProviderError, TokenUsage};
+use crate::session::entry::FinishReason;
 
 /// The state of one stream.
 #[derive(Debug, Default)]
@@ -53,7 +53,12 @@ impl Decoder {
             };
         }
         if let Some(tokens) = reply.usage.filter(|tokens| tokens.prompt_tokens + tokens.completion_tokens > 0) {
-            let usage = Usage { input: tokens.prompt_tokens, output: tokens.completion_tokens, estimated: false };
+            let usage = TokenUsage {
+                input: tokens.prompt_tokens,
+                cached: 0,
+                output: tokens.completion_tokens,
+                estimated: false,
+            };
             out.chunk(Chunk::Usage(usage));
         }
         Ok(())

@@ -183,6 +183,7 @@ fn read_answer(source: &impl Source) -> StoreResult<Answer> {
         lease_until: required("exp", source.time("exp")).map(Timestamp)?,
         finish,
         error,
+        retry_at: None,
         usage,
         first_token_ms: unsigned(source, "ftMs")?,
         total_ms: unsigned(source, "ms")?,

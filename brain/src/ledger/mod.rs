@@ -1,0 +1,279 @@
+//! The ledger: one record for each call of a model's provider, written once and never changed, whatever became of the
+//! call or of the brain that made it.
+//!
+//! Before a call its largest possible use is reserved in the account of its user and day, which holds what is used and what
+//! is reserved; a reservation that does not fit is refused, so calls at the same time cannot use more than is allowed. After
+//! the call its record is inserted under the call's id, and the reservation turns into what was used. A reservation
+//! whose brain died is settled by another one, from an estimate. The id decides: whoever comes first is the record.
+
+use std::fmt;
+
+use chatbox_shared::clock::Timestamp;
+use chatbox_shared::ids::{CallId, Seq, SessionId, UserId};
+
+use crate::llm::TokenUsage;
+
+/// A provider call, as it is known before it is made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Call {
+    /// Its id.
+    pub id: CallId,
+    /// Who is charged: the session's owner.
+    pub user: UserId,
+    /// For which session.
+    pub session: SessionId,
+    /// What for.
+    pub purpose: Purpose,
+    /// The answer's place in the log; 0 where it is none.
+    pub seq: Seq,
+    /// The answer's attempt; 0 where it is none.
+    pub attempt: u32,
+    /// The model, as the configuration names it.
+    pub model_id: String,
+    /// The provider's protocol: `openai`, `anthropic`, `dify`, `demo`.
+    pub provider: String,
+    /// When it was begun, by the store's clock. Its day (UTC) is the day it counts for.
+    pub started_at: Timestamp,
+}
+
+/// What a call is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Purpose {
+    /// An answer.
+    Answer,
+    /// A session's name.
+    Name,
+}
+
+/// What is set aside for a call until its record is written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reservation {
+    /// The call.
+    pub call: Call,
+    /// The most tokens it is expected to use, in and out.
+    pub tokens: u64,
+    /// The most it is expected to cost, in billionths.
+    pub cost: u64,
+    /// The tokens of its prompt, as far as chatbox can tell.
+    pub input_estimate: u64,
+    /// When another brain may settle it, by the store's clock.
+    pub expires_at: Timestamp,
+}
+
+/// The record of a call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UsageRecord {
+    /// The call.
+    pub call: Call,
+    /// What it used.
+    pub usage: TokenUsage,
+    /// How it ended.
+    pub finish: CallFinish,
+    /// The kind of failure of a failed one, such as `timeout`.
+    pub error: Option<String>,
+    /// Milliseconds from the request to the first text.
+    pub first_token_ms: Option<u64>,
+    /// Milliseconds from the request to the end.
+    pub total_ms: u64,
+    /// What it cost in billionths of the currency the prices are in; `None` where the model has no price.
+    pub cost: Option<u64>,
+}
+
+/// How a call ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum CallFinish {
+    /// The model was done.
+    Stop,
+    /// A token limit cut it.
+    Length,
+    /// The provider's content rules cut it.
+    ContentFilter,
+    /// A participant stopped it.
+    Stopped,
+    /// A human took over, or the provider's own operator stopped it.
+    Interrupted,
+    /// It failed; another call may have followed.
+    Failed,
+    /// Its brain stopped and gave the answer to another one.
+    HandedOver,
+    /// Its brain died, or was paused for so long that another one went on. The numbers are an estimate.
+    Lost,
+}
+
+/// What a user may use on one day. `None`: as much as they like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Allowance {
+    /// Tokens, in and out.
+    pub tokens: Option<u64>,
+    /// Cost, in billionths.
+    pub cost: Option<u64>,
+}
+
+/// A sum over records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct UsageSum {
+    /// How many.
+    pub calls: u64,
+    /// Tokens of prompts, the cached ones included.
+    pub input: u64,
+    /// Tokens of prompts that came from a provider's cache.
+    pub cached: u64,
+    /// Tokens of answers.
+    pub output: u64,
+    /// Cost in billionths.
+    pub cost: u64,
+}
+
+/// The account of a user for one day.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DayUsage {
+    /// The day.
+    pub day: Day,
+    /// The sum of its records.
+    pub used: UsageSum,
+    /// Tokens reserved by calls that are not settled.
+    pub reserved_tokens: u64,
+    /// Cost reserved by calls that are not settled.
+    pub reserved_cost: u64,
+}
+
+/// A day of the calendar, UTC.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Day(time::Date);
+
+impl Call {
+    /// The day it counts for.
+    pub fn day(&self) -> Day {
+        Day::of(self.started_at)
+    }
+}
+
+impl Purpose {
+    /// The stable name in the store.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Answer => "answer",
+            Self::Name => "name",
+        }
+    }
+
+    /// The purpose with this name.
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Answer, Self::Name].into_iter().find(|purpose| purpose.as_str() == text)
+    }
+}
+
+impl Reservation {
+    /// The record of a call that nobody can tell the end of: its prompt was sent, and this many tokens of an answer were
+    /// seen of it.
+    pub fn lost(&self, output: u64, now: Timestamp) -> UsageRecord {
+        UsageRecord {
+            call: self.call.clone(),
+            usage: TokenUsage { input: self.input_estimate, cached: 0, output, estimated: true },
+            finish: CallFinish::Lost,
+            error: None,
+            first_token_ms: None,
+            total_ms: u64::try_from(now.since(self.call.started_at).as_millis()).unwrap_or(u64::MAX),
+            cost: None,
+        }
+    }
+}
+
+impl CallFinish {
+    /// All of them.
+    pub const ALL: [Self; 8] = [
+        Self::Stop,
+        Self::Length,
+        Self::ContentFilter,
+        Self::Stopped,
+        Self::Interrupted,
+        Self::Failed,
+        Self::HandedOver,
+        Self::Lost,
+    ];
+
+    /// The stable name in the store and in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Stop => "stop",
+            Self::Length => "length",
+            Self::ContentFilter => "content_filter",
+            Self::Stopped => "stopped",
+            Self::Interrupted => "interrupted",
+            Self::Failed => "failed",
+            Self::HandedOver => "handed_over",
+            Self::Lost => "lost",
+        }
+    }
+
+    /// The ending with this name.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|finish| finish.as_str() == text)
+    }
+}
+
+impl UsageSum {
+    /// Tokens in and out.
+    pub fn tokens(&self) -> u64 {
+        self.input + self.output
+    }
+
+    /// The sum of one record.
+    pub fn of(record: &UsageRecord) -> Self {
+        let TokenUsage { input, cached, output, .. } = record.usage;
+        Self { calls: 1, input, cached, output, cost: record.cost.unwrap_or(0) }
+    }
+}
+
+impl Day {
+    /// The day of this time.
+    pub fn of(at: Timestamp) -> Self {
+        let at = time::OffsetDateTime::from_unix_timestamp(at.0.div_euclid(1000));
+        Self(at.unwrap_or(time::OffsetDateTime::UNIX_EPOCH).date())
+    }
+
+    /// When the next day begins, and what was used up is there again.
+    pub fn end(self) -> Timestamp {
+        let next = self.0.next_day().unwrap_or(self.0);
+        Timestamp(next.midnight().assume_utc().unix_timestamp() * 1000)
+    }
+
+    /// The day written as [`Day`] writes it.
+    pub fn parse(text: &str) -> Option<Self> {
+        time::Date::parse(text, time::macros::format_description!("[year]-[month]-[day]")).ok().map(Self)
+    }
+}
+
+/// Such as 2026-11-24, which sorts as the days do.
+impl fmt::Display for Day {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:04}-{:02}-{:02}", self.0.year(), u8::from(self.0.month()), self.0.day())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_day_ends_at_midnight_utc() {
+        let late = Timestamp(1_795_564_799_999);
+        let day = Day::of(late);
+        assert_eq!(day.to_string(), "2026-11-24");
+        assert_eq!(day.end(), Timestamp(1_795_564_800_000));
+        assert_eq!(Day::of(day.end()).to_string(), "2026-11-25");
+        assert_eq!(Day::parse("2026-11-24"), Some(day));
+        assert_eq!(Day::parse("24.11.2026"), None);
+        assert!(Day::of(Timestamp(-1)).to_string().as_str() < "1970");
+    }
+
+    #[test]
+    fn names_lead_back() {
+        for finish in CallFinish::ALL {
+            assert_eq!(CallFinish::parse(finish.as_str()), Some(finish));
+        }
+        for purpose in [Purpose::Answer, Purpose::Name] {
+            assert_eq!(Purpose::parse(purpose.as_str()), Some(purpose));
+        }
+    }
+}
