@@ -70,7 +70,8 @@ pub async fn run(config: BrainConfig) -> anyhow::Result<bool> {
     let sessions = Arc::new(Sessions::new(Arc::clone(&store), keyring, lifecycle.clone()));
     let wall_clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let default_model = &config.answers.default_model;
-    let catalog = Arc::new(Catalog::build(&config.models, &config.provider, default_model, &wall_clock)?);
+    let catalog =
+        Arc::new(Catalog::build(&config.models, &config.provider, default_model, &wall_clock, &Default::default())?);
     let brain_id = name(&config.brain.id);
     let settings = turn_settings(&config, &brain_id);
     let concurrent = config.answers.max_concurrent;

@@ -1,19 +1,23 @@
-//! The models clients can choose from, each with its provider behind it, ready to be called. Built once at start.
+//! The models clients can choose from, each with its provider behind it, ready to be called. Built at start and at every
+//! reload of the configuration.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use chatbox_shared::clock::Clock;
+use parking_lot::RwLock;
 
 use super::anthropic::{self, Anthropic};
 use super::config::{Fault, Kind, ModelConfig, ProviderConfig, validate};
 use super::demo::{self, Demo};
 use super::dify::{self, Dify};
+use super::endpoint::{Endpoint, Endpoints};
 use super::http::{self, Transport};
 use super::openai::{self, OpenAi};
-use super::retry::Retrying;
-use super::{Provider, SharedProvider};
+use super::price::Price;
+use super::retry::Policy;
+use super::{Provider, SharedProvider, TokenUsage};
 
 /// The id of the built-in model where no other is configured.
 pub const DEMO: &str = "demo";
@@ -24,8 +28,18 @@ pub struct Model {
     pub id: String,
     /// What people see.
     pub name: String,
-    /// Answers prompts, with its limits and further tries already around it.
+    /// The protocol of its provider, as the ledger names it.
+    pub kind: Kind,
+    /// Answers prompts; one call at a time, without any limit of ours.
     pub provider: SharedProvider,
+    /// The limits of its calls, and when they are made again.
+    pub policy: Policy,
+    /// Where it is called, shared with other models at the same address.
+    pub endpoint: Arc<Endpoint>,
+    /// The models that answer where it cannot, in order.
+    pub fallback: Vec<String>,
+    /// What its tokens cost.
+    pub price: Option<Price>,
     /// How much it can take, in tokens, prompt and answer together.
     pub context_tokens: u64,
     /// How much it may answer, in tokens.
@@ -38,6 +52,11 @@ impl Model {
     /// What a prompt may cost: [`super::tokens::fit`] takes it.
     pub fn prompt_budget(&self) -> u64 {
         self.context_tokens.saturating_sub(self.max_output_tokens)
+    }
+
+    /// What this costs, in billionths; `None` where it has no price.
+    pub fn cost(&self, usage: &TokenUsage) -> Option<u64> {
+        self.price.map(|price| price.cost(usage))
     }
 }
 
@@ -69,6 +88,7 @@ impl Catalog {
         provider: &ProviderConfig,
         default_model: &str,
         clock: &Arc<dyn Clock>,
+        endpoints: &Endpoints,
     ) -> Result<Self, CatalogError> {
         let faults = validate(models, provider, default_model);
         if !faults.is_empty() {
@@ -81,7 +101,7 @@ impl Catalog {
             ..ModelConfig::default()
         };
         let configured = if models.is_empty() { std::slice::from_ref(&built_in) } else { models };
-        let mut builder = Builder { provider, clock, clients: HashMap::new() };
+        let mut builder = Builder { provider, clock, endpoints, clients: HashMap::new() };
         let models = configured.iter().map(|model| builder.model(model).map(Arc::new));
         let models = models.collect::<Result<Vec<_>, _>>()?;
         let by_id: HashMap<_, _> = models.iter().enumerate().map(|(index, model)| (model.id.clone(), index)).collect();
@@ -96,6 +116,14 @@ impl Catalog {
         self.models.get(*self.by_id.get(id)?)
     }
 
+    /// The model with this id and those it falls back to, in the order in which they are asked; none if there is no such
+    /// model.
+    pub fn candidates(&self, id: &str) -> Vec<Arc<Model>> {
+        let Some(model) = self.get(id) else { return Vec::new() };
+        let fallback = model.fallback.iter().filter_map(|id| self.get(id));
+        std::iter::once(model).chain(fallback).cloned().collect()
+    }
+
     /// All models, in the order clients see them.
     pub fn list(&self) -> &[Arc<Model>] {
         &self.models
@@ -107,9 +135,30 @@ impl Catalog {
     }
 }
 
+/// The catalog that is in force. A reload puts another one in its place; who holds the old one goes on with it.
+pub struct Models(RwLock<Arc<Catalog>>);
+
+impl Models {
+    /// With this catalog at first.
+    pub fn new(catalog: Catalog) -> Self {
+        Self(RwLock::new(Arc::new(catalog)))
+    }
+
+    /// The catalog in force.
+    pub fn current(&self) -> Arc<Catalog> {
+        Arc::clone(&self.0.read())
+    }
+
+    /// Puts another one in force.
+    pub fn replace(&self, catalog: Catalog) {
+        *self.0.write() = Arc::new(catalog);
+    }
+}
+
 struct Builder<'a> {
     provider: &'a ProviderConfig,
     clock: &'a Arc<dyn Clock>,
+    endpoints: &'a Endpoints,
     /// By what they differ in: the time to connect, and whether they know certificates. Models share connections.
     clients: HashMap<(u64, bool), reqwest::Client>,
 }
@@ -117,11 +166,19 @@ struct Builder<'a> {
 impl Builder<'_> {
     fn model(&mut self, config: &ModelConfig) -> Result<Model, CatalogError> {
         let calls = config.calls(self.provider);
-        let provider = Arc::new(Retrying::new(self.bare(config, &calls)?, calls.policy()));
+        let kind = Kind::parse(&config.provider).unwrap_or(Kind::Demo);
+        let key = config.endpoint_key().unwrap_or_default();
+        // Without the scheme; the configuration allows no user and no password in it.
+        let name = key.split_once("://").map_or(kind.as_str(), |(_, address)| address);
         Ok(Model {
+            kind,
+            provider: self.bare(config, &calls)?,
+            policy: calls.policy(),
+            endpoint: self.endpoints.get(&key, name, &calls.endpoint()),
+            fallback: config.fallback.clone(),
+            price: config.price(),
             id: config.id.clone(),
             name: if config.name.is_empty() { config.id.clone() } else { config.name.clone() },
-            provider,
             context_tokens: config.context_tokens(),
             max_output_tokens: config.max_output_tokens(),
             system_prompt: Some(config.system_prompt.clone()).filter(|text| !text.is_empty()),
@@ -207,10 +264,11 @@ mod tests {
         let models: Vec<ModelConfig> = serde_json::from_value(models).unwrap();
         let provider = serde_json::from_value(json!({
             "connect_timeout_ms": 1000, "first_token_timeout_ms": 1000, "idle_timeout_ms": 1000,
-            "total_timeout_ms": 1000, "max_retries": 0, "max_retry_after_ms": 0,
+            "total_timeout_ms": 1000, "max_retries": 0, "max_retry_after_ms": 0, "max_concurrent": 10, "max_queued": 10,
+            "breaker_failures": 5, "breaker_open_ms": 1000,
         }));
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        Catalog::build(&models, &provider.unwrap(), default_model, &clock)
+        Catalog::build(&models, &provider.unwrap(), default_model, &clock, &Endpoints::default())
     }
 
     #[test]
@@ -234,6 +292,27 @@ mod tests {
         assert_eq!(catalog.get("b").map(|model| model.prompt_budget()), Some(128_000 - 4096));
         assert!(catalog.get("nope").is_none());
         assert_eq!(build(json!([local("b")]), "").unwrap().default_model().id, "b");
+    }
+
+    #[test]
+    fn a_model_comes_with_its_fallbacks_and_models_at_one_address_share_an_endpoint() {
+        let at = |id: &str, url: &str, fallback: &[&str]| json!({"id": id, "provider": "openai", "model": "m", "base_url": url, "fallback": fallback});
+        let here = "http://127.0.0.1:1/v1";
+        let catalog = build(
+            json!([
+                at("a", here, &["c", "b"]),
+                at("b", "http://127.0.0.1:1/v1/", &["c"]),
+                at("c", "http://127.0.0.1:2", &[])
+            ]),
+            "",
+        )
+        .unwrap();
+        let ids: Vec<_> = catalog.candidates("a").iter().map(|model| model.id.clone()).collect();
+        assert_eq!(ids, ["a", "c", "b"], "not those of its fallbacks");
+        assert!(catalog.candidates("nope").is_empty());
+        let endpoint = |id: &str| Arc::clone(&catalog.get(id).unwrap().endpoint);
+        assert!(Arc::ptr_eq(&endpoint("a"), &endpoint("b")) && !Arc::ptr_eq(&endpoint("a"), &endpoint("c")));
+        assert_eq!(endpoint("a").name, "127.0.0.1:1/v1");
     }
 
     #[test]

@@ -3,13 +3,15 @@
 //!
 //! An empty text means the same as none: that is how the defaults file can show a key without setting it.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use url::Url;
 
+use super::endpoint::{BreakerSettings, EndpointSettings, QueueSettings};
+use super::price::Price;
 use super::retry::{Jitter, Policy};
 use super::{anthropic, dify, openai};
 
@@ -32,6 +34,14 @@ pub struct ProviderConfig {
     pub max_retries: u32,
     /// The longest wait a provider may ask for.
     pub max_retry_after_ms: u64,
+    /// Calls of one endpoint at once.
+    pub max_concurrent: usize,
+    /// Calls that may wait for a place at one endpoint.
+    pub max_queued: usize,
+    /// Failures in a row after which an endpoint is left alone.
+    pub breaker_failures: u32,
+    /// For how long.
+    pub breaker_open_ms: u64,
 }
 
 /// One model.
@@ -58,6 +68,14 @@ pub struct ModelConfig {
     pub context_tokens: Option<u64>,
     /// How much it may answer, in tokens.
     pub max_output_tokens: Option<u64>,
+    /// The models that answer where this one cannot, in order.
+    pub fallback: Vec<String>,
+    /// What a million tokens of prompt cost.
+    pub input_price: Option<f64>,
+    /// What a million tokens of prompt cost that the provider has in its cache; as the others where it is not set.
+    pub cached_input_price: Option<f64>,
+    /// What a million tokens of answer cost.
+    pub output_price: Option<f64>,
     /// Sent only where set.
     pub temperature: Option<f64>,
     /// How the limit of the answer is called.
@@ -78,6 +96,14 @@ pub struct ModelConfig {
     pub max_retries: Option<u32>,
     /// In place of the one in `[provider]`.
     pub max_retry_after_ms: Option<u64>,
+    /// In place of the one in `[provider]`.
+    pub max_concurrent: Option<usize>,
+    /// In place of the one in `[provider]`.
+    pub max_queued: Option<usize>,
+    /// In place of the one in `[provider]`.
+    pub breaker_failures: Option<u32>,
+    /// In place of the one in `[provider]`.
+    pub breaker_open_ms: Option<u64>,
 }
 
 /// The protocols.
@@ -105,6 +131,16 @@ impl Kind {
         }
     }
 
+    /// The name in the configuration and in the ledger.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::OpenAi => "openai",
+            Self::Anthropic => "anthropic",
+            Self::Dify => "dify",
+            Self::Demo => "demo",
+        }
+    }
+
     fn default_base_url(self) -> &'static str {
         match self {
             Self::OpenAi => openai::BASE_URL,
@@ -123,6 +159,10 @@ const SOUND: ProviderConfig = ProviderConfig {
     total_timeout_ms: 1,
     max_retries: 0,
     max_retry_after_ms: 0,
+    max_concurrent: 1,
+    max_queued: 0,
+    breaker_failures: 1,
+    breaker_open_ms: 1,
 };
 
 impl ProviderConfig {
@@ -134,6 +174,7 @@ impl ProviderConfig {
             ("first_token_timeout_ms", self.first_token_timeout_ms),
             ("idle_timeout_ms", self.idle_timeout_ms),
             ("total_timeout_ms", self.total_timeout_ms),
+            ("breaker_open_ms", self.breaker_open_ms),
         ] {
             if !(1..=86_400_000).contains(&millis) {
                 faults.add(key, "must be between 1 (a millisecond) and 86400000 (a day)");
@@ -145,7 +186,27 @@ impl ProviderConfig {
         if self.max_retry_after_ms > 86_400_000 {
             faults.add("max_retry_after_ms", "must be 86400000 (a day) or less");
         }
+        if !(1..=1_000_000).contains(&self.max_concurrent) {
+            faults.add("max_concurrent", "must be between 1 and 1000000");
+        }
+        if self.max_queued > 1_000_000 {
+            faults.add("max_queued", "must be 1000000 or less");
+        }
+        if self.breaker_failures == 0 {
+            faults.add("breaker_failures", "must be at least 1");
+        }
         faults.0
+    }
+
+    /// The limits of an endpoint these settings mean.
+    pub fn endpoint(&self) -> EndpointSettings {
+        EndpointSettings {
+            breaker: BreakerSettings {
+                failures: self.breaker_failures,
+                open_for: Duration::from_millis(self.breaker_open_ms),
+            },
+            queue: QueueSettings { max_concurrent: self.max_concurrent, max_queued: self.max_queued },
+        }
     }
 
     /// The limits and tries these settings mean.
@@ -173,11 +234,44 @@ pub fn validate(models: &[ModelConfig], provider: &ProviderConfig, default_model
             faults.push((format!("models[{index}].id"), format!("another model is called \"{}\" already", model.id)));
         }
     }
+    validate_fallbacks(models, &ids, &mut faults);
+    validate_endpoints(models, provider, &mut faults);
     let known = if models.is_empty() { default_model == super::catalog::DEMO } else { ids.contains(default_model) };
     if !default_model.is_empty() && !known {
         faults.push(("answers.default_model".to_owned(), format!("there is no model \"{default_model}\"")));
     }
     faults
+}
+
+fn validate_fallbacks(models: &[ModelConfig], ids: &HashSet<&str>, faults: &mut Vec<Fault>) {
+    for (index, model) in models.iter().enumerate() {
+        let mut named = HashSet::new();
+        for fallback in &model.fallback {
+            let reason = match () {
+                () if *fallback == model.id => format!("names \"{fallback}\", the model itself"),
+                () if !ids.contains(fallback.as_str()) => format!("names \"{fallback}\", and there is no such model"),
+                () if !named.insert(fallback) => format!("names \"{fallback}\" twice"),
+                () => continue,
+            };
+            faults.push((format!("models[{index}].fallback"), reason));
+        }
+    }
+}
+
+/// Models at one endpoint share its limits, so they cannot each have others.
+fn validate_endpoints(models: &[ModelConfig], provider: &ProviderConfig, faults: &mut Vec<Fault>) {
+    let mut limits: HashMap<String, (&str, EndpointSettings)> = HashMap::new();
+    for (index, model) in models.iter().enumerate() {
+        let Some(key) = model.endpoint_key() else { continue };
+        let settings = model.calls(provider).endpoint();
+        let (first, known) = *limits.entry(key).or_insert((&model.id, settings));
+        if known != settings {
+            let reason = format!(
+                "sets max_concurrent, max_queued or breaker_* otherwise than model \"{first}\", which has the same endpoint"
+            );
+            faults.push((format!("models[{index}]"), reason));
+        }
+    }
 }
 
 /// Faults as they are found.
@@ -206,6 +300,21 @@ impl ModelConfig {
         }
         if context <= output {
             faults.add("context_tokens", format!("must be more than max_output_tokens ({output})"));
+        }
+        for (key, price) in [
+            ("input_price", self.input_price),
+            ("cached_input_price", self.cached_input_price),
+            ("output_price", self.output_price),
+        ] {
+            if price.is_some_and(|price| !(0.0..=1_000_000.0).contains(&price)) {
+                faults.add(key, "must be between 0 and 1000000 for a million tokens");
+            }
+        }
+        if self.input_price.is_some() != self.output_price.is_some() {
+            faults.add("output_price", "is set only together with input_price, and the other way round");
+        }
+        if self.cached_input_price.is_some() && self.input_price.is_none() {
+            faults.add("cached_input_price", "is set without input_price");
         }
         match Kind::parse(&self.provider) {
             Some(kind) => self.validate_kind(kind, &mut faults),
@@ -292,6 +401,23 @@ impl ModelConfig {
         }
     }
 
+    /// Tells its endpoint from others; `None` for a model that is not understood.
+    pub fn endpoint_key(&self) -> Option<String> {
+        let kind = Kind::parse(&self.provider)?;
+        let url = if kind == Kind::Demo { String::new() } else { self.base_url(kind).ok()?.to_string() };
+        Some(format!("{} {}", kind.as_str(), url.trim_end_matches('/')))
+    }
+
+    /// What its tokens cost; `None` where no price is set.
+    pub fn price(&self) -> Option<Price> {
+        let input = self.input_price?;
+        Some(Price {
+            input,
+            cached: self.cached_input_price.unwrap_or(input),
+            output: self.output_price.unwrap_or_default(),
+        })
+    }
+
     /// Where requests go.
     ///
     /// # Errors
@@ -357,6 +483,10 @@ impl ModelConfig {
             total_timeout_ms: self.total_timeout_ms.unwrap_or(defaults.total_timeout_ms),
             max_retries: self.max_retries.unwrap_or(defaults.max_retries),
             max_retry_after_ms: self.max_retry_after_ms.unwrap_or(defaults.max_retry_after_ms),
+            max_concurrent: self.max_concurrent.unwrap_or(defaults.max_concurrent),
+            max_queued: self.max_queued.unwrap_or(defaults.max_queued),
+            breaker_failures: self.breaker_failures.unwrap_or(defaults.breaker_failures),
+            breaker_open_ms: self.breaker_open_ms.unwrap_or(defaults.breaker_open_ms),
         }
     }
 }
@@ -435,6 +565,36 @@ mod tests {
         let provider = ProviderConfig { total_timeout_ms: 0, ..CALLS };
         let keys: Vec<_> = validate(&[], &provider, "gpt").into_iter().map(|(key, _)| key).collect();
         assert_eq!(keys, ["provider.total_timeout_ms", "answers.default_model"]);
+    }
+
+    #[test]
+    fn fallbacks_prices_and_shared_endpoints_are_checked() {
+        let at = |id: &str, more: serde_json::Value| {
+            let mut model = json!({"id": id, "provider": "openai", "model": "m", "base_url": "http://127.0.0.1:1/v1"});
+            model.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            model
+        };
+        let sound = json!([at("a", json!({"fallback": ["b", "c"], "input_price": 2.5, "output_price": 10})),
+            at("b", json!({"fallback": ["a"], "max_retries": 0})), {"id": "c", "provider": "demo", "max_concurrent": 3}]);
+        assert_eq!(validate(&models(sound), &CALLS, ""), []);
+        let broken = json!([
+            at("a", json!({"fallback": ["a", "x", "b", "b"]})),
+            at("b", json!({"max_concurrent": 7, "input_price": 1, "cached_input_price": -1})),
+            at("c", json!({"cached_input_price": 1, "breaker_failures": 0, "max_concurrent": 0})),
+        ]);
+        let expected = [
+            "models[1].cached_input_price",
+            "models[1].output_price",
+            "models[2].max_concurrent",
+            "models[2].breaker_failures",
+            "models[2].cached_input_price",
+            "models[0].fallback",
+            "models[0].fallback",
+            "models[0].fallback",
+            "models[1]",
+            "models[2]",
+        ];
+        assert_eq!(faults(broken), expected);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Language models. [`Provider`] is the seam: one implementation per wire protocol, each turning a [`Prompt`] into a
-//! stream of [`Chunk`]s. What surrounds a call (retries, time limits) is a decorator of the same trait.
+//! stream of [`Chunk`]s. What surrounds calls is in [`answer`]: limits, further tries, other models, and the account that is
+//! kept of each. A provider makes one request for each call, no more.
 //!
 //! To add a provider: a module with `wire` (the JSON), `stream` (events to chunks, tested at every byte split) and `mod`
 //! (the requests), a variant of [`config::Kind`], and a line in [`catalog`].
@@ -11,15 +12,21 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use chatbox_shared::failure::ErrorCode;
 
+use self::endpoint::Verdict;
 use crate::session::entry::FinishReason;
 
+pub mod answer;
 pub mod anthropic;
 pub mod catalog;
 pub mod config;
+pub mod conversation;
 pub mod demo;
 pub mod dify;
+pub mod endpoint;
 pub mod http;
+pub mod meter;
 pub mod openai;
+pub mod price;
 pub mod retry;
 pub mod sse;
 mod stream;
@@ -206,6 +213,10 @@ pub enum ErrorClass {
     NotFound,
     /// Refused by the provider's content rules.
     ContentFiltered,
+    /// Not called: the endpoint has failed too often.
+    CircuitOpen,
+    /// Not called: too many wait for the endpoint.
+    QueueFull,
 }
 
 impl PromptTurn {
@@ -221,6 +232,69 @@ impl PromptTurn {
 }
 
 impl ErrorClass {
+    /// All of them.
+    pub const ALL: [Self; 15] = [
+        Self::Connect,
+        Self::Timeout,
+        Self::RateLimited,
+        Self::Overloaded,
+        Self::Server,
+        Self::Truncated,
+        Self::Protocol,
+        Self::Auth,
+        Self::Quota,
+        Self::Rejected,
+        Self::ContextLength,
+        Self::NotFound,
+        Self::ContentFiltered,
+        Self::CircuitOpen,
+        Self::QueueFull,
+    ];
+
+    /// The name in the ledger and in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Connect => "connect",
+            Self::Timeout => "timeout",
+            Self::RateLimited => "rate_limited",
+            Self::Overloaded => "overloaded",
+            Self::Server => "server",
+            Self::Truncated => "truncated",
+            Self::Protocol => "protocol",
+            Self::Auth => "auth",
+            Self::Quota => "quota",
+            Self::Rejected => "rejected",
+            Self::ContextLength => "context_length",
+            Self::NotFound => "not_found",
+            Self::ContentFiltered => "content_filtered",
+            Self::CircuitOpen => "circuit_open",
+            Self::QueueFull => "queue_full",
+        }
+    }
+
+    /// May another model do what this one could not? What content rules withheld is not asked elsewhere.
+    pub fn falls_back(self) -> bool {
+        self != Self::ContentFiltered
+    }
+
+    /// What it says about the endpoint.
+    pub fn verdict(self) -> Verdict {
+        match self {
+            Self::Connect | Self::Timeout | Self::Overloaded | Self::Server | Self::Truncated | Self::Protocol => {
+                Verdict::Failed
+            }
+            Self::RateLimited
+            | Self::Auth
+            | Self::Quota
+            | Self::Rejected
+            | Self::ContextLength
+            | Self::NotFound
+            | Self::ContentFiltered
+            | Self::CircuitOpen
+            | Self::QueueFull => Verdict::Neutral,
+        }
+    }
+
     /// May the same call succeed when made again?
     pub fn retryable(self) -> bool {
         matches!(
@@ -232,9 +306,14 @@ impl ErrorClass {
     /// What the client is told.
     pub fn code(self) -> ErrorCode {
         match self {
-            Self::Connect | Self::RateLimited | Self::Overloaded | Self::Server | Self::Truncated | Self::Protocol => {
-                ErrorCode::ProviderUnavailable
-            }
+            Self::Connect
+            | Self::RateLimited
+            | Self::Overloaded
+            | Self::Server
+            | Self::Truncated
+            | Self::Protocol
+            | Self::CircuitOpen
+            | Self::QueueFull => ErrorCode::ProviderUnavailable,
             Self::Timeout => ErrorCode::ProviderTimeout,
             Self::Auth | Self::Quota | Self::Rejected | Self::ContextLength => ErrorCode::ProviderRejected,
             Self::NotFound => ErrorCode::ModelUnavailable,

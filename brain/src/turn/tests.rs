@@ -15,6 +15,7 @@ use tempfile::TempDir;
 use super::{TurnSettings, Turns};
 use crate::llm::catalog::Catalog;
 use crate::llm::config::{ModelConfig, ProviderConfig};
+use crate::llm::endpoint::Endpoints;
 use crate::metrics::Metrics;
 use crate::session::Session;
 use crate::session::append::{Draft, Outcome};
@@ -75,9 +76,14 @@ impl World {
             total_timeout_ms: 600_000,
             max_retries: 0,
             max_retry_after_ms: 1000,
+            max_concurrent: 16,
+            max_queued: 100,
+            breaker_failures: 100,
+            breaker_open_ms: 1000,
         };
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let catalog = Arc::new(Catalog::build(&[model], &provider, "", &clock).expect("a catalog"));
+        let catalog =
+            Arc::new(Catalog::build(&[model], &provider, "", &clock, &Endpoints::default()).expect("a catalog"));
         let settings = TurnSettings {
             owner: name.into(),
             lease: LEASE,

@@ -1,0 +1,207 @@
+//! A circuit breaker: after several failures in a row an endpoint is left alone for a while, then one call tries it again.
+//! Pure state: the time is a parameter.
+
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+/// When it opens and for how long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BreakerSettings {
+    /// Failures in a row that open it.
+    pub failures: u32,
+    /// How long it stays open before it is tried again.
+    pub open_for: Duration,
+}
+
+/// What it does with calls now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Circuit {
+    /// Lets them through.
+    Closed,
+    /// Refuses them.
+    Open,
+    /// Lets one through, to see.
+    HalfOpen,
+}
+
+impl Circuit {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Closed, Self::Open, Self::HalfOpen];
+
+    /// The name in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Open => "open",
+            Self::HalfOpen => "half_open",
+        }
+    }
+}
+
+/// How a call went, as far as it says something about the endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It answers.
+    Healthy,
+    /// It cannot be reached, is overloaded, breaks off, or fails in itself.
+    Failed,
+    /// Neither: the call was refused for what it asked, or was given up by whoever made it.
+    Neutral,
+}
+
+/// One endpoint's breaker.
+#[derive(Debug)]
+pub struct Breaker {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum State {
+    Closed {
+        failures: u32,
+    },
+    Open {
+        until: Instant,
+    },
+    /// `probing`: one call is out to see.
+    HalfOpen {
+        probing: bool,
+    },
+}
+
+/// The right to make one call. It is to be given back with a verdict; dropped without one it says nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Pass {
+    probe: bool,
+}
+
+impl Default for Breaker {
+    fn default() -> Self {
+        Self { state: Mutex::new(State::Closed { failures: 0 }) }
+    }
+}
+
+impl Breaker {
+    /// May a call be made now?
+    ///
+    /// # Errors
+    /// How long it will surely not be.
+    pub(super) fn admit(&self, now: Instant) -> Result<Pass, Duration> {
+        let mut state = self.state.lock();
+        match *state {
+            State::Closed { .. } => Ok(Pass { probe: false }),
+            State::Open { until } if now < until => Err(until - now),
+            State::HalfOpen { probing: true } => Err(Duration::ZERO),
+            State::Open { .. } | State::HalfOpen { probing: false } => {
+                *state = State::HalfOpen { probing: true };
+                Ok(Pass { probe: true })
+            }
+        }
+    }
+
+    /// Would a call be let through now? Changes nothing.
+    pub(super) fn check(&self, now: Instant) -> Result<(), Duration> {
+        match *self.state.lock() {
+            State::Open { until } if now < until => Err(until - now),
+            State::HalfOpen { probing: true } => Err(Duration::ZERO),
+            _ => Ok(()),
+        }
+    }
+
+    /// A call went like this. One call may say several things, such as healthy at its first text and failed at its end.
+    pub(super) fn report(&self, pass: Pass, verdict: Verdict, settings: &BreakerSettings, now: Instant) {
+        let mut state = self.state.lock();
+        let open = State::Open { until: now + settings.open_for };
+        *state = match (*state, verdict) {
+            (State::HalfOpen { .. }, Verdict::Healthy) if pass.probe => State::Closed { failures: 0 },
+            (State::HalfOpen { .. }, Verdict::Failed) if pass.probe => open,
+            (State::HalfOpen { .. }, Verdict::Neutral) if pass.probe => State::HalfOpen { probing: false },
+            (State::Closed { .. }, Verdict::Healthy) => State::Closed { failures: 0 },
+            (State::Closed { failures }, Verdict::Failed) if failures + 1 >= settings.failures => open,
+            (State::Closed { failures }, Verdict::Failed) => State::Closed { failures: failures + 1 },
+            // Neither a call that says nothing nor one from before it opened changes anything.
+            (unchanged, _) => unchanged,
+        };
+    }
+
+    /// What it does now.
+    pub(super) fn circuit(&self, now: Instant) -> Circuit {
+        match *self.state.lock() {
+            State::Closed { .. } => Circuit::Closed,
+            State::Open { until } if now < until => Circuit::Open,
+            State::Open { .. } | State::HalfOpen { .. } => Circuit::HalfOpen,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SETTINGS: BreakerSettings = BreakerSettings { failures: 3, open_for: Duration::from_secs(10) };
+
+    struct World {
+        breaker: Breaker,
+        now: Instant,
+    }
+
+    impl World {
+        fn new() -> Self {
+            Self { breaker: Breaker::default(), now: Instant::now() }
+        }
+
+        fn call(&self, verdict: Verdict) {
+            let pass = self.breaker.admit(self.now).expect("it lets calls through");
+            self.breaker.report(pass, verdict, &SETTINGS, self.now);
+        }
+
+        fn circuit(&self) -> Circuit {
+            self.breaker.circuit(self.now)
+        }
+    }
+
+    #[tokio::test]
+    async fn failures_in_a_row_open_it_and_a_success_between_them_does_not() {
+        let world = World::new();
+        for _ in 0..3 {
+            world.call(Verdict::Failed);
+            world.call(Verdict::Failed);
+            world.call(Verdict::Neutral);
+            world.call(Verdict::Healthy);
+        }
+        assert_eq!(world.circuit(), Circuit::Closed);
+        (0..3).for_each(|_| world.call(Verdict::Failed));
+        assert_eq!(world.circuit(), Circuit::Open);
+        assert_eq!(world.breaker.admit(world.now), Err(SETTINGS.open_for));
+    }
+
+    #[tokio::test]
+    async fn after_its_time_one_call_tries_and_decides() {
+        let mut world = World::new();
+        (0..3).for_each(|_| world.call(Verdict::Failed));
+        world.now += SETTINGS.open_for;
+        assert_eq!(world.circuit(), Circuit::HalfOpen);
+        let probe = world.breaker.admit(world.now).expect("the probe");
+        assert!(world.breaker.admit(world.now).is_err(), "one at a time");
+        world.breaker.report(probe, Verdict::Failed, &SETTINGS, world.now);
+        assert_eq!(world.circuit(), Circuit::Open);
+
+        world.now += SETTINGS.open_for;
+        let probe = world.breaker.admit(world.now).expect("the next probe");
+        world.breaker.report(probe, Verdict::Neutral, &SETTINGS, world.now);
+        let probe = world.breaker.admit(world.now).expect("another one, since the last said nothing");
+        world.breaker.report(probe, Verdict::Healthy, &SETTINGS, world.now);
+        assert_eq!(world.circuit(), Circuit::Closed);
+    }
+
+    #[tokio::test]
+    async fn calls_from_before_it_opened_say_nothing_more() {
+        let world = World::new();
+        let old = world.breaker.admit(world.now).expect("closed");
+        (0..3).for_each(|_| world.call(Verdict::Failed));
+        world.breaker.report(old, Verdict::Healthy, &SETTINGS, world.now);
+        assert_eq!(world.circuit(), Circuit::Open);
+    }
+}

@@ -1,0 +1,199 @@
+//! What all calls to one address have in common, whichever model they are for: a circuit breaker, and a bounded, fair queue.
+//! An endpoint outlives a reload of the configuration, so that what is known about it is not forgotten.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::{Mutex, RwLock};
+use tokio::time::Instant;
+
+mod breaker;
+mod queue;
+
+pub use breaker::{BreakerSettings, Circuit, Verdict};
+pub use queue::QueueSettings;
+
+use breaker::{Breaker, Pass};
+use queue::{Place, Queue};
+
+/// The limits of an endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EndpointSettings {
+    /// The circuit breaker's.
+    pub breaker: BreakerSettings,
+    /// The queue's.
+    pub queue: QueueSettings,
+}
+
+/// One address that models are called at.
+#[derive(Debug)]
+pub struct Endpoint {
+    /// The name in metrics and logs: the address without its scheme. It never holds a key.
+    pub name: String,
+    breaker: Breaker,
+    breaker_settings: RwLock<BreakerSettings>,
+    queue: Arc<Queue>,
+}
+
+/// Why no call can be made now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Turned {
+    /// It has failed too often; it will not be called for this long.
+    #[error("the circuit is open")]
+    CircuitOpen(Duration),
+    /// As many wait as may.
+    #[error("the queue is full")]
+    Full,
+}
+
+/// The right to make one call, and the place it takes. What the call shows about the endpoint is told to it.
+#[derive(Debug)]
+pub struct Admission {
+    endpoint: Arc<Endpoint>,
+    pass: Pass,
+    told: bool,
+    _place: Place,
+}
+
+impl Endpoint {
+    /// An endpoint nothing is known about.
+    pub fn new(name: impl Into<String>, settings: &EndpointSettings) -> Self {
+        Self {
+            name: name.into(),
+            breaker: Breaker::default(),
+            breaker_settings: RwLock::new(settings.breaker),
+            queue: Arc::new(Queue::new(settings.queue)),
+        }
+    }
+
+    /// Waits for a place. Giving up is dropping the future.
+    ///
+    /// # Errors
+    /// Where no place can be waited for.
+    pub async fn admit(self: &Arc<Self>, user: &str) -> Result<Admission, Turned> {
+        self.breaker.check(Instant::now()).map_err(Turned::CircuitOpen)?;
+        let place = self.queue.enter(user).await.map_err(|queue::Full| Turned::Full)?;
+        // Again: it may have opened while this one waited.
+        let pass = self.breaker.admit(Instant::now()).map_err(Turned::CircuitOpen)?;
+        Ok(Admission { endpoint: Arc::clone(self), pass, told: false, _place: place })
+    }
+
+    /// What the breaker does now.
+    pub fn circuit(&self) -> Circuit {
+        self.breaker.circuit(Instant::now())
+    }
+
+    /// Calls that run and calls that wait.
+    pub fn load(&self) -> (usize, usize) {
+        self.queue.load()
+    }
+
+    fn set(&self, settings: &EndpointSettings) {
+        *self.breaker_settings.write() = settings.breaker;
+        self.queue.set(settings.queue);
+    }
+}
+
+impl Admission {
+    /// What the call has shown.
+    pub fn tell(&mut self, verdict: Verdict) {
+        self.told = true;
+        let before = self.endpoint.circuit();
+        self.endpoint.breaker.report(self.pass, verdict, &self.endpoint.breaker_settings.read(), Instant::now());
+        let after = self.endpoint.circuit();
+        if before != after {
+            tracing::warn!(endpoint = self.endpoint.name, circuit = after.as_str(), "the circuit breaker has switched");
+        }
+    }
+}
+
+impl Drop for Admission {
+    fn drop(&mut self) {
+        if !self.told {
+            // A probe that was given up: another one may try.
+            self.tell(Verdict::Neutral);
+        }
+    }
+}
+
+/// All endpoints of this process.
+#[derive(Debug, Default)]
+pub struct Endpoints {
+    by_key: Mutex<HashMap<String, Arc<Endpoint>>>,
+}
+
+impl Endpoints {
+    /// The endpoint with this key, with these limits from now on.
+    pub fn get(&self, key: &str, name: &str, settings: &EndpointSettings) -> Arc<Endpoint> {
+        let mut by_key = self.by_key.lock();
+        if let Some(known) = by_key.get(key) {
+            known.set(settings);
+            return Arc::clone(known);
+        }
+        let endpoint = Arc::new(Endpoint::new(name, settings));
+        by_key.insert(key.to_owned(), Arc::clone(&endpoint));
+        endpoint
+    }
+
+    /// All that some model still uses, by name.
+    pub fn in_use(&self) -> Vec<Arc<Endpoint>> {
+        let mut by_key = self.by_key.lock();
+        // One reference is the map's own.
+        by_key.retain(|_, endpoint| Arc::strong_count(endpoint) > 1);
+        let mut all: Vec<_> = by_key.values().cloned().collect();
+        all.sort_by(|one, other| one.name.cmp(&other.name));
+        all
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod testing {
+    use super::*;
+
+    /// Limits nobody runs into.
+    pub(crate) const WIDE: EndpointSettings = EndpointSettings {
+        breaker: BreakerSettings { failures: 1000, open_for: Duration::from_secs(1) },
+        queue: QueueSettings { max_concurrent: 1000, max_queued: 1000 },
+    };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TIGHT: EndpointSettings = EndpointSettings {
+        breaker: BreakerSettings { failures: 1, open_for: Duration::from_secs(5) },
+        queue: QueueSettings { max_concurrent: 1, max_queued: 1 },
+    };
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waited_while_it_opened_is_turned_away() {
+        let endpoint = Arc::new(Endpoint::new("e", &TIGHT));
+        let mut first = endpoint.admit("a").await.unwrap();
+        let waiting = tokio::spawn({
+            let endpoint = Arc::clone(&endpoint);
+            async move { endpoint.admit("b").await.map(drop) }
+        });
+        tokio::task::yield_now().await;
+        first.tell(Verdict::Failed);
+        drop(first);
+        assert_eq!(waiting.await.unwrap(), Err(Turned::CircuitOpen(Duration::from_secs(5))));
+        tokio::time::advance(Duration::from_secs(5)).await;
+        drop(endpoint.admit("a").await.unwrap());
+        let mut probe = endpoint.admit("a").await.expect("a probe that was given up makes room for another");
+        probe.tell(Verdict::Healthy);
+        assert_eq!(endpoint.circuit(), Circuit::Closed);
+    }
+
+    #[tokio::test]
+    async fn an_endpoint_outlives_a_reload_as_long_as_a_model_uses_it() {
+        let endpoints = Endpoints::default();
+        let first = endpoints.get("k", "e", &TIGHT);
+        first.admit("a").await.unwrap().tell(Verdict::Failed);
+        let again = endpoints.get("k", "e", &testing::WIDE);
+        assert!(Arc::ptr_eq(&first, &again) && again.circuit() == Circuit::Open);
+        drop((first, again));
+        assert!(endpoints.in_use().is_empty());
+    }
+}

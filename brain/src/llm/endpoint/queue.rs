@@ -1,0 +1,223 @@
+//! Who may call an endpoint next: a bounded number at once, a bounded number waiting, and the places go round the users who
+//! wait, so that one with a hundred waiting calls does not keep the others behind all of them.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+/// How many.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct QueueSettings {
+    /// Calls at once.
+    pub max_concurrent: usize,
+    /// Calls that wait.
+    pub max_queued: usize,
+}
+
+/// There is no room to wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Full;
+
+/// The places of one endpoint.
+#[derive(Debug)]
+pub(super) struct Queue {
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    settings: QueueSettings,
+    running: usize,
+    /// Users with somebody waiting, the next one first.
+    round: VecDeque<String>,
+    lines: HashMap<String, VecDeque<oneshot::Sender<Place>>>,
+}
+
+/// A place; the next one waiting gets it when it is dropped.
+#[derive(Debug)]
+pub(super) struct Place {
+    /// `None` once it was handed on.
+    queue: Option<Arc<Queue>>,
+}
+
+impl Queue {
+    pub(super) fn new(settings: QueueSettings) -> Self {
+        Self { state: Mutex::new(State { settings, running: 0, round: VecDeque::new(), lines: HashMap::new() }) }
+    }
+
+    /// Waits for a place. Giving up is dropping the future.
+    pub(super) async fn enter(self: &Arc<Self>, user: &str) -> Result<Place, Full> {
+        let waiting = {
+            let mut state = self.state.lock();
+            if state.running < state.settings.max_concurrent && state.waiting() == 0 {
+                state.running += 1;
+                return Ok(Place { queue: Some(Arc::clone(self)) });
+            }
+            if state.waiting() >= state.settings.max_queued {
+                return Err(Full);
+            }
+            state.join(user)
+        };
+        // Places that are free although somebody waits: the one before gave up, or the settings have grown.
+        self.hand_out();
+        waiting.await.map_err(|_| Full)
+    }
+
+    /// Calls that run and calls that wait.
+    pub(super) fn load(&self) -> (usize, usize) {
+        let mut state = self.state.lock();
+        (state.running, state.waiting())
+    }
+
+    pub(super) fn set(self: &Arc<Self>, settings: QueueSettings) {
+        self.state.lock().settings = settings;
+        self.hand_out();
+    }
+
+    /// Gives free places to those who wait.
+    fn hand_out(self: &Arc<Self>) {
+        let mut state = self.state.lock();
+        while state.running < state.settings.max_concurrent {
+            let Some(next) = state.next() else { return };
+            match next.send(Place { queue: Some(Arc::clone(self)) }) {
+                Ok(()) => state.running += 1,
+                // Gave up in this moment. Its drop must not come here again.
+                Err(mut place) => place.queue = None,
+            }
+        }
+    }
+}
+
+impl State {
+    /// Those who wait and have not given up.
+    fn waiting(&mut self) -> usize {
+        self.lines.retain(|_, line| {
+            line.retain(|waiting| !waiting.is_closed());
+            !line.is_empty()
+        });
+        let lines = &self.lines;
+        self.round.retain(|user| lines.contains_key(user));
+        self.lines.values().map(VecDeque::len).sum()
+    }
+
+    fn join(&mut self, user: &str) -> oneshot::Receiver<Place> {
+        let (sender, receiver) = oneshot::channel();
+        if !self.lines.contains_key(user) {
+            self.round.push_back(user.to_owned());
+        }
+        self.lines.entry(user.to_owned()).or_default().push_back(sender);
+        receiver
+    }
+
+    /// The next one of the next user; that user then stands at the end.
+    fn next(&mut self) -> Option<oneshot::Sender<Place>> {
+        loop {
+            let user = self.round.pop_front()?;
+            let Some(line) = self.lines.get_mut(&user) else { continue };
+            let next = line.pop_front();
+            if line.is_empty() {
+                self.lines.remove(&user);
+            } else {
+                self.round.push_back(user);
+            }
+            if next.is_some() {
+                return next;
+            }
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Some(queue) = self.queue.take() {
+            queue.state.lock().running -= 1;
+            queue.hand_out();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+    use std::time::Duration;
+
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    fn queue(max_concurrent: usize, max_queued: usize) -> Arc<Queue> {
+        Arc::new(Queue::new(QueueSettings { max_concurrent, max_queued }))
+    }
+
+    #[tokio::test]
+    async fn places_and_waiting_are_bounded() {
+        let queue = queue(2, 1);
+        let (one, _two) = (queue.enter("a").await.unwrap(), queue.enter("a").await.unwrap());
+        let mut third = pin!(queue.enter("b"));
+        assert!(third.as_mut().now_or_never().is_none());
+        assert_eq!(queue.enter("c").await.err(), Some(Full));
+        assert_eq!(queue.load(), (2, 1));
+        drop(one);
+        let _third = third.await.unwrap();
+        assert_eq!(queue.load(), (2, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_user_with_many_waiting_calls_does_not_keep_others_behind_them() {
+        let queue = queue(1, 1000);
+        let first = queue.enter("hot").await.unwrap();
+        let order = Arc::new(Mutex::new(Vec::new()));
+        let mut tasks = tokio::task::JoinSet::new();
+        for (user, calls) in [("hot", 100), ("a", 2), ("b", 1)] {
+            for _ in 0..calls {
+                let (queue, order) = (Arc::clone(&queue), Arc::clone(&order));
+                tasks.spawn(async move {
+                    let _place = queue.enter(user).await.unwrap();
+                    order.lock().push(user);
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                });
+                tokio::task::yield_now().await;
+            }
+        }
+        drop(first);
+        while tasks.join_next().await.is_some() {}
+        assert_eq!(order.lock()[..6], ["hot", "a", "b", "hot", "a", "hot"]);
+        assert_eq!(order.lock().len(), 103);
+        assert_eq!(queue.load(), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn those_who_give_up_leave_no_trace() {
+        let queue = queue(1, 2);
+        let first = queue.enter("a").await.unwrap();
+        for _ in 0..50 {
+            let mut waiting = Box::pin(queue.enter("b"));
+            assert!(waiting.as_mut().now_or_never().is_none());
+        }
+        let mut patient = pin!(queue.enter("c"));
+        assert!(patient.as_mut().now_or_never().is_none());
+        drop(first);
+        let place = patient.await.unwrap();
+        drop(place);
+        assert_eq!(queue.load(), (0, 0));
+        // A place that was handed over and never taken goes on to the next.
+        let first = queue.enter("a").await.unwrap();
+        let mut given = Box::pin(queue.enter("b"));
+        assert!(given.as_mut().now_or_never().is_none());
+        drop(first);
+        drop(given);
+        assert_eq!(queue.load(), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn more_places_are_handed_out_at_once() {
+        let queue = queue(1, 5);
+        let _first = queue.enter("a").await.unwrap();
+        let mut second = pin!(queue.enter("b"));
+        assert!(second.as_mut().now_or_never().is_none());
+        queue.set(QueueSettings { max_concurrent: 2, max_queued: 5 });
+        assert!(second.now_or_never().is_some());
+    }
+}

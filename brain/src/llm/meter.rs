@@ -1,0 +1,58 @@
+//! What is told about every call of a provider: before it is made, so that it can be refused, and once it has ended.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use chatbox_shared::clock::Timestamp;
+use chatbox_shared::ids::CallId;
+
+use super::catalog::Model;
+use super::{ErrorClass, TokenUsage};
+use crate::ledger::{CallFinish, Reservation};
+
+/// Keeps account of calls.
+#[async_trait]
+pub trait Meter: Send + Sync + 'static {
+    /// A call is about to be made. It is made only if this succeeds, and then [`Meter::end`] is called once for it.
+    async fn begin(&self, call: Planned<'_>) -> Result<Reservation, Refused>;
+
+    /// The call has ended. Returns when that is recorded, or never will be by this process.
+    async fn end(&self, call: &Reservation, model: &Model, outcome: CallOutcome);
+}
+
+/// A call before it is made.
+#[derive(Clone, Copy)]
+pub struct Planned<'a> {
+    /// Its id.
+    pub id: CallId,
+    /// The model that is called.
+    pub model: &'a Model,
+    /// Tokens of its prompt, as far as chatbox can tell.
+    pub input_estimate: u64,
+    /// How many times the text of the answer has begun anew within this turn when this call speaks.
+    pub restarts: u32,
+}
+
+/// Why a call may not be made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refused {
+    /// What the user may use is used up until then.
+    Quota(Timestamp),
+    /// The accounts cannot be reached; nothing is called without them.
+    Unavailable,
+}
+
+/// What became of a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CallOutcome {
+    /// What it used.
+    pub usage: TokenUsage,
+    /// How it ended.
+    pub finish: CallFinish,
+    /// Why, if it failed.
+    pub error: Option<ErrorClass>,
+    /// From the request to the first text.
+    pub first_token: Option<Duration>,
+    /// From the request to the end.
+    pub total: Duration,
+}
