@@ -57,6 +57,7 @@ impl Read {
         match chunk {
             Chunk::Delta(text) => self.text += &text,
             Chunk::Replace(text) => self.replaced.push(std::mem::replace(&mut self.text, text)),
+            Chunk::InputTokens { .. } => {}
             Chunk::Usage(usage) => self.usage = Some(usage),
             Chunk::Conversation(id) => self.conversation = Some(id),
             Chunk::Finish(reason) => return Some(reason),

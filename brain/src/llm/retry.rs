@@ -11,7 +11,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use super::{Chunk, ErrorClass, Generation, Prompt, Provider, ProviderError, SharedProvider};
+use super::{Chunk, ErrorClass, Generation, Prompt, Provider, ProviderError, Remedy, SharedProvider};
 
 /// The longest first wait, without any hint of the provider. It doubles with each try.
 const BACKOFF: Duration = Duration::from_millis(500);
@@ -152,6 +152,14 @@ impl Tries {
     /// Ends this try and decides whether there is another. The failed one is cancelled: some providers go on generating
     /// for nobody.
     async fn fail(&mut self, error: ProviderError) {
+        if !self.text_seen && Instant::now() < self.end_by && self.remedied(&error) {
+            tracing::warn!(%error, "a model's provider refused a prompt; calling again with a changed one");
+            let next = State::Waiting(Instant::now());
+            if let State::Running(failed) = std::mem::replace(&mut self.state, next) {
+                failed.cancel().await;
+            }
+            return;
+        }
         let wait = if self.text_seen { None } else { self.policy.wait(&error, self.failed) };
         let due = wait.map(|wait| Instant::now() + wait).filter(|due| *due < self.end_by);
         let next = match due {
@@ -164,6 +172,15 @@ impl Tries {
         };
         if let State::Running(failed) = std::mem::replace(&mut self.state, next) {
             failed.cancel().await;
+        }
+    }
+
+    /// Changes the prompt as the error asks for; `false` where it asks for nothing, or for what was done before.
+    fn remedied(&mut self, error: &ProviderError) -> bool {
+        match error.remedy() {
+            Some(Remedy::NewConversation) => self.prompt.conversation.take().is_some(),
+            Some(Remedy::WithoutSampling) => !std::mem::replace(&mut self.prompt.without_sampling, true),
+            Some(Remedy::LessHistory) | None => false,
         }
     }
 
