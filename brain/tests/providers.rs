@@ -31,7 +31,14 @@ fn model(kind: &str, url: &str, more: Value) -> Arc<Model> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let models = serde_json::from_value(json!([config])).unwrap();
     let models: Vec<_> = models;
-    let catalog = Catalog::build(&models, &serde_json::from_value(calls).unwrap(), "", &clock).unwrap();
+    let catalog = Catalog::build(
+        &models,
+        &serde_json::from_value(calls).unwrap(),
+        "",
+        &clock,
+        &chatbox_brain::llm::endpoint::Endpoints::default(),
+    )
+    .unwrap();
     Arc::clone(catalog.default_model())
 }
 
@@ -57,6 +64,7 @@ impl Read {
         match chunk {
             Chunk::Delta(text) => self.text += &text,
             Chunk::Replace(text) => self.replaced.push(std::mem::replace(&mut self.text, text)),
+            Chunk::InputTokens { .. } => {}
             Chunk::Usage(usage) => self.usage = Some(usage),
             Chunk::Conversation(id) => self.conversation = Some(id),
             Chunk::Finish(reason) => return Some(reason),

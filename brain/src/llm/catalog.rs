@@ -17,6 +17,7 @@ use super::http::{self, Transport};
 use super::openai::{self, OpenAi};
 use super::price::Price;
 use super::retry::Policy;
+use super::tokens::TokenCounter;
 use super::{Provider, SharedProvider, TokenUsage};
 
 /// The id of the built-in model where no other is configured.
@@ -40,6 +41,8 @@ pub struct Model {
     pub fallback: Vec<String>,
     /// What its tokens cost.
     pub price: Option<Price>,
+    /// Counts its tokens.
+    pub counter: TokenCounter,
     /// How much it can take, in tokens, prompt and answer together.
     pub context_tokens: u64,
     /// How much it may answer, in tokens.
@@ -179,6 +182,7 @@ impl Builder<'_> {
             price: config.price(),
             id: config.id.clone(),
             name: if config.name.is_empty() { config.id.clone() } else { config.name.clone() },
+            counter: TokenCounter::for_model(kind, &config.model, &config.tokenizer).unwrap_or_default(),
             context_tokens: config.context_tokens(),
             max_output_tokens: config.max_output_tokens(),
             system_prompt: Some(config.system_prompt.clone()).filter(|text| !text.is_empty()),

@@ -13,6 +13,7 @@ use url::Url;
 use super::endpoint::{BreakerSettings, EndpointSettings, QueueSettings};
 use super::price::Price;
 use super::retry::{Jitter, Policy};
+use super::tokens::TokenCounter;
 use super::{anthropic, dify, openai};
 
 /// A key of the configuration and what is wrong with it.
@@ -68,6 +69,8 @@ pub struct ModelConfig {
     pub context_tokens: Option<u64>,
     /// How much it may answer, in tokens.
     pub max_output_tokens: Option<u64>,
+    /// How its tokens are counted; by its name where empty.
+    pub tokenizer: String,
     /// The models that answer where this one cannot, in order.
     pub fallback: Vec<String>,
     /// What a million tokens of prompt cost.
@@ -349,6 +352,9 @@ impl ModelConfig {
         }
         if self.temperature.is_some() && kind == Kind::Anthropic && self.anthropic_version() == anthropic::VERSION {
             faults.add("temperature", format!("is not taken with api_version \"{}\"", anthropic::VERSION));
+        }
+        if let Err(error) = TokenCounter::check(&self.tokenizer) {
+            faults.add("tokenizer", error.to_string());
         }
         if self.max_tokens_field().is_none() {
             faults.add("max_tokens_field", "must be \"max_completion_tokens\" or \"max_tokens\"");

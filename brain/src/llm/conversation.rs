@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::catalog::Model;
-use super::{Prompt, PromptTurn, tokens};
+use super::{Prompt, PromptTurn};
 
 /// What may go into a prompt.
 #[derive(Debug, Clone, Default)]
@@ -21,7 +21,7 @@ impl Conversation {
     pub fn prompt(&self, model: &Model, budget: u64) -> Prompt {
         Prompt {
             system: model.system_prompt.clone(),
-            turns: tokens::fit(model.system_prompt.as_deref(), &self.turns, budget).to_vec(),
+            turns: model.counter.fit(model.system_prompt.as_deref(), &self.turns, budget).to_vec(),
             user: self.user.clone(),
             conversation: self.conversations.get(&model.id).cloned(),
             ..Prompt::default()
@@ -30,7 +30,7 @@ impl Conversation {
 
     /// The same with half as much history, where the model found it too long; `None` where nothing can be left out.
     pub fn shorter(&self, model: &Model, prompt: &Prompt) -> Option<Prompt> {
-        let shorter = self.prompt(model, tokens::estimate_prompt(prompt) / 2);
+        let shorter = self.prompt(model, model.counter.estimate_prompt(prompt) / 2);
         (shorter.turns.len() < prompt.turns.len()).then(|| Prompt { turns: shorter.turns, ..prompt.clone() })
     }
 }

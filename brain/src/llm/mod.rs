@@ -35,10 +35,12 @@ pub mod tokens;
 /// A service that answers prompts.
 #[async_trait]
 pub trait Provider: Send + Sync + 'static {
-    /// Sends the prompt. Returns once the provider has accepted it, before the first text.
+    /// Sends the prompt, in one request for an answer and no more: each is one record of what was used. Returns once the
+    /// provider has accepted it, before the first text.
     ///
     /// # Errors
-    /// Everything that went wrong before the stream began; the class says whether another try may help.
+    /// Everything that went wrong before the stream began; the class says whether another try may help, the remedy what to
+    /// change for it.
     async fn generate(&self, prompt: &Prompt) -> Result<Box<dyn Generation>, ProviderError>;
 }
 
@@ -79,19 +81,32 @@ impl Prompt {
         self.turns.iter().rev().find(|turn| turn.role == PromptRole::User).map_or("", |turn| &turn.text)
     }
 
+    /// The pictures that go with the message to answer.
+    pub fn question_images(&self) -> &[Image] {
+        self.turns.iter().rev().find(|turn| turn.role == PromptRole::User).map_or(&[], |turn| &turn.images)
+    }
+
     /// The turns as every model takes them: the user begins, both speak in turn, no message is empty. Neighbours of one
-    /// speaker are joined by a blank line, what stands before the first word of the user is left out.
+    /// speaker are joined by a blank line, what stands before the first word of the user is left out, and so are pictures
+    /// that are not the user's: no protocol has a place for them. A text is empty only beside pictures.
     pub fn alternating(&self) -> Vec<PromptTurn> {
         let mut turns: Vec<PromptTurn> = Vec::with_capacity(self.turns.len());
-        let spoken = self.turns.iter().filter(|turn| !turn.text.trim().is_empty() || !turn.images.is_empty());
-        for turn in spoken.skip_while(|turn| turn.role == PromptRole::Assistant) {
-            match turns.last_mut().filter(|last| last.role == turn.role) {
+        let said = self.turns.iter().map(|turn| {
+            let text = if turn.text.trim().is_empty() { "" } else { &turn.text };
+            let images = if turn.role == PromptRole::User { turn.images.as_slice() } else { &[] };
+            (turn.role, text, images)
+        });
+        let said = said.filter(|(_, text, images)| !text.is_empty() || !images.is_empty());
+        for (role, text, images) in said.skip_while(|(role, ..)| *role == PromptRole::Assistant) {
+            match turns.last_mut().filter(|last| last.role == role) {
                 Some(last) => {
-                    last.text.push_str("\n\n");
-                    last.text.push_str(&turn.text);
-                    last.images.extend(turn.images.iter().cloned());
+                    if !last.text.is_empty() && !text.is_empty() {
+                        last.text.push_str("\n\n");
+                    }
+                    last.text.push_str(text);
+                    last.images.extend_from_slice(images);
                 }
-                None => turns.push(turn.clone()),
+                None => turns.push(PromptTurn { role, text: text.to_owned(), images: images.to_vec() }),
             }
         }
         turns
@@ -134,6 +149,14 @@ pub enum Chunk {
     Delta(String),
     /// The whole text so far is replaced by this one (moderation); a new attempt for those who read along.
     Replace(String),
+    /// The provider's count of the prompt, known before the end; the answer's is not. It is all there is to know of a call
+    /// that is cancelled or breaks; [`Chunk::Usage`] replaces it.
+    InputTokens {
+        /// Of the prompt, the cached ones included.
+        input: u64,
+        /// Of the prompt, those the provider had in its cache.
+        cached: u64,
+    },
     /// What the call used; a later one replaces an earlier one.
     Usage(TokenUsage),
     /// The provider's id of this conversation, for the next prompt.
@@ -352,6 +375,26 @@ mod tests {
         assert_eq!(prompt.alternating(), [user("a\n\nb"), assistant("c\n\nd"), user("e")]);
         assert_eq!(prompt.question(), "e");
         assert_eq!(Prompt::default().alternating(), []);
+    }
+
+    #[test]
+    fn pictures_stay_with_the_user_and_leave_no_empty_text() {
+        let image =
+            |name: &'static str| Image { media_type: "image/png".into(), data: Bytes::from_static(name.as_bytes()) };
+        let with = |turn: PromptTurn, name| PromptTurn { images: vec![image(name)], ..turn };
+        let (user, assistant) = (PromptTurn::user, PromptTurn::assistant);
+        let turns = vec![
+            with(user(" "), "a"),
+            with(user("b"), "b"),
+            with(assistant("c"), "c"),
+            with(assistant(""), "d"),
+            user("e"),
+            with(user("\n"), "f"),
+        ];
+        let prompt = Prompt { turns, ..Prompt::default() };
+        let first = PromptTurn { images: vec![image("a"), image("b")], ..user("b") };
+        assert_eq!(prompt.alternating(), [first, assistant("c"), with(user("e"), "f")]);
+        assert_eq!(prompt.question_images(), [image("f")]);
     }
 
     #[test]

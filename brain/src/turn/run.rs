@@ -234,6 +234,7 @@ fn take(chunk: Chunk, journal: &mut Journal, used: &mut Used) -> Option<Ending> 
         }
         // Needs the store; see `grow`.
         Chunk::Replace(_) => {}
+        Chunk::InputTokens { .. } => {}
         Chunk::Usage(TokenUsage { input, output, estimated, .. }) => {
             used.reported = Some(Usage { input, output, estimated });
         }

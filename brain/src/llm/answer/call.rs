@@ -11,7 +11,8 @@ use crate::ledger::CallFinish;
 use crate::llm::catalog::Model;
 use crate::llm::endpoint::{Admission, Verdict};
 use crate::llm::meter::CallOutcome;
-use crate::llm::{Chunk, ErrorClass, Generation, Prompt, ProviderError, TokenUsage, tokens};
+use crate::llm::tokens::TokenCounter;
+use crate::llm::{Chunk, ErrorClass, Generation, Prompt, ProviderError, TokenUsage};
 use crate::session::entry::FinishReason;
 
 /// How long a provider may take to be told to stop.
@@ -21,6 +22,8 @@ const CANCEL_PATIENCE: Duration = Duration::from_secs(10);
 pub(super) struct Call<'a> {
     pub(super) model: &'a Model,
     pub(super) prompt: &'a Prompt,
+    /// The tokens of the prompt, as far as chatbox can tell.
+    pub(super) input_estimate: u64,
     /// When the answer as a whole must have ended.
     pub(super) end_by: Instant,
     pub(super) stop: &'a CancellationToken,
@@ -46,8 +49,9 @@ pub(super) enum Ending {
 }
 
 /// What is counted during a call.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Tally {
+    counter: TokenCounter,
     input_estimate: u64,
     /// The provider's word on the prompt, before the end.
     input: Option<TokenUsage>,
@@ -62,6 +66,20 @@ pub(super) struct Tally {
 }
 
 impl Tally {
+    fn new(counter: TokenCounter, input_estimate: u64) -> Self {
+        Self {
+            counter,
+            input_estimate,
+            input: None,
+            reported: None,
+            unused: None,
+            text: String::new(),
+            restarts: 0,
+            first_token: None,
+            total: Duration::ZERO,
+        }
+    }
+
     /// Some text of this call was handed out.
     pub(super) fn spoke(&self) -> bool {
         self.first_token.is_some()
@@ -73,7 +91,7 @@ impl Tally {
             return usage;
         }
         let input = self.input.unwrap_or(TokenUsage { input: self.input_estimate, ..TokenUsage::default() });
-        TokenUsage { output: tokens::estimate(&self.text), estimated: true, ..input }
+        TokenUsage { output: self.counter.count(&self.text), estimated: true, ..input }
     }
 
     /// For the meter.
@@ -86,7 +104,7 @@ impl Call<'_> {
     /// Makes the call and hands its pieces on until it ends, fails, or is stopped.
     pub(super) async fn make(self, admission: &mut Admission, opening: Opening<'_>) -> Called {
         let begun = Instant::now();
-        let mut tally = Tally { input_estimate: tokens::estimate_prompt(self.prompt), ..Tally::default() };
+        let mut tally = Tally::new(self.model.counter, self.input_estimate);
         let first_text_by = begun + self.model.policy.first_token;
         let started = tokio::select! {
             biased;
@@ -155,6 +173,10 @@ impl Call<'_> {
                         Piece::Replace(text)
                     }
                     Chunk::Conversation(id) => Piece::Conversation(id),
+                    Chunk::InputTokens { input, cached } => {
+                        tally.input = Some(TokenUsage { input, cached, ..TokenUsage::default() });
+                        continue;
+                    }
                     Chunk::Usage(usage) => {
                         tally.reported = Some(usage);
                         continue;

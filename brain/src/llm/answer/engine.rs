@@ -14,7 +14,7 @@ use crate::ledger::{CallFinish, Reservation};
 use crate::llm::catalog::Model;
 use crate::llm::endpoint::{Admission, Turned};
 use crate::llm::meter::{Planned, Refused};
-use crate::llm::{ErrorClass, Prompt, ProviderError, Remedy, TokenUsage, tokens};
+use crate::llm::{ErrorClass, Prompt, ProviderError, Remedy, TokenUsage};
 use crate::session::entry::FinishReason;
 
 /// How long to wait before accounts that were away are asked again.
@@ -80,7 +80,8 @@ impl Engine {
             };
             let call_id = CallId::generate();
             prompt.request_id = call_id.to_string();
-            let reservation = match self.begin(call_id, model, &prompt).await {
+            let input_estimate = model.counter.estimate_prompt(&prompt);
+            let reservation = match self.begin(call_id, model, input_estimate).await {
                 Some(Ok(reservation)) => reservation,
                 Some(Err(fault)) => {
                     self.end(Outcome::Failed(fault)).await;
@@ -90,7 +91,7 @@ impl Engine {
             };
             let opening = Some(model).filter(|model| !self.speaks(model));
             let (end_by, stop, out) = (self.end_by, &self.stop.token, &self.out);
-            let call = Call { model, prompt: &prompt, end_by, stop, out };
+            let call = Call { model, prompt: &prompt, input_estimate, end_by, stop, out };
             let called = call.make(&mut admission, opening).await;
             // The next call may have the place; what is left to do needs none.
             drop(admission);
@@ -158,9 +159,9 @@ impl Engine {
 
     /// Sets aside what the call may use; `None`: stopped meanwhile. It is never given up half way: a reservation nobody
     /// knows of would stay until it expires.
-    async fn begin(&self, id: CallId, model: &Model, prompt: &Prompt) -> Option<Result<Reservation, Fault>> {
+    async fn begin(&self, id: CallId, model: &Model, input_estimate: u64) -> Option<Result<Reservation, Fault>> {
         let restarts = self.restarts + u32::from(self.speaker.is_some());
-        let planned = Planned { id, model, input_estimate: tokens::estimate_prompt(prompt), restarts };
+        let planned = Planned { id, model, input_estimate, restarts };
         loop {
             match self.ask.meter.begin(planned).await {
                 Ok(reservation) => return Some(Ok(reservation)),

@@ -14,6 +14,7 @@ use crate::llm::config::Kind;
 use crate::llm::endpoint::{Circuit, Endpoint, EndpointSettings, testing::WIDE};
 use crate::llm::meter::{CallOutcome, Planned, Refused};
 use crate::llm::retry::{Jitter, Policy};
+use crate::llm::tokens::TokenCounter;
 use crate::llm::{Chunk, ErrorClass, Generation, Prompt, PromptTurn, Provider, ProviderError, Remedy};
 
 /// What one call does: fails at once, or streams these, each after a wait.
@@ -127,6 +128,7 @@ fn model(id: &str, calls: Vec<Script>) -> Setup {
         endpoint: Arc::new(Endpoint::new(id, &WIDE)),
         fallback: Vec::new(),
         price: None,
+        counter: TokenCounter::default(),
         context_tokens: 1000,
         max_output_tokens: 100,
         system_prompt: None,

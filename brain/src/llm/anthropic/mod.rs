@@ -12,9 +12,9 @@ use url::Url;
 
 use self::stream::Decoder;
 use self::wire::{Metadata, Refused, Request};
-use super::http::{Reply, Transport, class_of_status, key_header};
+use super::http::{Refusal, Reply, Transport, class_of_status, key_header, with_request_id};
 use super::stream::{Streaming, Whole};
-use super::{Generation, Prompt, Provider, ProviderError};
+use super::{Generation, Prompt, Provider, ProviderError, Remedy};
 
 /// Anthropic's own address.
 pub const BASE_URL: &str = "https://api.anthropic.com";
@@ -70,39 +70,40 @@ impl Anthropic {
         Ok(Self { transport, url, headers, settings })
     }
 
-    async fn post(&self, prompt: &Prompt, temperature: Option<f64>) -> Result<Reply, ProviderError> {
+    fn request<'a>(&'a self, prompt: &'a Prompt) -> Request<'a> {
+        let takes_sampling = self.settings.api_version == VERSION_WITH_SAMPLING && !prompt.without_sampling;
         let user = Some(prompt.user.as_str()).filter(|user| !user.is_empty());
-        let request = Request {
+        Request {
             model: &self.settings.model,
             max_tokens: self.settings.max_output_tokens,
             stream: true,
             system: prompt.system.as_deref().filter(|system| !system.is_empty()),
             messages: wire::messages(prompt),
             metadata: user.map(|user_id| Metadata { user_id }),
-            temperature,
-        };
-        self.transport.post(&self.url, &self.headers, &request).await
+            temperature: self.settings.temperature.filter(|_| takes_sampling),
+        }
     }
 }
 
 #[async_trait]
 impl Provider for Anthropic {
     async fn generate(&self, prompt: &Prompt) -> Result<Box<dyn Generation>, ProviderError> {
-        let mut temperature = self.settings.temperature.filter(|_| self.settings.api_version == VERSION_WITH_SAMPLING);
-        loop {
-            let refusal = match self.post(prompt, temperature).await? {
-                Reply::Stream(body) => return Ok(Box::new(Streaming::new(body, Decoder::default()))),
-                Reply::Whole(body) => return Ok(Box::new(Whole::read(|out| Decoder::whole(&body, out))?)),
-                Reply::Refused(refusal) => refusal,
-            };
-            let fault = serde_json::from_slice::<Refused>(&refusal.body).ok().map(|refused| refused.error);
-            if fault.as_ref().is_some_and(|fault| fault.names_temperature()) && temperature.take().is_some() {
-                // Newer models take none, whatever the version: once more without it.
-                continue;
-            }
-            let class = fault.as_ref().and_then(|fault| fault.class(refusal.retry_after().is_some()));
-            let class = class.unwrap_or(class_of_status(refusal.status));
-            return Err(refusal.error(class, fault.map(|fault| fault.said())));
+        let headers = with_request_id(&self.headers, &prompt.request_id);
+        let request = self.request(prompt);
+        match self.transport.post(&self.url, headers, &request).await? {
+            Reply::Stream(body) => Ok(Box::new(Streaming::new(body, Decoder::default()))),
+            Reply::Whole(body) => Ok(Box::new(Whole::read(|out| Decoder::whole(&body, out))?)),
+            Reply::Refused(refusal) => Err(refused(&refusal, request.temperature.is_some())),
         }
     }
+}
+
+fn refused(refusal: &Refusal, temperature_sent: bool) -> ProviderError {
+    let fault = serde_json::from_slice::<Refused>(&refusal.body).ok().map(|refused| refused.error);
+    let class = fault.as_ref().and_then(|fault| fault.class(refusal.retry_after().is_some()));
+    let class = class.unwrap_or(class_of_status(refusal.status));
+    // Newer models take none, whatever the version.
+    let refuses_temperature = temperature_sent && fault.as_ref().is_some_and(|fault| fault.names_temperature());
+    let remedy = refuses_temperature.then_some(Remedy::WithoutSampling);
+    ProviderError { remedy, ..refusal.error(class, fault.map(|fault| fault.said())) }
 }

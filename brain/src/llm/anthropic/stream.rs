@@ -29,7 +29,8 @@ impl Decoder {
     /// Only once the output is known: the number in `message_start` is a placeholder.
     fn report(&self, out: &mut Output) {
         if let Some(output) = self.tokens.output_tokens {
-            out.chunk(Chunk::Usage(TokenUsage { input: self.tokens.input(), cached: 0, output, estimated: false }));
+            let (input, cached) = (self.tokens.input(), self.tokens.cached());
+            out.chunk(Chunk::Usage(TokenUsage { input, cached, output, estimated: false }));
         }
     }
 }
@@ -40,7 +41,13 @@ impl Decode for Decoder {
             return Ok(());
         }
         match json(event.data.as_bytes())? {
-            StreamEvent::MessageStart { message } => self.tokens.update(&message.usage.unwrap_or_default()),
+            StreamEvent::MessageStart { message } => {
+                self.tokens.update(&message.usage.unwrap_or_default());
+                let (input, cached) = (self.tokens.input(), self.tokens.cached());
+                if input > 0 {
+                    out.chunk(Chunk::InputTokens { input, cached });
+                }
+            }
             StreamEvent::ContentBlockStart { content_block } => out.delta(content_block.text()),
             StreamEvent::ContentBlockDelta { delta: BlockDelta::TextDelta { text } } => out.delta(&text),
             StreamEvent::MessageDelta { delta, usage } => {
@@ -80,7 +87,7 @@ fn finish_reason(stop_reason: Option<&str>) -> Result<Option<FinishReason>, Prov
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::llm::stream::testing::{assert_reads, assert_truncated_before, delta, finish, read, usage};
+    use crate::llm::stream::testing::{assert_reads, assert_truncated_before, delta, finish, read};
 
     const RECORDED: &str = r#"event: message_start
 data: {"type":"message_start","message":{"id":"msg_1","type":"message","role":"assistant","model":"claude-x","content":[],"stop_reason":null,"stop_sequence":null,"usage":{"input_tokens":25,"cache_creation_input_tokens":3,"cache_read_input_tokens":2,"output_tokens":1}}}
@@ -126,8 +133,17 @@ data: {"type":"message_stop"}
     const NOISE: &str =
         "event: ping\ndata: {\"type\": \"ping\"}\n\nevent: news\ndata: {\"type\":\"news\",\"index\":0}\n\n";
 
+    /// What `message_start` tells, and what `message_delta` does.
+    fn started() -> Result<Chunk, ErrorClass> {
+        Ok(Chunk::InputTokens { input: 30, cached: 2 })
+    }
+
+    fn cached_usage(input: u64, output: u64) -> Result<Chunk, ErrorClass> {
+        Ok(Chunk::Usage(TokenUsage { input, cached: 2, output, estimated: false }))
+    }
+
     fn expected() -> Vec<Result<Chunk, ErrorClass>> {
-        vec![delta("Grüße 😀"), usage(30, 15), finish(FinishReason::Stop)]
+        vec![started(), delta("Grüße 😀"), cached_usage(30, 15), finish(FinishReason::Stop)]
     }
 
     #[test]
@@ -166,7 +182,8 @@ data: {"type":"message_stop"}
             "event: message_delta\ndata: {\"type\":\"message_delta\",\"delta\":{},\"usage\":{\"input_tokens\":40,\
              \"output_tokens\":18}}\n\nevent: message_stop",
         );
-        let expected = vec![delta("Grüße 😀"), usage(30, 15), usage(45, 18), finish(FinishReason::Stop)];
+        let expected =
+            vec![started(), delta("Grüße 😀"), cached_usage(30, 15), cached_usage(45, 18), finish(FinishReason::Stop)];
         assert_eq!(read(Decoder::default(), [twice.as_bytes()]), expected);
     }
 
@@ -194,7 +211,11 @@ data: {"type":"message_stop"}
                     .unwrap(),
             );
             let stream = format!("{head}{fault}{tail}");
-            assert_eq!(read(Decoder::default(), [stream.as_bytes()]), [delta("Grüße 😀"), Err(class)], "{kind}");
+            assert_eq!(
+                read(Decoder::default(), [stream.as_bytes()]),
+                [started(), delta("Grüße 😀"), Err(class)],
+                "{kind}"
+            );
         }
     }
 }

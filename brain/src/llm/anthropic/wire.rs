@@ -1,8 +1,10 @@
 //! The JSON of Anthropic Messages. Unknown fields are ignored everywhere.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
-use crate::llm::{ErrorClass, Prompt, PromptRole};
+use crate::llm::{ErrorClass, Image, Prompt, PromptRole, PromptTurn};
 
 /// A request.
 #[derive(Debug, Serialize)]
@@ -30,19 +32,57 @@ pub(super) struct Metadata<'a> {
 #[derive(Debug, Serialize)]
 pub(super) struct Message {
     role: &'static str,
-    content: String,
+    content: Content,
+}
+
+/// A plain string is short for one block of text.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum Content {
+    Text(String),
+    Blocks(Vec<ContentBlock>),
+}
+
+#[derive(Debug, Serialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+enum ContentBlock {
+    Text { text: String },
+    Image { source: ImageSource },
+}
+
+#[derive(Debug, Serialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+enum ImageSource {
+    Base64 { media_type: String, data: String },
+}
+
+impl Content {
+    /// Pictures first: models read them better before the question about them.
+    fn of(turn: PromptTurn) -> Self {
+        if turn.images.is_empty() {
+            return Self::Text(turn.text);
+        }
+        let text = Some(turn.text).filter(|text| !text.is_empty()).map(|text| ContentBlock::Text { text });
+        Self::Blocks(turn.images.into_iter().map(ContentBlock::image).chain(text).collect())
+    }
+}
+
+impl ContentBlock {
+    fn image(Image { media_type, data }: Image) -> Self {
+        Self::Image { source: ImageSource::Base64 { media_type, data: STANDARD.encode(data) } }
+    }
 }
 
 /// The conversation; the instructions have a field of their own.
 pub(super) fn messages(prompt: &Prompt) -> Vec<Message> {
-    let message = |role, content| Message { role, content };
-    let turns = prompt.alternating().into_iter();
-    turns
-        .map(|turn| match turn.role {
-            PromptRole::User => message("user", turn.text),
-            PromptRole::Assistant => message("assistant", turn.text),
-        })
-        .collect()
+    let turns = prompt.alternating().into_iter().map(|turn| Message {
+        role: match turn.role {
+            PromptRole::User => "user",
+            PromptRole::Assistant => "assistant",
+        },
+        content: Content::of(turn),
+    });
+    turns.collect()
 }
 
 /// One event of the stream, by its `type`.
@@ -134,6 +174,11 @@ impl Tokens {
     /// All tokens that went in, cached or not.
     pub(super) fn input(&self) -> u64 {
         [self.input_tokens, self.cache_creation_input_tokens, self.cache_read_input_tokens].iter().flatten().sum()
+    }
+
+    /// Of those, the ones that were read from the cache; writing to it costs more, not less.
+    pub(super) fn cached(&self) -> u64 {
+        self.cache_read_input_tokens.unwrap_or_default()
     }
 }
 

@@ -2,6 +2,7 @@
 //! closes: stopping takes a call.
 
 mod stream;
+mod upload;
 mod wire;
 
 use std::time::Duration;
@@ -14,10 +15,10 @@ use tokio::time::{Instant, timeout, timeout_at};
 use url::Url;
 
 use self::stream::Decoder;
-use self::wire::{Fault, Inputs, Request, Stop};
-use super::http::{Reply, Transport, class_of_status, key_header};
+use self::wire::{Fault, File, Inputs, Request, Stop};
+use super::http::{Refusal, Reply, Transport, class_of_status, key_header, with_request_id};
 use super::stream::{Streaming, Whole};
-use super::{Chunk, Generation, Prompt, Provider, ProviderError};
+use super::{Chunk, Generation, Prompt, Provider, ProviderError, Remedy};
 
 /// Dify's own cloud.
 pub const BASE_URL: &str = "https://api.dify.ai/v1";
@@ -49,6 +50,8 @@ struct Endpoint {
     transport: Transport,
     /// Of `/chat-messages`.
     url: Url,
+    /// Of `/files/upload`.
+    upload_url: Url,
     headers: HeaderMap,
 }
 
@@ -58,61 +61,60 @@ impl Dify {
     /// # Errors
     /// Where the key cannot be sent in a header.
     pub fn new(transport: Transport, settings: &Settings) -> Result<Self, InvalidHeaderValue> {
-        let mut url = settings.base_url.clone();
-        if let Ok(mut path) = url.path_segments_mut() {
-            path.pop_if_empty().push("chat-messages");
-        }
-        let headers = HeaderMap::from_iter([(AUTHORIZATION, key_header("Bearer ", &settings.api_key)?)]);
-        Ok(Self { endpoint: Endpoint { transport, url, headers } })
-    }
-
-    async fn post(&self, prompt: &Prompt, conversation_id: &str) -> Result<Reply, ProviderError> {
-        let request = Request {
-            query: prompt.question(),
-            inputs: Inputs {},
-            response_mode: "streaming",
-            user: &prompt.user,
-            conversation_id,
-            auto_generate_name: false,
+        let below = |path: &[&str]| {
+            let mut url = settings.base_url.clone();
+            if let Ok(mut segments) = url.path_segments_mut() {
+                segments.pop_if_empty().extend(path);
+            }
+            url
         };
-        self.endpoint.transport.post(&self.endpoint.url, &self.endpoint.headers, &request).await
+        let (url, upload_url) = (below(&["chat-messages"]), below(&["files", "upload"]));
+        let headers = HeaderMap::from_iter([(AUTHORIZATION, key_header("Bearer ", &settings.api_key)?)]);
+        Ok(Self { endpoint: Endpoint { transport, url, upload_url, headers } })
     }
 }
 
 #[async_trait]
 impl Provider for Dify {
+    /// Pictures are uploaded first. These are calls of their own, and none for an answer.
     async fn generate(&self, prompt: &Prompt) -> Result<Box<dyn Generation>, ProviderError> {
-        let mut conversation = prompt.conversation.as_deref().filter(|id| !id.is_empty());
-        loop {
-            let refusal = match self.post(prompt, conversation.unwrap_or_default()).await? {
-                Reply::Stream(body) => {
-                    return Ok(Box::new(Answer {
-                        streaming: Streaming::new(body, Decoder::default()),
-                        endpoint: self.endpoint.clone(),
-                        user: prompt.user.clone(),
-                    }));
-                }
-                Reply::Whole(body) => return Ok(Box::new(Whole::read(|out| Decoder::whole(&body, out))?)),
-                Reply::Refused(refusal) => refusal,
-            };
-            let fault = serde_json::from_slice::<Fault>(&refusal.body).ok();
-            if let Some(fault) = &fault
-                && fault.wants_new_conversation(refusal.status)
-                && let Some(lost) = conversation.take()
-            {
-                tracing::warn!(
-                    conversation = lost,
-                    said = fault.said(),
-                    "the provider has lost a conversation; beginning anew"
-                );
-                continue;
+        let headers = with_request_id(&self.endpoint.headers, &prompt.request_id);
+        let mut files = Vec::new();
+        for (index, image) in prompt.question_images().iter().enumerate() {
+            files.push(File::image(self.endpoint.upload(headers.clone(), image, index, &prompt.user).await?));
+        }
+        let conversation_id = prompt.conversation.as_deref().unwrap_or_default();
+        let request = Request {
+            query: wire::query(prompt),
+            inputs: Inputs {},
+            response_mode: "streaming",
+            user: &prompt.user,
+            conversation_id,
+            files,
+            auto_generate_name: false,
+        };
+        match self.endpoint.transport.post(&self.endpoint.url, headers.clone(), &request).await? {
+            Reply::Stream(body) => Ok(Box::new(Answer {
+                streaming: Streaming::new(body, Decoder::default()),
+                endpoint: Endpoint { headers, ..self.endpoint.clone() },
+                user: prompt.user.clone(),
+            })),
+            Reply::Whole(body) => Ok(Box::new(Whole::read(|out| Decoder::whole(&body, out))?)),
+            Reply::Refused(refusal) => {
+                let fault = Fault::find(&refusal);
+                let lost = fault.as_ref().is_some_and(|fault| fault.wants_new_conversation(refusal.status));
+                let remedy = (lost && !conversation_id.is_empty()).then_some(Remedy::NewConversation);
+                Err(ProviderError { remedy, ..refused(&refusal, fault) })
             }
-            let class = fault.as_ref().and_then(Fault::class).unwrap_or(class_of_status(refusal.status));
-            let error = refusal.error(class, fault.as_ref().map(Fault::said));
-            let should_retry = fault.and_then(|fault| fault.should_retry()).or(error.should_retry);
-            return Err(ProviderError { should_retry, ..error });
         }
     }
+}
+
+fn refused(refusal: &Refusal, fault: Option<Fault>) -> ProviderError {
+    let class = fault.as_ref().and_then(Fault::class).unwrap_or(class_of_status(refusal.status));
+    let error = refusal.error(class, fault.as_ref().map(Fault::said));
+    let should_retry = fault.and_then(|fault| fault.should_retry()).or(error.should_retry);
+    ProviderError { should_retry, ..error }
 }
 
 /// An answer under way.
@@ -145,7 +147,7 @@ impl Generation for Answer {
             path.extend([task, "stop"]);
         }
         let stop = Stop { user: &self.user };
-        match timeout(STOP_CALL, self.endpoint.transport.post(&url, &self.endpoint.headers, &stop)).await {
+        match timeout(STOP_CALL, self.endpoint.transport.post(&url, self.endpoint.headers.clone(), &stop)).await {
             Ok(Ok(Reply::Whole(_) | Reply::Stream(_))) => {}
             Ok(Ok(Reply::Refused(refusal))) => {
                 tracing::warn!(status = refusal.status, "the provider refused to stop an answer");

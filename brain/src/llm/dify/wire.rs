@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::llm::{ErrorClass, ProviderError};
+use crate::llm::http::Refusal;
+use crate::llm::{ErrorClass, Prompt, ProviderError};
 
 /// A request.
 #[derive(Debug, Serialize)]
@@ -15,6 +16,8 @@ pub(super) struct Request<'a> {
     pub(super) user: &'a str,
     /// Empty begins a conversation.
     pub(super) conversation_id: &'a str,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) files: Vec<File>,
     /// Off: chatbox names its sessions itself, and some builds hold the stream open while they think of a name.
     pub(super) auto_generate_name: bool,
 }
@@ -22,6 +25,36 @@ pub(super) struct Request<'a> {
 /// An empty object.
 #[derive(Debug, Serialize)]
 pub(super) struct Inputs {}
+
+/// The question. An empty one is refused, so pictures without a word get one.
+pub(super) fn query(prompt: &Prompt) -> &str {
+    match prompt.question() {
+        text if text.trim().is_empty() && !prompt.question_images().is_empty() => "[image]",
+        text => text,
+    }
+}
+
+/// A file that was uploaded before.
+#[derive(Debug, Serialize)]
+pub(super) struct File {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    transfer_method: &'static str,
+    upload_file_id: String,
+}
+
+impl File {
+    /// The picture with this id.
+    pub(super) fn image(upload_file_id: String) -> Self {
+        Self { kind: "image", transfer_method: "local_file", upload_file_id }
+    }
+}
+
+/// The reply to an upload.
+#[derive(Debug, Deserialize)]
+pub(super) struct Uploaded {
+    pub(super) id: String,
+}
 
 /// The body of a stop call: the same user, or nothing happens.
 #[derive(Debug, Serialize)]
@@ -76,6 +109,11 @@ pub(super) struct Fault {
 }
 
 impl Fault {
+    /// The fault in the body of a refusal, if it is one of Dify's.
+    pub(super) fn find(refusal: &Refusal) -> Option<Self> {
+        serde_json::from_slice(&refusal.body).ok()
+    }
+
     /// For the log.
     pub(super) fn said(&self) -> String {
         format!("{}: {}", self.code, self.message)

@@ -53,7 +53,7 @@ pub enum Verdict {
 
 /// One endpoint's breaker.
 #[derive(Debug)]
-pub struct Breaker {
+pub(super) struct Breaker {
     state: Mutex<State>,
 }
 

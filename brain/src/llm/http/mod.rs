@@ -1,6 +1,7 @@
 //! The HTTP all providers share: one kind of client, JSON out, and back either a stream of bytes with a time limit between
 //! them, a whole JSON reply, or a refusal. It knows no provider's words.
 
+mod multipart;
 mod refusal;
 
 use std::error::Error;
@@ -10,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use chatbox_shared::clock::{Clock, SystemClock};
 use http::header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE};
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -18,6 +19,7 @@ use url::Url;
 
 use super::{ErrorClass, ProviderError};
 
+pub(crate) use multipart::Multipart;
 pub(crate) use refusal::{Refusal, class_of_status, detail_of};
 
 /// A whole JSON reply may not be larger.
@@ -91,15 +93,20 @@ impl Transport {
     pub(crate) async fn post(
         &self,
         url: &Url,
-        headers: &HeaderMap,
+        headers: HeaderMap,
         body: &impl Serialize,
     ) -> Result<Reply, ProviderError> {
-        let request = self
-            .client
-            .post(url.clone())
-            .headers(headers.clone())
-            .header(ACCEPT, HeaderValue::from_static("text/event-stream, application/json"))
-            .json(body);
+        self.send(self.client.post(url.clone()).headers(headers).json(body)).await
+    }
+
+    /// Posts a form with a file and waits for the head of the reply.
+    pub(crate) async fn upload(&self, url: &Url, headers: HeaderMap, form: Multipart) -> Result<Reply, ProviderError> {
+        let (content_type, body) = form.finish();
+        self.send(self.client.post(url.clone()).headers(headers).header(CONTENT_TYPE, content_type).body(body)).await
+    }
+
+    async fn send(&self, request: reqwest::RequestBuilder) -> Result<Reply, ProviderError> {
+        let request = request.header(ACCEPT, HeaderValue::from_static("text/event-stream, application/json"));
         let response = match timeout(self.head_timeout, request.send()).await {
             Ok(Ok(response)) => response,
             Ok(Err(error)) => return Err(self.redact(unsent(error))),
@@ -207,6 +214,17 @@ impl Body {
         }
         Ok(whole)
     }
+}
+
+/// These headers, and our name of the call, by which the provider can find it in its records. A name that cannot be sent,
+/// or that OpenAI would refuse for its length, is left out.
+pub(crate) fn with_request_id(headers: &HeaderMap, request_id: &str) -> HeaderMap {
+    let mut headers = headers.clone();
+    let fits = (1..=512).contains(&request_id.len()) && request_id.bytes().all(|byte| byte.is_ascii_graphic());
+    if let (true, Ok(value)) = (fits, HeaderValue::from_str(request_id)) {
+        headers.insert(HeaderName::from_static("x-client-request-id"), value);
+    }
+    headers
 }
 
 /// The key as a header value that no debug output shows.

@@ -12,9 +12,9 @@ use url::Url;
 
 use self::stream::Decoder;
 use self::wire::{Fault, Request, StreamOptions};
-use super::http::{Refusal, Reply, Transport, class_of_status, key_header};
+use super::http::{Refusal, Reply, Transport, class_of_status, key_header, with_request_id};
 use super::stream::{Streaming, Whole};
-use super::{Generation, Prompt, Provider, ProviderError};
+use super::{Generation, Prompt, Provider, ProviderError, Remedy};
 
 /// OpenAI's own address.
 pub const BASE_URL: &str = "https://api.openai.com/v1";
@@ -103,7 +103,7 @@ impl OpenAi {
             messages: wire::messages(prompt),
             max_completion_tokens: limit_in(MaxTokensField::MaxCompletionTokens),
             max_tokens: limit_in(MaxTokensField::MaxTokens),
-            temperature: *temperature,
+            temperature: temperature.filter(|_| !prompt.without_sampling),
             safety_identifier: user.filter(|_| is_openai),
             user: user.filter(|_| !is_openai),
         }
@@ -113,16 +113,20 @@ impl OpenAi {
 #[async_trait]
 impl Provider for OpenAi {
     async fn generate(&self, prompt: &Prompt) -> Result<Box<dyn Generation>, ProviderError> {
-        match self.transport.post(&self.url, &self.headers, &self.request(prompt)).await? {
+        let headers = with_request_id(&self.headers, &prompt.request_id);
+        let request = self.request(prompt);
+        match self.transport.post(&self.url, headers, &request).await? {
             Reply::Stream(body) => Ok(Box::new(Streaming::new(body, Decoder::default()))),
             Reply::Whole(body) => Ok(Box::new(Whole::read(|out| Decoder::whole(&body, out))?)),
-            Reply::Refused(refusal) => Err(refused(&refusal)),
+            Reply::Refused(refusal) => Err(refused(&refusal, request.temperature.is_some())),
         }
     }
 }
 
-fn refused(refusal: &Refusal) -> ProviderError {
+fn refused(refusal: &Refusal, sampling_sent: bool) -> ProviderError {
     let fault = serde_json::from_slice(&refusal.body).ok().and_then(|body| Fault::find(&body));
     let class = fault.as_ref().and_then(Fault::class).unwrap_or(class_of_status(refusal.status));
-    refusal.error(class, fault.map(|fault| fault.said()))
+    let refuses_sampling = sampling_sent && fault.as_ref().is_some_and(Fault::names_sampling);
+    let remedy = refuses_sampling.then_some(Remedy::WithoutSampling);
+    ProviderError { remedy, ..refusal.error(class, fault.map(|fault| fault.said())) }
 }

@@ -55,7 +55,7 @@ impl Decoder {
         if let Some(tokens) = reply.usage.filter(|tokens| tokens.prompt_tokens + tokens.completion_tokens > 0) {
             let usage = TokenUsage {
                 input: tokens.prompt_tokens,
-                cached: 0,
+                cached: tokens.cached(),
                 output: tokens.completion_tokens,
                 estimated: false,
             };

@@ -1,10 +1,12 @@
 //! The JSON of OpenAI Chat Completions and of the many servers that speak it. Unknown fields are ignored everywhere, and
 //! a field may be missing or null wherever some server was seen to leave it so.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::llm::{ErrorClass, Prompt, PromptRole};
+use crate::llm::{ErrorClass, Image, Prompt, PromptRole, PromptTurn};
 
 /// A request. Fields that are not set are left out: some models refuse nulls.
 #[derive(Debug, Serialize)]
@@ -35,18 +37,56 @@ pub(super) struct StreamOptions {
 #[derive(Debug, Serialize)]
 pub(super) struct Message {
     role: &'static str,
-    content: String,
+    content: Content,
+}
+
+/// A plain string wherever it will do: not every server knows parts.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum Content {
+    Text(String),
+    Parts(Vec<Part>),
+}
+
+#[derive(Debug, Serialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+enum Part {
+    Text { text: String },
+    ImageUrl { image_url: ImageUrl },
+}
+
+#[derive(Debug, Serialize)]
+struct ImageUrl {
+    url: String,
+}
+
+impl Content {
+    fn of(turn: PromptTurn) -> Self {
+        if turn.images.is_empty() {
+            return Self::Text(turn.text);
+        }
+        let text = Some(turn.text).filter(|text| !text.is_empty()).map(|text| Part::Text { text });
+        Self::Parts(text.into_iter().chain(turn.images.iter().map(Part::image)).collect())
+    }
+}
+
+impl Part {
+    /// As a data URL: the picture needs no address, and local servers take nothing else.
+    fn image(image: &Image) -> Self {
+        let url = format!("data:{};base64,{}", image.media_type, STANDARD.encode(&image.data));
+        Self::ImageUrl { image_url: ImageUrl { url } }
+    }
 }
 
 /// The instructions, then the conversation.
 pub(super) fn messages(prompt: &Prompt) -> Vec<Message> {
-    let system = prompt.system.iter().map(|text| Message { role: "system", content: text.clone() });
+    let system = prompt.system.iter().map(|text| Message { role: "system", content: Content::Text(text.clone()) });
     let turns = prompt.alternating().into_iter().map(|turn| Message {
         role: match turn.role {
             PromptRole::User => "user",
             PromptRole::Assistant => "assistant",
         },
-        content: turn.text,
+        content: Content::of(turn),
     });
     system.chain(turns).collect()
 }
@@ -88,6 +128,20 @@ pub(super) struct Tokens {
     pub(super) prompt_tokens: u64,
     #[serde(default)]
     pub(super) completion_tokens: u64,
+    prompt_tokens_details: Option<PromptDetails>,
+}
+
+/// The parts of the prompt's tokens.
+#[derive(Debug, Deserialize)]
+struct PromptDetails {
+    cached_tokens: Option<u64>,
+}
+
+impl Tokens {
+    /// Of the prompt, those the provider had in its cache.
+    pub(super) fn cached(&self) -> u64 {
+        self.prompt_tokens_details.as_ref().and_then(|details| details.cached_tokens).unwrap_or_default()
+    }
 }
 
 /// A fault: `{"error":{..}}`, `{"error":"text"}`, or the flat `{"object":"error",..}`.
@@ -96,6 +150,8 @@ pub(super) struct Fault {
     pub(super) message: String,
     kind: String,
     code: String,
+    /// The field of the request that is at fault.
+    param: String,
 }
 
 impl Fault {
@@ -115,12 +171,18 @@ impl Fault {
             Some(Value::Number(number)) => number.to_string(),
             _ => String::new(),
         };
-        Self { message: text("message"), kind: text("type"), code: text("code") }
+        Self { message: text("message"), kind: text("type"), code: text("code"), param: text("param") }
     }
 
     /// For the log.
     pub(super) fn said(&self) -> String {
         format!("{}/{}: {}", self.kind, self.code, self.message)
+    }
+
+    /// Is it a sampling field that is not taken?
+    pub(super) fn names_sampling(&self) -> bool {
+        matches!(self.code.as_str(), "unsupported_value" | "unsupported_parameter")
+            && matches!(self.param.as_str(), "temperature" | "top_p")
     }
 
     /// What kind of failure this is, apart from what its HTTP status says; `None` where the words say nothing.

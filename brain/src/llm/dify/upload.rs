@@ -1,0 +1,39 @@
+//! Uploads the pictures of a question: Dify takes no picture within a request.
+
+use http::HeaderMap;
+
+use super::wire::{Fault, Uploaded};
+use super::{Endpoint, refused};
+use crate::llm::http::{Multipart, Reply};
+use crate::llm::stream::json;
+use crate::llm::{ErrorClass, Image, ProviderError};
+
+impl Endpoint {
+    /// Uploads a picture, the `index`th of its question, and returns Dify's id of it. `user` must be the one who asks:
+    /// nobody else may use the file.
+    pub(super) async fn upload(
+        &self,
+        headers: HeaderMap,
+        image: &Image,
+        index: usize,
+        user: &str,
+    ) -> Result<String, ProviderError> {
+        let name = format!("image-{}.{}", index + 1, extension(&image.media_type));
+        let form = Multipart::new().text("user", user).file("file", &name, &image.media_type, &image.data);
+        match self.transport.upload(&self.upload_url, headers, form).await? {
+            Reply::Whole(body) => Ok(json::<Uploaded>(&body)?.id),
+            Reply::Refused(refusal) => Err(refused(&refusal, Fault::find(&refusal))),
+            Reply::Stream(_) => Err(ProviderError::new(ErrorClass::Protocol, "the reply to an upload is no JSON")),
+        }
+    }
+}
+
+/// Dify goes by the name of a file.
+fn extension(media_type: &str) -> &'static str {
+    match media_type {
+        "image/png" => "png",
+        "image/gif" => "gif",
+        "image/webp" => "webp",
+        _ => "jpg",
+    }
+}
