@@ -1,5 +1,6 @@
 //! The composition root: binds the sockets, builds the parts in the order in which they need each other, runs, stops.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,15 +19,18 @@ use uuid::Uuid;
 use crate::config::{BrainConfig, StoreKind};
 use crate::connections::Connections;
 use crate::grpc::link::{LinkParts, LinkService};
-use crate::llm::catalog::Catalog;
+use crate::llm::endpoint::Endpoints;
+use crate::llm::endpoint::metrics::EndpointCollector;
 use crate::metrics::Metrics;
+use crate::reload::Reloader;
 use crate::session::registry::Sessions;
-use crate::session::requests::{Chat, ChatLimits};
+use crate::session::requests::Chat;
 use crate::store::SharedStore;
 use crate::store::mongo::{MongoOptions, MongoStore};
 use crate::store::observed::Observed;
 use crate::store::readiness::Readiness;
 use crate::store::sqlite::SqliteStore;
+use crate::tunables::{Current, Tunables};
 use crate::turn::{TurnSettings, Turns};
 
 /// How often a dead gateway is looked for, and how long it may take to answer.
@@ -44,7 +48,7 @@ const MOVE_TIME: Duration = Duration::from_millis(500);
 ///
 /// # Errors
 /// Where it cannot start.
-pub async fn run(config: BrainConfig) -> anyhow::Result<bool> {
+pub async fn run(config: BrainConfig, file: Option<PathBuf>) -> anyhow::Result<bool> {
     let lifecycle = Lifecycle::new();
     lifecycle.drain_on_signals()?;
     let listener = TcpListener::bind(config.brain.listen).await;
@@ -55,6 +59,8 @@ pub async fn run(config: BrainConfig) -> anyhow::Result<bool> {
     let mut registry = Registry::default();
     register_process_metrics(registry.sub_registry_with_prefix("chatbox_brain"), SystemClock.now());
     let metrics = Arc::new(Metrics::new(&mut registry));
+    let endpoints = Arc::new(Endpoints::default());
+    registry.register_collector(Box::new(EndpointCollector(Arc::clone(&endpoints))));
     let store = open_store(&config, &mut registry).await?;
     let readiness = Arc::new(Readiness::new(Arc::clone(&store), config.store.create_indexes));
     let asked = Arc::clone(&readiness);
@@ -69,26 +75,14 @@ pub async fn run(config: BrainConfig) -> anyhow::Result<bool> {
     let keyring = config.keyring().map_err(anyhow::Error::msg)?;
     let sessions = Arc::new(Sessions::new(Arc::clone(&store), keyring, lifecycle.clone()));
     let wall_clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let default_model = &config.answers.default_model;
-    let catalog =
-        Arc::new(Catalog::build(&config.models, &config.provider, default_model, &wall_clock, &Default::default())?);
+    let tunables = Tunables::new(&config, &wall_clock, &endpoints)?;
+    let current = Arc::new(Current::new(tunables));
     let brain_id = name(&config.brain.id);
     let settings = turn_settings(&config, &brain_id);
-    let concurrent = config.answers.max_concurrent;
-    let turns =
-        Arc::new(Turns::new(Arc::clone(&sessions), Arc::clone(&catalog), settings, concurrent, Arc::clone(&metrics)));
-    let chat = Chat::new(
-        Arc::clone(&sessions),
-        Arc::clone(&turns),
-        Arc::clone(&catalog),
-        ChatLimits {
-            max_content_chars: config.limits.max_content_chars as usize,
-            max_name_chars: config.limits.max_name_chars as usize,
-            replay_entries: u64::from(config.limits.replay_entries),
-        },
-        Arc::clone(&metrics),
-    );
-    let connections = Connections::new(config.limits.connections_per_user);
+    let turns = Turns::new(Arc::clone(&sessions), Arc::clone(&current), settings, Arc::clone(&metrics));
+    let turns = Arc::new(turns);
+    let chat = Chat::new(Arc::clone(&sessions), Arc::clone(&turns), Arc::clone(&current), Arc::clone(&metrics));
+    let connections = Connections::default();
     let (leave, detach) = (CancellationToken::new(), CancellationToken::new());
     let link = LinkService {
         parts: Arc::new(LinkParts {
@@ -99,7 +93,7 @@ pub async fn run(config: BrainConfig) -> anyhow::Result<bool> {
             lifecycle: lifecycle.clone(),
             leave: leave.clone(),
             detach: detach.clone(),
-            metrics,
+            metrics: Arc::clone(&metrics),
         }),
     };
 
@@ -114,6 +108,8 @@ pub async fn run(config: BrainConfig) -> anyhow::Result<bool> {
         // An embedded store has no other writers.
         lifecycle.critical("compare", Arc::clone(&sessions).compare());
     }
+    let reloader = Reloader { file, current, endpoints, clock: wall_clock, metrics };
+    lifecycle.critical("reload", reloader.run(&config, lifecycle.draining().clone())?);
     serve_link(&config, link, listener, &lifecycle)?;
     tracing::info!(link = %link_address, ops = %ops_address, brain = brain_id, "listening");
 

@@ -30,8 +30,12 @@ pub struct BrainConfig {
     pub limits: LimitsSection,
     /// How answers are made.
     pub answers: AnswersSection,
+    /// What users may use.
+    pub quotas: QuotasSection,
     /// How providers are called.
     pub provider: ProviderConfig,
+    /// When this file is read again.
+    pub reload: ReloadSection,
     /// How it stops.
     pub shutdown: ShutdownSection,
     /// What is logged.
@@ -143,12 +147,28 @@ pub struct AnswersSection {
     pub checkpoint_ms: u64,
     /// Or after this many new bytes.
     pub checkpoint_bytes: usize,
-    /// Answers generated at once.
-    pub max_concurrent: usize,
+    /// The model that thinks of names for sessions; empty: none.
+    pub naming_model: String,
     /// How often expired leases are looked for.
     pub sweep_interval_ms: u64,
     /// Attempts before an answer is given up.
     pub max_attempts: u32,
+}
+
+/// `[quotas]`.
+#[derive(Debug, Deserialize)]
+pub struct QuotasSection {
+    /// Tokens of one user on one day; 0: as many as they like.
+    pub tokens_per_day: u64,
+    /// Cost of one user on one day; 0: as much as they like.
+    pub cost_per_day: f64,
+}
+
+/// `[reload]`.
+#[derive(Debug, Deserialize)]
+pub struct ReloadSection {
+    /// How often the file is looked at; 0: never.
+    pub watch_seconds: u64,
 }
 
 /// `[shutdown]`.
@@ -222,10 +242,18 @@ impl BrainConfig {
             "must be at least 100 and at most half of answers.lease_ms, or the lease runs out between two saves";
         faults.ensure(checkpoint.contains(&answers.checkpoint_ms), "answers.checkpoint_ms", reason);
         faults.ensure(answers.checkpoint_bytes >= 1, "answers.checkpoint_bytes", "must be at least 1");
-        faults.ensure(answers.max_concurrent >= 1, "answers.max_concurrent", "must be at least 1");
         let sweep = 100..=60_000;
         faults.ensure(sweep.contains(&answers.sweep_interval_ms), "answers.sweep_interval_ms", "must be 100 to 60000");
         faults.ensure((1..=100).contains(&answers.max_attempts), "answers.max_attempts", "must be 1 to 100");
+        let naming = &answers.naming_model;
+        let known = naming.is_empty() || self.models.iter().any(|model| model.id == *naming);
+        faults.ensure(known, "answers.naming_model", format!("there is no model \"{naming}\" in [[models]]"));
+        let cost = self.quotas.cost_per_day;
+        let sound = (0.0..=1e9).contains(&cost);
+        faults.ensure(sound, "quotas.cost_per_day", "must be 0 (no limit) to 1000000000");
+        let priced = cost == 0.0 || self.models.iter().any(|model| model.input_price.is_some());
+        faults.ensure(priced, "quotas.cost_per_day", "needs a model with prices");
+        faults.ensure(self.reload.watch_seconds <= 86_400, "reload.watch_seconds", "must be 86400 (a day) or less");
         for (key, reason) in llm::validate(&self.models, &self.provider, &answers.default_model) {
             faults.add(key, reason);
         }

@@ -13,20 +13,14 @@ use crate::connection::Connection;
 const CLOSE_REPLACED: u32 = 4002;
 
 /// The connections by user, oldest first.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Connections {
-    per_user: usize,
     users: Mutex<HashMap<UserId, SmallVec<[Arc<Connection>; 1]>>>,
 }
 
 impl Connections {
-    /// `per_user`: how many one user may hold; one more replaces the oldest.
-    pub fn new(per_user: usize) -> Self {
-        Self { per_user, users: Mutex::new(HashMap::new()) }
-    }
-
-    /// Adds a connection; the one it replaces (same device, else the oldest above the limit) is closed.
-    pub fn add(&self, connection: &Arc<Connection>) {
+    /// Adds a connection; the one it replaces (same device, else the oldest of more than `per_user`) is closed.
+    pub fn add(&self, connection: &Arc<Connection>, per_user: usize) {
         let replaced = {
             let mut users = self.users.lock();
             let held = users.entry(connection.principal().user.clone()).or_default();
@@ -35,7 +29,7 @@ impl Connections {
             let same_device = held.iter().position(|other| other.device.is_some() && other.device == connection.device);
             let replaced = match same_device {
                 Some(at) => Some(held.remove(at)),
-                None if held.len() >= self.per_user => Some(held.remove(0)),
+                None if held.len() >= per_user => Some(held.remove(0)),
                 None => None,
             };
             let place = held.partition_point(|other| other.connected_at <= connection.connected_at);
@@ -97,12 +91,12 @@ mod tests {
     #[tokio::test]
     async fn the_same_device_is_replaced_before_the_oldest() {
         let (outbox, mut reader) = outbox();
-        let connections = Connections::new(2);
-        connections.add(&connection(1, None, &outbox));
-        connections.add(&connection(2, Some("phone"), &outbox));
-        connections.add(&connection(3, Some("phone"), &outbox));
+        let connections = Connections::default();
+        connections.add(&connection(1, None, &outbox), 2);
+        connections.add(&connection(2, Some("phone"), &outbox), 2);
+        connections.add(&connection(3, Some("phone"), &outbox), 2);
         assert_eq!(kicked(&mut reader).await, (2, 4002));
-        connections.add(&connection(4, None, &outbox));
+        connections.add(&connection(4, None, &outbox), 2);
         assert_eq!(kicked(&mut reader).await, (1, 4002));
         assert_eq!(connections.count(), 2);
     }
@@ -110,23 +104,23 @@ mod tests {
     #[tokio::test]
     async fn a_connection_that_comes_again_over_a_new_link_replaces_nobody_and_keeps_its_age() {
         let (outbox, mut reader) = outbox();
-        let connections = Connections::new(2);
+        let connections = Connections::default();
         let first = connection(1, None, &outbox);
-        connections.add(&first);
-        connections.add(&connection(2, None, &outbox));
+        connections.add(&first, 2);
+        connections.add(&connection(2, None, &outbox), 2);
         let again = Announced { conn: 11, id: first.id, device: None, connected_at: first.connected_at };
-        connections.add(&announced(again, &outbox));
+        connections.add(&announced(again, &outbox), 2);
         assert_eq!(connections.count(), 2);
-        connections.add(&connection(3, None, &outbox));
+        connections.add(&connection(3, None, &outbox), 2);
         assert_eq!(kicked(&mut reader).await, (11, 4002));
     }
 
     #[tokio::test]
     async fn a_connection_that_left_frees_its_place() {
         let (outbox, _reader) = outbox();
-        let connections = Connections::new(2);
+        let connections = Connections::default();
         let first = connection(1, None, &outbox);
-        connections.add(&first);
+        connections.add(&first, 2);
         connections.remove(&first);
         assert_eq!(connections.count(), 0);
     }

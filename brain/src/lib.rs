@@ -8,6 +8,8 @@ pub mod grpc;
 pub mod ledger;
 pub mod llm;
 pub mod metrics;
+pub mod reload;
 pub mod session;
 pub mod store;
+pub mod tunables;
 pub mod turn;

@@ -45,7 +45,7 @@ fn main() -> ExitCode {
     };
     let done = match arguments.command {
         Some(Command::Migrate) => runtime.block_on(app::migrate(config)),
-        _ => runtime.block_on(app::run(config)),
+        _ => runtime.block_on(app::run(config, arguments.config)),
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,

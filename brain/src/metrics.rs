@@ -10,6 +10,9 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
+use crate::llm::meter::CallOutcome;
+use crate::llm::{ErrorClass, TokenUsage};
+
 /// What the brain counts.
 #[derive(Debug)]
 pub struct Metrics {
@@ -20,6 +23,30 @@ pub struct Metrics {
     answers_running: Gauge,
     answers: Family<OutcomeLabels, Counter>,
     answers_adopted: Counter,
+    fallbacks: Counter,
+    calls: Family<CallLabels, Counter>,
+    tokens: Family<TokenLabels, Counter>,
+    quota_refusals: Counter,
+    reloads: Family<ReloadLabels, Counter>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CallLabels {
+    /// From the configuration, so there are few.
+    model: String,
+    finish: &'static str,
+    error: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct TokenLabels {
+    model: String,
+    direction: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReloadLabels {
+    outcome: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -47,6 +74,9 @@ impl MetricConstructor<Histogram> for Buckets {
 const OUTCOMES: [&str; 8] =
     ["stop", "length", "stopped", "interrupted", "content_filter", "failed", "handed_over", "lost"];
 
+/// How a reload can end.
+const RELOADS: [&str; 2] = ["taken", "refused"];
+
 impl Metrics {
     /// Registers everything under `chatbox_brain_`.
     pub fn new(registry: &mut Registry) -> Self {
@@ -58,7 +88,15 @@ impl Metrics {
             answers_running: Gauge::default(),
             answers: Family::default(),
             answers_adopted: Counter::default(),
+            fallbacks: Counter::default(),
+            calls: Family::default(),
+            tokens: Family::default(),
+            quota_refusals: Counter::default(),
+            reloads: Family::default(),
         };
+        for outcome in RELOADS {
+            drop(metrics.reloads.get_or_create(&ReloadLabels { outcome }));
+        }
         for outcome in OUTCOMES {
             drop(metrics.answers.get_or_create(&OutcomeLabels { outcome }));
         }
@@ -74,6 +112,27 @@ impl Metrics {
             "Answers taken over from an owner that is gone",
             metrics.answers_adopted.clone(),
         );
+        registry.register(
+            "answers_fell_back",
+            "Answers another model gave than the one that was asked",
+            metrics.fallbacks.clone(),
+        );
+        registry.register(
+            "provider_calls",
+            "Calls of models' providers, by how they ended; error is empty where they did not fail",
+            metrics.calls.clone(),
+        );
+        registry.register(
+            "tokens",
+            "Tokens used, by model and direction (input, cached, output)",
+            metrics.tokens.clone(),
+        );
+        registry.register(
+            "quota_refusals",
+            "Calls not made since a user's allowance was used up",
+            metrics.quota_refusals.clone(),
+        );
+        registry.register("config_reloads", "Reloads of the configuration, by outcome", metrics.reloads.clone());
         metrics
     }
 
@@ -107,6 +166,32 @@ impl Metrics {
     pub fn answer_ended(&self, outcome: &'static str) {
         self.answers_running.dec();
         self.answers.get_or_create(&OutcomeLabels { outcome }).inc();
+    }
+
+    /// Another model answers than the one that was asked.
+    pub fn answer_fell_back(&self) {
+        self.fallbacks.inc();
+    }
+
+    /// A call of a provider has ended.
+    pub fn provider_call(&self, model: &str, outcome: &CallOutcome) {
+        let error = outcome.error.map_or("", ErrorClass::as_str);
+        let labels = CallLabels { model: model.to_owned(), finish: outcome.finish.as_str(), error };
+        self.calls.get_or_create(&labels).inc();
+        let TokenUsage { input, cached, output, .. } = outcome.usage;
+        for (direction, tokens) in [("input", input), ("cached", cached), ("output", output)] {
+            self.tokens.get_or_create(&TokenLabels { model: model.to_owned(), direction }).inc_by(tokens);
+        }
+    }
+
+    /// A call was not made: nothing is left of the user's allowance.
+    pub fn quota_refused(&self) {
+        self.quota_refusals.inc();
+    }
+
+    /// The configuration was read again.
+    pub fn reloaded(&self, taken: bool) {
+        self.reloads.get_or_create(&ReloadLabels { outcome: RELOADS[usize::from(!taken)] }).inc();
     }
 
     /// An answer was taken over.

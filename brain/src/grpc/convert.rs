@@ -28,7 +28,11 @@ pub fn entry(entry: &Entry) -> proto::Entry {
         sender: Some(sender(&meta.sender)),
         content: entry.content.text().to_owned(),
         created_at_ms: meta.created_at.0,
-        error: error.map(|code| proto::EntryError { code: code.as_str().into(), retryable: code.retryable() }),
+        error: error.map(|code| proto::EntryError {
+            code: code.as_str().into(),
+            retryable: code.retryable(),
+            retry_at_ms: meta.answer().and_then(|answer| answer.retry_at).map_or(0, |at| at.0),
+        }),
         ..proto::Entry::default()
     };
     match &meta.body {

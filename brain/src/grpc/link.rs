@@ -90,8 +90,8 @@ impl Link for LinkService {
 
 impl LinkParts {
     fn welcome(&self) -> proto::Welcome {
-        let catalog = self.chat.catalog();
-        let limits = self.chat.limits();
+        let tunables = self.chat.tunables();
+        let (catalog, limits) = (&tunables.catalog, &tunables.limits);
         proto::Welcome {
             brain_id: self.brain_id.clone(),
             link_version: LINK_VERSION,
@@ -123,6 +123,7 @@ impl Gateway {
         self.parts.metrics.links(1);
         let lifecycle = self.parts.lifecycle.clone();
         let leave = self.parts.leave.clone();
+        let mut changes = self.parts.chat.changes();
         let mut drain = Some(&leave);
         let reason = loop {
             let frame = tokio::select! {
@@ -132,6 +133,11 @@ impl Gateway {
                 () = cancelled(drain) => {
                     drain = None;
                     self.outbox.send(brain_frame::Frame::Drain(proto::Drain {}));
+                    continue;
+                }
+                Ok(()) = changes.changed() => {
+                    // Other models or sizes: clients that connect from now on are told.
+                    self.outbox.send(brain_frame::Frame::Welcome(self.parts.welcome()));
                     continue;
                 }
                 frame = frames.message() => frame,
@@ -187,7 +193,7 @@ impl Gateway {
         let device = Some(open.device).filter(|device| !device.is_empty()).map(String::into_boxed_str);
         let announced = Announced { conn: open.conn, id, device, connected_at: Timestamp(open.connected_at_ms) };
         let connection = Arc::new(Connection::new(announced, principal, self.outbox.clone()));
-        self.parts.connections.add(&connection);
+        self.parts.connections.add(&connection, self.parts.chat.tunables().connections_per_user);
         self.parts.metrics.connections(1);
         if let Some(replaced) = self.conns.insert(open.conn, Arc::clone(&connection)) {
             self.gone(&replaced);

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chatbox_shared::clock::Clock;
-use parking_lot::RwLock;
 
 use super::anthropic::{self, Anthropic};
 use super::config::{Fault, Kind, ModelConfig, ProviderConfig, validate};
@@ -135,26 +134,6 @@ impl Catalog {
     /// The model of sessions that name none.
     pub fn default_model(&self) -> &Arc<Model> {
         &self.default
-    }
-}
-
-/// The catalog that is in force. A reload puts another one in its place; who holds the old one goes on with it.
-pub struct Models(RwLock<Arc<Catalog>>);
-
-impl Models {
-    /// With this catalog at first.
-    pub fn new(catalog: Catalog) -> Self {
-        Self(RwLock::new(Arc::new(catalog)))
-    }
-
-    /// The catalog in force.
-    pub fn current(&self) -> Arc<Catalog> {
-        Arc::clone(&self.0.read())
-    }
-
-    /// Puts another one in force.
-    pub fn replace(&self, catalog: Catalog) {
-        *self.0.write() = Arc::new(catalog);
     }
 }
 

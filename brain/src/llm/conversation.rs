@@ -1,6 +1,7 @@
 //! A conversation as it stands, from which every model gets the prompt that fits it.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use super::catalog::Model;
 use super::{Prompt, PromptTurn};
@@ -16,7 +17,29 @@ pub struct Conversation {
     pub conversations: HashMap<String, String>,
 }
 
+/// Bytes that may be counted without giving way to other tasks: some milliseconds at most.
+const COUNTED_AT_ONCE: usize = 64 << 10;
+
 impl Conversation {
+    /// [`Conversation::prompt`] within the model's budget, with its tokens. Long ones are counted on a thread of their own.
+    pub async fn prepare(self: &Arc<Self>, model: &Arc<Model>) -> (Prompt, u64) {
+        let (conversation, model) = (Arc::clone(self), Arc::clone(model));
+        let bytes: usize = self.turns.iter().map(|turn| turn.text.len()).sum();
+        let count = move || {
+            let prompt = conversation.prompt(&model, model.prompt_budget());
+            let tokens = model.counter.estimate_prompt(&prompt);
+            (prompt, tokens)
+        };
+        if bytes <= COUNTED_AT_ONCE {
+            return count();
+        }
+        match tokio::task::spawn_blocking(count.clone()).await {
+            Ok(counted) => counted,
+            // The runtime is shutting down.
+            Err(_) => count(),
+        }
+    }
+
     /// The prompt for a model, of as many of the newest messages as fit the budget in tokens. Whole messages only.
     pub fn prompt(&self, model: &Model, budget: u64) -> Prompt {
         Prompt {

@@ -4,6 +4,8 @@ use chatbox_shared::clock::Timestamp;
 use chatbox_shared::failure::ErrorCode;
 use chatbox_shared::ids::{ClientMessageId, MessageId, Seq, SessionId, UserId};
 
+use crate::llm::TokenUsage;
+
 /// One entry of a log with its content in the clear.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Entry {
@@ -183,6 +185,12 @@ pub struct Usage {
     pub output: u64,
     /// The provider reported none; this is chatbox's estimate.
     pub estimated: bool,
+}
+
+impl From<TokenUsage> for Usage {
+    fn from(usage: TokenUsage) -> Self {
+        Self { input: usage.input, output: usage.output, estimated: usage.estimated }
+    }
 }
 
 /// Something that happened in a session. Every change of who may speak is one.

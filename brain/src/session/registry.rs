@@ -203,7 +203,7 @@ impl Sessions {
         }
     }
 
-    fn open_name(&self, row: &SessionRow, key: &SessionKey) -> String {
+    pub(crate) fn open_name(&self, row: &SessionRow, key: &SessionKey) -> String {
         if row.name.is_empty() {
             return String::new();
         }

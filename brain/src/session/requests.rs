@@ -10,16 +10,17 @@ use chatbox_shared::clock::Timestamp;
 use chatbox_shared::failure::{ErrorCode, Failure};
 use chatbox_shared::ids::SessionId;
 use chatbox_shared::proto::{self, client_message::Message as Ask, server_message::Message};
+use tokio::sync::watch;
 
 use crate::connection::{Connection, QueuedRequest};
 use crate::grpc::convert;
-use crate::llm::catalog::Catalog;
 use crate::metrics::Metrics;
 use crate::session::Session;
 use crate::session::open::OpenAt;
 use crate::session::registry::Sessions;
 use crate::session::summary::session_deleted;
 use crate::store::{SessionCursor, StateFilter};
+use crate::tunables::{Current, Tunables};
 use crate::turn::Turns;
 
 mod speak;
@@ -51,8 +52,7 @@ pub struct ChatLimits {
 pub struct Chat {
     sessions: Arc<Sessions>,
     turns: Arc<Turns>,
-    catalog: Arc<Catalog>,
-    limits: ChatLimits,
+    current: Arc<Current>,
     metrics: Arc<Metrics>,
 }
 
@@ -74,24 +74,18 @@ impl Reply {
 
 impl Chat {
     /// The parts it works with.
-    pub fn new(
-        sessions: Arc<Sessions>,
-        turns: Arc<Turns>,
-        catalog: Arc<Catalog>,
-        limits: ChatLimits,
-        metrics: Arc<Metrics>,
-    ) -> Self {
-        Self { sessions, turns, catalog, limits, metrics }
+    pub fn new(sessions: Arc<Sessions>, turns: Arc<Turns>, current: Arc<Current>, metrics: Arc<Metrics>) -> Self {
+        Self { sessions, turns, current, metrics }
     }
 
-    /// What clients are told of the sizes.
-    pub fn limits(&self) -> &ChatLimits {
-        &self.limits
+    /// The models clients may choose from, and the sizes they must keep to.
+    pub fn tunables(&self) -> Arc<Tunables> {
+        self.current.get()
     }
 
-    /// The models clients may choose from.
-    pub fn catalog(&self) -> &Catalog {
-        &self.catalog
+    /// Tells when others are in force.
+    pub fn changes(&self) -> watch::Receiver<Arc<Tunables>> {
+        self.current.changes()
     }
 
     /// Does what the request asks and answers it, always, once.
@@ -224,7 +218,7 @@ impl Chat {
             None => None,
         };
         let session = session.filter(|session| session.owner == user).ok_or(ErrorCode::NotFound)?;
-        let limit = self.limits.replay_entries;
+        let limit = self.current.get().limits.replay_entries;
         let at = OpenAt { after_seq: ask.after_seq, epoch: ask.epoch, limit, request_no: Some(request_no) };
         self.opening(session, at).await
     }
@@ -241,7 +235,7 @@ impl Chat {
     }
 
     fn watching(&self, request_no: u32, after_seq: u64) -> OpenAt {
-        let limit = self.limits.replay_entries;
+        let limit = self.current.get().limits.replay_entries;
         OpenAt { after_seq, epoch: String::new(), limit, request_no: Some(request_no) }
     }
 
@@ -337,7 +331,7 @@ impl Chat {
     }
 
     fn check_name(&self, name: &str) -> Result<(), Failure> {
-        let max = self.limits.max_name_chars;
+        let max = self.current.get().limits.max_name_chars;
         if name.chars().count() > max {
             return Err(Failure::too_large("name", format!("a name has at most {max} characters")));
         }
@@ -346,10 +340,11 @@ impl Chat {
 
     /// The model named, or the default where none is.
     fn model_or_default(&self, model_id: &str) -> Result<String, Failure> {
+        let tunables = self.current.get();
         if model_id.is_empty() {
-            return Ok(self.catalog.default_model().id.clone());
+            return Ok(tunables.catalog.default_model().id.clone());
         }
-        self.catalog.get(model_id).map(|model| model.id.clone()).ok_or_else(|| ErrorCode::ModelUnavailable.into())
+        tunables.catalog.get(model_id).map(|model| model.id.clone()).ok_or_else(|| ErrorCode::ModelUnavailable.into())
     }
 }
 

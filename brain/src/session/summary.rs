@@ -77,9 +77,25 @@ impl Sessions {
         let sealed = self.seal_name(session.id, session.key(), name)?;
         let renamed = self.store.rename_session(session.id, &sealed).await;
         if renamed.map_err(|error| self.storage(session, &error))? {
-            let mut live = session.live.lock();
-            name.clone_into(&mut live.name);
-            live.broadcast_summary(session);
+            session.renamed(name);
+        }
+        Ok(())
+    }
+
+    /// Gives the session another name, if it still has this one: a name that a human gave meanwhile stays.
+    ///
+    /// # Errors
+    /// Where the store cannot be reached.
+    pub(crate) async fn rename_from(&self, session: &Arc<Session>, from: &str, to: &str) -> Result<(), Failure> {
+        let row = self.store.session(session.id).await.map_err(|error| self.storage(session, &error))?;
+        let Some(row) = row.filter(|row| row.data_key.is_some()) else { return Ok(()) };
+        if self.open_name(&row, session.key()) != from {
+            return Ok(());
+        }
+        let sealed = self.seal_name(session.id, session.key(), to)?;
+        let renamed = self.store.replace_name(session.id, &row.name, &sealed).await;
+        if renamed.map_err(|error| self.storage(session, &error))? {
+            session.renamed(to);
         }
         Ok(())
     }
@@ -136,8 +152,17 @@ impl Sessions {
     }
 }
 
+impl Session {
+    /// The session has another name: everybody is told.
+    fn renamed(&self, name: &str) {
+        let mut live = self.live.lock();
+        name.clone_into(&mut live.name);
+        live.broadcast_summary(self);
+    }
+}
+
 /// The first line of a message, cut at a word where it is long.
-fn name_of(message: &str) -> String {
+pub(crate) fn name_of(message: &str) -> String {
     let line = message.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default();
     let line: String = line.chars().filter(|char| !char.is_control()).collect();
     if line.chars().count() <= NAME_CHARS {

@@ -8,6 +8,7 @@ use chatbox_shared::clock::Timestamp;
 use chatbox_shared::failure::{ErrorCode, Failure};
 
 use super::Turns;
+use crate::llm::answer::Fault;
 use crate::llm::tokens;
 use crate::session::Session;
 use crate::session::entry::{Body, Content, Entry, EntryState, FinishReason, Usage};
@@ -94,6 +95,17 @@ impl Journal {
         self.entry.content.text().len() >= MAX_ANSWER_BYTES
     }
 
+    /// This model answers from here on; says whether it is another one than before.
+    pub(super) fn set_model(&mut self, model_id: &str) -> bool {
+        let Some(answer) = self.entry.meta.answer_mut().filter(|answer| answer.model_id != model_id) else {
+            return false;
+        };
+        model_id.clone_into(&mut answer.model_id);
+        // It was the other one's.
+        answer.conversation = None;
+        true
+    }
+
     /// The provider's id of the conversation.
     pub(super) fn set_conversation(&mut self, conversation: String) {
         if let Some(answer) = self.entry.meta.answer_mut() {
@@ -119,11 +131,14 @@ impl Journal {
     /// Writes the end of the answer, however long the store takes, and shows it. `Lost`: somebody else has the row.
     pub(super) async fn finish(mut self, turns: &Turns, end: End) -> Result<(), Lost> {
         let total = self.begun.elapsed();
-        finish_as(&mut self.entry, end.state, end.finish, end.error);
+        if let Some(answer) = self.entry.meta.answer_mut() {
+            answer.usage = end.usage;
+            answer.retry_at = end.fault.and_then(|fault| fault.retry_at);
+        }
+        finish_as(&mut self.entry, end.state, end.finish, end.fault.map(|fault| fault.code));
         if let Some(answer) = self.entry.meta.answer_mut() {
             // Kept: nobody else has touched the row, so no new owner is marked.
             answer.fence = self.fence;
-            answer.usage = Some(end.usage);
             answer.first_token_ms = self.first_token.map(millis);
             answer.total_ms = Some(millis(total));
         }
@@ -174,9 +189,9 @@ pub(super) struct End {
     /// Why, for a final one.
     pub(super) finish: Option<FinishReason>,
     /// The fault of a failed one.
-    pub(super) error: Option<ErrorCode>,
-    /// What it used.
-    pub(super) usage: Usage,
+    pub(super) fault: Option<Fault>,
+    /// What it used; `None` where nothing was called, or it is not known.
+    pub(super) usage: Option<Usage>,
 }
 
 /// Marks the entry as ended under a new fence; gives the fence it had.

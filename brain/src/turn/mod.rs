@@ -1,6 +1,7 @@
 //! Turns: a message that needs an answer, and the answer. The answer's own row is its lease, its journal and its place in
 //! the log: whoever inserted it generates, until the row's fence says otherwise. This module knows which turns run here;
-//! [`claim`] begins one, [`run`] generates, [`journal`] writes, [`sweep`] finds what others left behind.
+//! [`claim`] begins one, [`run`] generates, [`journal`] writes the answer, [`meter`] its calls, [`sweep`] finds what others left
+//! behind.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,17 +11,19 @@ use chatbox_shared::ids::{MessageId, Seq, SessionId};
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry as Place;
 use parking_lot::Mutex;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::llm::catalog::Catalog;
 use crate::metrics::Metrics;
 use crate::session::Session;
 use crate::session::entry::{Entry, EntryState, FinishReason};
 use crate::session::registry::Sessions;
+use crate::tunables::Current;
 
 mod claim;
 mod journal;
+mod meter;
+mod naming;
 mod prompt;
 mod run;
 mod sweep;
@@ -50,11 +53,9 @@ pub struct TurnSettings {
 /// All turns of this brain.
 pub struct Turns {
     sessions: Arc<Sessions>,
-    catalog: Arc<Catalog>,
+    current: Arc<Current>,
     settings: TurnSettings,
     metrics: Arc<Metrics>,
-    /// Answers generated at once.
-    places: Arc<Semaphore>,
     working: DashMap<SessionId, Working>,
     /// Cancelled to hand running answers over to other brains.
     hand_over: CancellationToken,
@@ -101,16 +102,9 @@ impl RunningAnswer {
 
 impl Turns {
     /// The parts it works with.
-    pub fn new(
-        sessions: Arc<Sessions>,
-        catalog: Arc<Catalog>,
-        settings: TurnSettings,
-        max_concurrent: usize,
-        metrics: Arc<Metrics>,
-    ) -> Self {
-        let places = Arc::new(Semaphore::new(max_concurrent));
+    pub fn new(sessions: Arc<Sessions>, current: Arc<Current>, settings: TurnSettings, metrics: Arc<Metrics>) -> Self {
         let hand_over = CancellationToken::new();
-        Self { sessions, catalog, settings, metrics, places, working: DashMap::new(), hand_over }
+        Self { sessions, current, settings, metrics, working: DashMap::new(), hand_over }
     }
 
     /// A message of this session needs an answer: begins one, or has whoever works on the session look again.

@@ -8,7 +8,8 @@ use chatbox_shared::ids::{Seq, UserId};
 
 use super::Turns;
 use crate::llm::catalog::Model;
-use crate::llm::{Prompt, PromptRole, PromptTurn, tokens};
+use crate::llm::conversation::Conversation;
+use crate::llm::{PromptRole, PromptTurn, tokens};
 use crate::session::Session;
 use crate::session::entry::{Answer, Body, Entry, Sender};
 
@@ -18,10 +19,15 @@ const PAGE: u32 = 100;
 const MAX_ENTRIES: usize = 2000;
 
 impl Turns {
-    /// The prompt for the answer in `row`.
-    pub(super) async fn prompt(&self, session: &Arc<Session>, row: &Entry, model: &Model) -> Result<Prompt, Failure> {
-        let Some(answer) = row.meta.answer() else { return Ok(Prompt::default()) };
-        let budget = model.prompt_budget();
+    /// The conversation up to the message that the answer in `row` answers, as much of it as any of these models can take.
+    pub(super) async fn conversation(
+        &self,
+        session: &Arc<Session>,
+        row: &Entry,
+        models: &[Arc<Model>],
+    ) -> Result<Conversation, Failure> {
+        let Some(answer) = row.meta.answer() else { return Ok(Conversation::default()) };
+        let budget = models.iter().map(|model| model.prompt_budget()).max().unwrap_or(0);
         let mut history: Vec<Entry> = Vec::new();
         let (mut before, mut read_tokens) = (row.meta.seq, 0);
         while read_tokens < budget && history.len() < MAX_ENTRIES && before > 1 {
@@ -33,14 +39,14 @@ impl Turns {
             read_tokens += page.iter().map(|entry| tokens::estimate(entry.content.text())).sum::<u64>();
             history.splice(0..0, page);
         }
-        let turns = conversation(&history, answer);
-        let turns = tokens::fit(model.system_prompt.as_deref(), &turns, budget).to_vec();
-        Ok(Prompt {
-            system: model.system_prompt.clone(),
-            turns,
+        let conversations = models.iter().filter_map(|model| {
+            let id = conversation_of(&history, &model.id)?;
+            Some((model.id.clone(), id))
+        });
+        Ok(Conversation {
+            turns: conversation(&history, answer),
             user: opaque(&session.owner),
-            conversation: conversation_of(&history, &answer.model_id),
-            ..Prompt::default()
+            conversations: conversations.collect(),
         })
     }
 }
@@ -81,7 +87,7 @@ fn conversation_of(history: &[Entry], model_id: &str) -> Option<String> {
 }
 
 /// A stable name for the user that says nothing about them.
-fn opaque(user: &UserId) -> String {
+pub(super) fn opaque(user: &UserId) -> String {
     let digest = digest::digest(&digest::SHA256, format!("chatbox user\n{user}").as_bytes());
     digest.as_ref().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
 }

@@ -7,28 +7,25 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use chatbox_shared::failure::{ErrorCode, Failure};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::journal::{End, Journal, Lost, millis};
 use super::{RunningAnswer, Turns};
+use crate::ledger::CallFinish;
+use crate::llm::answer::{Answering, Ask, Fault, Outcome, Piece};
 use crate::llm::catalog::Model;
-use crate::llm::{Chunk, ErrorClass, Generation, Prompt, ProviderError, TokenUsage, tokens};
 use crate::session::Session;
 use crate::session::entry::{Entry, EntryState, FinishReason, Usage};
 
-/// How long a provider may take to be told to stop; nobody waits for it.
-const CANCEL_PATIENCE: Duration = Duration::from_secs(10);
-
 /// How long to wait before a store that was away is asked again for a prompt.
 const PREPARE_PAUSE: Duration = Duration::from_millis(250);
+/// How long an answer that is to end is waited for; only a store that does not answer can take so long.
+const STOP_PATIENCE: Duration = Duration::from_secs(3);
 
-type Started = (Box<dyn Generation>, OwnedSemaphorePermit);
-type Start = Pin<Box<dyn Future<Output = Result<Started, ProviderError>> + Send>>;
 type Save = Pin<Box<dyn Future<Output = (Instant, Result<bool, Failure>)> + Send>>;
 
 /// Everything that can happen while an answer grows.
 enum Event {
-    Chunk(Option<Result<Chunk, ProviderError>>),
+    Piece(Option<Piece>),
     Saved(Instant, Result<bool, Failure>),
     SaveDue,
     EndWanted(FinishReason),
@@ -38,7 +35,7 @@ enum Event {
 /// How the growing came to an end.
 enum Ending {
     Finished(FinishReason),
-    Failed(ErrorCode),
+    Failed(Fault),
     Lost,
     HandedOver,
 }
@@ -68,27 +65,30 @@ impl Turns {
         mut journal: Journal,
         running: &RunningAnswer,
     ) -> &'static str {
-        let (seq, model_id) = (running.seq, model_id(journal.entry()).to_owned());
+        let seq = running.seq;
         let begun = Instant::now();
-        let mut used = Used::default();
-        let mut source = None;
-        let ending = match self.prepare_patiently(session, &journal, running, &mut used).await {
-            Ok((model, prompt)) => {
-                let source = source.insert(Source::start(Arc::clone(&self.places), model, prompt));
-                self.grow(session, &mut journal, running, source, &mut used).await
+        let mut answering = None;
+        let mut usage = None;
+        let ending = match self.prepare_patiently(session, &journal, running).await {
+            Ok(ask) => {
+                let answering = answering.insert(Answering::start(ask));
+                let ending = self.grow(session, &mut journal, running, answering, &mut usage).await;
+                self.stop(answering, &ending, &mut usage).await;
+                ending
             }
-            Err(failure) => Ending::Failed(failure.code),
+            Err(failure) => Ending::Failed(failure.code.into()),
         };
-        if let Some(source) = source {
-            self.close(source);
+        if let Some(answering) = answering {
+            // At once: a store that is away must not keep the provider's connection open.
+            self.settle(session, answering);
         }
-        let text = journal.entry().content.text().to_owned();
-        let end = |state, finish, error| End { state, finish, error, usage: used.total(&text) };
+        let model_id = model_id(journal.entry()).to_owned();
+        let end = |state, finish, fault| End { state, finish, fault, usage };
         let (outcome, finished) = match ending {
             Ending::Finished(reason) => {
                 (reason.as_str(), journal.finish(self, end(EntryState::Final, Some(reason), None)).await)
             }
-            Ending::Failed(code) => ("failed", journal.finish(self, end(EntryState::Failed, None, Some(code))).await),
+            Ending::Failed(fault) => ("failed", journal.finish(self, end(EntryState::Failed, None, Some(fault))).await),
             Ending::HandedOver => {
                 journal.release(self).await;
                 ("handed_over", Ok(()))
@@ -100,6 +100,8 @@ impl Turns {
             if let Err(failure) = self.sessions.read_again(session, seq).await {
                 tracing::debug!(session = %session.id, seq, %failure, "an answer that was lost could not be read");
             }
+        } else if outcome == FinishReason::Stop.as_str() {
+            self.think_of_a_name(session);
         }
         let outcome = if finished.is_err() { "lost" } else { outcome };
         tracing::info!(session = %session.id, seq, model_id, outcome, ms = millis(begun.elapsed()), "turn");
@@ -112,10 +114,9 @@ impl Turns {
         session: &Arc<Session>,
         journal: &Journal,
         running: &RunningAnswer,
-        used: &mut Used,
-    ) -> Result<(Arc<Model>, Prompt), Failure> {
+    ) -> Result<Ask, Failure> {
         loop {
-            match self.prepare(session, journal, used).await {
+            match self.prepare(session, journal).await {
                 Err(failure) if failure.code == ErrorCode::StorageUnavailable && journal.owned() => {}
                 prepared => return prepared,
             }
@@ -126,18 +127,23 @@ impl Turns {
         }
     }
 
-    /// The model and what it is asked. The log is read
-    /// after the claim, so it holds everything that stands before the answer.
-    async fn prepare(
-        &self,
-        session: &Arc<Session>,
-        journal: &Journal,
-        used: &mut Used,
-    ) -> Result<(Arc<Model>, Prompt), Failure> {
-        let model = self.catalog.get(model_id(journal.entry())).cloned().ok_or(ErrorCode::ModelUnavailable)?;
-        let prompt = self.prompt(session, journal.entry(), &model).await?;
-        used.input_estimate = tokens::estimate_prompt(&prompt);
-        Ok((model, prompt))
+    /// The models and what they are asked. The log is read after the claim, so it holds everything that stands before the
+    /// answer.
+    async fn prepare(&self, session: &Arc<Session>, journal: &Journal) -> Result<Ask, Failure> {
+        let row = journal.entry();
+        let models = self.current.get().catalog.candidates(model_id(row));
+        if models.is_empty() {
+            return Err(ErrorCode::ModelUnavailable.into());
+        }
+        let conversation = Arc::new(self.conversation(session, row, &models).await?);
+        let attempt = row.meta.answer().map_or(1, |answer| answer.attempt);
+        Ok(Ask {
+            session: session.id,
+            user: session.owner.to_string(),
+            models,
+            conversation,
+            meter: Arc::new(self.answer_meter(session, row.meta.seq, attempt)),
+        })
     }
 
     async fn grow(
@@ -145,8 +151,8 @@ impl Turns {
         session: &Arc<Session>,
         journal: &mut Journal,
         running: &RunningAnswer,
-        source: &mut Source,
-        used: &mut Used,
+        answering: &mut Answering,
+        usage: &mut Option<Usage>,
     ) -> Ending {
         let mut save: Option<Save> = None;
         let mut due =
@@ -158,11 +164,25 @@ impl Turns {
                 () = self.hand_over.cancelled() => Event::HandOver,
                 (begun, saved) = pending(&mut save), if save.is_some() => Event::Saved(begun, saved),
                 _ = due.tick(), if save.is_none() => Event::SaveDue,
-                chunk = source.next(), if journal.owned() => Event::Chunk(chunk),
+                piece = answering.next(), if journal.owned() => Event::Piece(piece),
             };
             match event {
-                Event::Chunk(Some(Ok(Chunk::Replace(text)))) => {
-                    journal.restart(text);
+                Event::Piece(Some(Piece::Delta(text))) => {
+                    journal.push(&text);
+                    if journal.is_full() {
+                        return Ending::Finished(FinishReason::Length);
+                    }
+                    if save.is_none() && journal.unsaved_bytes() >= self.settings.checkpoint_bytes {
+                        save = Some(self.save(session, journal));
+                    }
+                }
+                Event::Piece(Some(Piece::Conversation(id))) => journal.set_conversation(id),
+                Event::Piece(Some(Piece::Model(model))) if !self.changes_text(journal, &model) => {}
+                Event::Piece(Some(piece @ (Piece::Model(_) | Piece::Replace(_)))) => {
+                    journal.restart(match piece {
+                        Piece::Replace(text) => text,
+                        _ => String::new(),
+                    });
                     if let Some(save) = save.take() {
                         // An older state must not arrive behind the newer one.
                         drop(save.await);
@@ -170,23 +190,20 @@ impl Turns {
                     match self.save(session, journal).await {
                         (begun, Ok(true)) => journal.saved(begun, self.settings.lease),
                         (_, Ok(false)) => return Ending::Lost,
-                        (_, Err(failure)) => return Ending::Failed(failure.code),
+                        (_, Err(failure)) => return Ending::Failed(failure.code.into()),
                     }
                     journal.show();
                 }
-                Event::Chunk(Some(Ok(chunk))) => {
-                    if let Some(ending) = take(chunk, journal, used) {
-                        return ending;
-                    }
-                    if save.is_none() && journal.unsaved_bytes() >= self.settings.checkpoint_bytes {
-                        save = Some(self.save(session, journal));
-                    }
+                Event::Piece(Some(Piece::End(end))) => {
+                    *usage = end.usage.map(Usage::from);
+                    return match end.outcome {
+                        Outcome::Finished(reason) => Ending::Finished(reason),
+                        Outcome::Failed(fault) => Ending::Failed(fault),
+                        // Nobody but this turn stops it.
+                        Outcome::Stopped => Ending::Finished(FinishReason::Stopped),
+                    };
                 }
-                Event::Chunk(Some(Err(error))) => {
-                    tracing::warn!(session = %session.id, seq = running.seq, %error, "the provider failed");
-                    return Ending::Failed(error.class.code());
-                }
-                Event::Chunk(None) => return Ending::Failed(ErrorCode::ProviderUnavailable),
+                Event::Piece(None) => return Ending::Failed(ErrorCode::ProviderUnavailable.into()),
                 Event::SaveDue => save = Some(self.save(session, journal)),
                 Event::Saved(begun, Ok(true)) => {
                     save = None;
@@ -207,96 +224,53 @@ impl Turns {
         }
     }
 
+    /// This model speaks from here on. Is there text of another one, which is void now?
+    fn changes_text(&self, journal: &mut Journal, model: &Model) -> bool {
+        if journal.set_model(&model.id) {
+            self.metrics.answer_fell_back();
+        }
+        !journal.entry().content.text().is_empty()
+    }
+
+    /// Ends the call that may still be under way, and takes its usage from it. Where it has ended by itself, nothing changes.
+    async fn stop(&self, answering: &mut Answering, ending: &Ending, usage: &mut Option<Usage>) {
+        answering.stop(match ending {
+            Ending::Finished(FinishReason::Length) => CallFinish::Length,
+            Ending::Finished(FinishReason::Interrupted) => CallFinish::Interrupted,
+            Ending::Finished(_) => CallFinish::Stopped,
+            Ending::Failed(_) => CallFinish::Failed,
+            Ending::Lost => CallFinish::Lost,
+            Ending::HandedOver => CallFinish::HandedOver,
+        });
+        if usage.is_some() {
+            return;
+        }
+        let end = async {
+            while let Some(piece) = answering.next().await {
+                if let Piece::End(end) = piece {
+                    *usage = end.usage.map(Usage::from);
+                    return;
+                }
+            }
+        };
+        if tokio::time::timeout(STOP_PATIENCE, end).await.is_err() {
+            tracing::debug!("an answer was ended while its store did not answer");
+        }
+    }
+
     fn save(&self, session: &Arc<Session>, journal: &mut Journal) -> Save {
         let (entry, fence, begun) = journal.begin_save(self);
         let (sessions, session) = (Arc::clone(&self.sessions), Arc::clone(session));
         Box::pin(async move { (begun, sessions.replace_answer(&session, &entry, fence).await) })
     }
 
-    /// Tells the provider to stop, where there is something to stop, without anybody waiting for it.
-    fn close(&self, source: Source) {
-        if let Source::Streaming { generation, .. } = source {
-            self.sessions.lifecycle.spawn(async move {
-                if tokio::time::timeout(CANCEL_PATIENCE, generation.cancel()).await.is_err() {
-                    tracing::debug!("the provider did not take the stop in time; its connection is closed");
-                }
-            });
-        }
-    }
-}
-
-/// Takes one piece of the answer; an ending if it was the last.
-fn take(chunk: Chunk, journal: &mut Journal, used: &mut Used) -> Option<Ending> {
-    match chunk {
-        Chunk::Delta(text) => {
-            journal.push(&text);
-            return journal.is_full().then_some(Ending::Finished(FinishReason::Length));
-        }
-        // Needs the store; see `grow`.
-        Chunk::Replace(_) => {}
-        Chunk::InputTokens { .. } => {}
-        Chunk::Usage(TokenUsage { input, output, estimated, .. }) => {
-            used.reported = Some(Usage { input, output, estimated });
-        }
-        Chunk::Conversation(conversation) => journal.set_conversation(conversation),
-        Chunk::Finish(reason) => return Some(Ending::Finished(reason)),
-    }
-    None
-}
-
-/// What a call used: the provider's word, or else an estimate that says so.
-#[derive(Debug, Default)]
-struct Used {
-    reported: Option<Usage>,
-    input_estimate: u64,
-}
-
-impl Used {
-    fn total(&self, text: &str) -> Usage {
-        self.reported.unwrap_or_else(|| Usage {
-            input: self.input_estimate,
-            output: tokens::estimate(text),
-            estimated: true,
-        })
-    }
-}
-
-/// A call to a provider: waiting for a free place and for the stream to begin, then streaming. `next` may be dropped at
-/// any await and called again.
-enum Source {
-    Starting(Start),
-    /// The place is held until the stream is let go.
-    Streaming {
-        generation: Box<dyn Generation>,
-        _place: OwnedSemaphorePermit,
-    },
-    Ended,
-}
-
-impl Source {
-    fn start(places: Arc<Semaphore>, model: Arc<Model>, prompt: Prompt) -> Self {
-        Self::Starting(Box::pin(async move {
-            // Nobody closes the semaphore.
-            let place =
-                places.acquire_owned().await.map_err(|_| ProviderError::new(ErrorClass::Connect, "stopping"))?;
-            Ok((model.provider.generate(&prompt).await?, place))
-        }))
-    }
-
-    async fn next(&mut self) -> Option<Result<Chunk, ProviderError>> {
-        if let Self::Starting(start) = self {
-            match start.await {
-                Ok((generation, place)) => *self = Self::Streaming { generation, _place: place },
-                Err(error) => {
-                    *self = Self::Ended;
-                    return Some(Err(error));
-                }
-            }
-        }
-        match self {
-            Self::Streaming { generation, .. } => generation.next().await,
-            Self::Starting(_) | Self::Ended => None,
-        }
+    /// Lets the provider be told to stop and the call be recorded, without anybody waiting for it.
+    fn settle(&self, session: &Arc<Session>, answering: Answering) {
+        let (sessions, session) = (Arc::clone(&self.sessions), Arc::clone(session));
+        self.sessions.lifecycle.spawn(async move {
+            answering.settle().await;
+            sessions.refresh_usage(&session).await;
+        });
     }
 }
 

@@ -13,6 +13,7 @@ use prometheus_client::registry::Registry;
 use tempfile::TempDir;
 
 use super::{TurnSettings, Turns};
+use crate::ledger::Allowance;
 use crate::llm::catalog::Catalog;
 use crate::llm::config::{ModelConfig, ProviderConfig};
 use crate::llm::endpoint::Endpoints;
@@ -21,10 +22,12 @@ use crate::session::Session;
 use crate::session::append::{Draft, Outcome};
 use crate::session::entry::{Body, Entry, EntryState, Event, FinishReason, Person, Sender};
 use crate::session::registry::Sessions;
+use crate::session::requests::ChatLimits;
 use crate::session::state::Intent;
 use crate::store::keyring::Keyring;
 use crate::store::sqlite::SqliteStore;
 use crate::store::{SharedStore, Store};
+use crate::tunables::{Current, Tunables};
 
 const LEASE: Duration = Duration::from_millis(1000);
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -82,8 +85,14 @@ impl World {
             breaker_open_ms: 1000,
         };
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let catalog =
-            Arc::new(Catalog::build(&[model], &provider, "", &clock, &Endpoints::default()).expect("a catalog"));
+        let catalog = Catalog::build(&[model], &provider, "", &clock, &Endpoints::default()).expect("a catalog");
+        let tunables = Tunables {
+            catalog,
+            limits: ChatLimits { max_content_chars: 1000, max_name_chars: 100, replay_entries: 100 },
+            connections_per_user: 10,
+            allowance: Allowance::default(),
+            naming_model: None,
+        };
         let settings = TurnSettings {
             owner: name.into(),
             lease: LEASE,
@@ -93,7 +102,7 @@ impl World {
             sweep_interval: Duration::from_millis(50),
         };
         let metrics = Arc::new(Metrics::new(&mut Registry::default()));
-        let turns = Arc::new(Turns::new(Arc::clone(&sessions), catalog, settings, 16, metrics));
+        let turns = Arc::new(Turns::new(Arc::clone(&sessions), Arc::new(Current::new(tunables)), settings, metrics));
         Brain { sessions, turns, lifecycle }
     }
 

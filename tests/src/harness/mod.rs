@@ -9,6 +9,7 @@ pub mod connection;
 pub mod frame;
 pub mod handshake;
 pub mod keys;
+pub mod ledger;
 pub mod log;
 pub mod mask;
 pub mod model;

@@ -110,7 +110,11 @@ fn ending(entry: &Entry) -> String {
     let mut parts = Vec::new();
     match &entry.error {
         Some(error) if entry.state == State::Failed => {
-            let again = if error.retryable { ", may be tried again" } else { "" };
+            let again = match &error.retry_at {
+                Some(at) => format!(", again from {at} on"),
+                None if error.retryable => ", may be tried again".to_owned(),
+                None => String::new(),
+            };
             parts.push(format!("failed: {}{again}", error.code));
         }
         _ => parts.extend(entry.finish_reason.clone()),

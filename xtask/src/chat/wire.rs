@@ -140,6 +140,7 @@ pub(super) struct EntryError {
     pub(super) code: String,
     #[serde(default)]
     pub(super) retryable: bool,
+    pub(super) retry_at: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]

@@ -1,5 +1,6 @@
 //! One call of a provider: its limits, its text, what it used.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -27,12 +28,12 @@ pub(super) struct Call<'a> {
     /// When the answer as a whole must have ended.
     pub(super) end_by: Instant,
     pub(super) stop: &'a CancellationToken,
-    /// Takes the pieces. It says on each whether this call had spoken before.
+    /// Takes the pieces.
     pub(super) out: &'a mpsc::Sender<Piece>,
 }
 
 /// What is to be said before a call's first text.
-pub(super) type Opening<'a> = Option<&'a std::sync::Arc<Model>>;
+pub(super) type Opening<'a> = Option<&'a Arc<Model>>;
 
 /// How a call ended. The provider's connection is still to be closed by [`close`].
 pub(super) struct Called {
@@ -147,6 +148,8 @@ impl Call<'_> {
         begun: Instant,
         first_text_by: Instant,
     ) -> Ending {
+        // Whose it is becomes clear with the first text.
+        let mut conversation = None;
         loop {
             let by = if tally.spoke() { self.end_by } else { first_text_by.min(self.end_by) };
             // Asked first: a stream that always has something ready would never let the timer have its say.
@@ -172,6 +175,10 @@ impl Call<'_> {
                         tally.restarts += 1;
                         Piece::Replace(text)
                     }
+                    Chunk::Conversation(id) if !tally.spoke() => {
+                        conversation = Some(id);
+                        continue;
+                    }
                     Chunk::Conversation(id) => Piece::Conversation(id),
                     Chunk::InputTokens { input, cached } => {
                         tally.input = Some(TokenUsage { input, cached, ..TokenUsage::default() });
@@ -184,17 +191,16 @@ impl Call<'_> {
                     Chunk::Finish(reason) => return Ending::Finished(reason),
                 },
             };
-            if !tally.spoke() && !matches!(piece, Piece::Conversation(_)) {
+            let mut before = [None, None];
+            if !tally.spoke() {
                 tally.first_token = Some(begun.elapsed());
                 admission.tell(Verdict::Healthy);
-                if let Some(model) = opening
-                    && !self.hand_out(Piece::Model(std::sync::Arc::clone(model))).await
-                {
+                before = [opening.cloned().map(Piece::Model), conversation.take().map(Piece::Conversation)];
+            }
+            for piece in before.into_iter().flatten().chain([piece]) {
+                if !self.hand_out(piece).await {
                     return Ending::Stopped;
                 }
-            }
-            if !self.hand_out(piece).await {
-                return Ending::Stopped;
             }
         }
     }

@@ -69,7 +69,7 @@ impl Engine {
 
     /// Calls one model as often as its policy allows.
     async fn try_model(&mut self, model: &Arc<Model>) -> Ended {
-        let mut prompt = self.ask.conversation.prompt(model, model.prompt_budget());
+        let (mut prompt, mut input_estimate) = self.ask.conversation.prepare(model).await;
         let mut remedies = Vec::new();
         let mut failed = 0;
         loop {
@@ -80,7 +80,6 @@ impl Engine {
             };
             let call_id = CallId::generate();
             prompt.request_id = call_id.to_string();
-            let input_estimate = model.counter.estimate_prompt(&prompt);
             let reservation = match self.begin(call_id, model, input_estimate).await {
                 Some(Ok(reservation)) => reservation,
                 Some(Err(fault)) => {
@@ -109,6 +108,7 @@ impl Engine {
             {
                 tracing::info!(session = %self.ask.session, model = model.id, ?remedy, %error, "calling again, changed");
                 remedies.push(remedy);
+                input_estimate = model.counter.estimate_prompt(&prompt);
                 continue;
             }
             let Some(wait) = model.policy.wait(&error, failed).filter(|wait| Instant::now() + *wait < self.end_by)

@@ -39,7 +39,7 @@ pub struct Ask {
     /// The model, then those it falls back to, in order.
     pub models: Vec<Arc<Model>>,
     /// What the prompts are made of.
-    pub conversation: Conversation,
+    pub conversation: Arc<Conversation>,
     /// Keeps account of the calls.
     pub meter: Arc<dyn Meter>,
 }

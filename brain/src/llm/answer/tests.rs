@@ -189,7 +189,11 @@ fn play(models: Vec<Setup>, meter: Recorder) -> Play {
         session: SessionId::generate(),
         user: "u".into(),
         models: ready,
-        conversation: Conversation { turns, conversations: [("a".into(), "old".into())].into(), ..Default::default() },
+        conversation: Arc::new(Conversation {
+            turns,
+            conversations: [("a".into(), "old".into())].into(),
+            ..Default::default()
+        }),
         meter: Arc::clone(&meter) as Arc<dyn Meter>,
     });
     Play { answering, providers, meter }
@@ -368,7 +372,7 @@ async fn an_answer_that_never_pauses_is_limited_too() {
         session: SessionId::generate(),
         user: "u".into(),
         models: vec![Arc::new(setup.model)],
-        conversation: Conversation::default(),
+        conversation: Arc::default(),
         meter: Arc::new(Recorder::default()),
     };
     let mut answering = Answering::start(ask);

@@ -9,6 +9,7 @@ use parking_lot::{Mutex, RwLock};
 use tokio::time::Instant;
 
 mod breaker;
+pub mod metrics;
 mod queue;
 
 pub use breaker::{BreakerSettings, Circuit, Verdict};

@@ -63,7 +63,7 @@ impl Chat {
         content: String,
     ) -> Result<(Entry, bool), Failure> {
         let client_msg_id: ClientMessageId = convert::id(client_msg_id, "client_msg_id")?;
-        let max = self.limits.max_content_chars;
+        let max = self.current.get().limits.max_content_chars;
         match content.chars().count() {
             0 => return Err(Failure::invalid("content", "content must not be empty")),
             chars if chars > max => {
@@ -100,9 +100,9 @@ impl Chat {
         ask: proto::ModelSelect,
     ) -> Result<Reply, Failure> {
         let session = self.own_by_text(connection, &ask.session_id).await?;
-        let model = self.catalog.get(&ask.model_id).ok_or(ErrorCode::ModelUnavailable)?;
-        self.event(&session, Intent::SelectModel(&model.id), Event::ModelChanged(model.id.clone()), String::new())
-            .await?;
+        let model_id = self.current.get().catalog.get(&ask.model_id).ok_or(ErrorCode::ModelUnavailable)?.id.clone();
+        let event = Event::ModelChanged(model_id.clone());
+        self.event(&session, Intent::SelectModel(&model_id), event, String::new()).await?;
         Ok(Reply::Done)
     }
 

@@ -211,6 +211,15 @@ struct EventJson<'a> {
 struct ErrorJson<'a> {
     code: &'a str,
     retryable: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retry_at: Option<Time>,
+}
+
+impl<'a> ErrorJson<'a> {
+    fn of(error: &'a proto::EntryError) -> Self {
+        let retry_at = Some(error.retry_at_ms).filter(|at| *at != 0).map(Time);
+        Self { code: &error.code, retryable: error.retryable, retry_at }
+    }
 }
 
 impl<'a> EntryJson<'a> {
@@ -238,7 +247,7 @@ impl<'a> EntryJson<'a> {
             client_msg_id: text(&entry.client_msg_id),
             answer: entry.answer.as_ref().map(|answer| AnswerJson::of(answer, streaming)),
             event: entry.event.as_ref().map(EventJson::of),
-            error: entry.error.as_ref().map(|error| ErrorJson { code: &error.code, retryable: error.retryable }),
+            error: entry.error.as_ref().map(ErrorJson::of),
         }
     }
 }

@@ -148,10 +148,10 @@ fn entries_of_the_ai() {
     );
     done.state = proto::EntryState::Failed.into();
     done.answer = Some(proto::Answer { reply_to_seq: 1, model_id: "gpt".into(), attempt: 1, ..Default::default() });
-    done.error = Some(proto::EntryError { code: "provider_timeout".into(), retryable: true });
+    done.error = Some(proto::EntryError { code: "provider_timeout".into(), retryable: true, retry_at_ms: 1 });
     assert_eq!(
         entry(done),
-        r#"{"seq":2,"rev":2,"id":"m2","kind":"message","state":"failed","sender":{"role":"ai"},"content":"Hello","created_at":"1970-01-01T00:00:00.000Z","reply_to_seq":1,"model_id":"gpt","attempt":1,"error":{"code":"provider_timeout","retryable":true}}"#
+        r#"{"seq":2,"rev":2,"id":"m2","kind":"message","state":"failed","sender":{"role":"ai"},"content":"Hello","created_at":"1970-01-01T00:00:00.000Z","reply_to_seq":1,"model_id":"gpt","attempt":1,"error":{"code":"provider_timeout","retryable":true,"retry_at":"1970-01-01T00:00:00.001Z"}}"#
     );
 }
 

@@ -1,0 +1,141 @@
+//! The account of a session's calls: reserves before each, records after each, whatever the store does meanwhile.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use chatbox_shared::ids::Seq;
+
+use super::Turns;
+use super::journal::millis;
+use crate::ledger::{Call, Purpose, Reservation, UsageRecord};
+use crate::llm::TokenUsage;
+use crate::llm::catalog::Model;
+use crate::llm::meter::{CallOutcome, Meter, Planned, Refused};
+use crate::metrics::Metrics;
+use crate::session::Session;
+use crate::session::registry::Sessions;
+use crate::store::StoreError;
+use crate::tunables::Current;
+
+/// A reservation is nobody's this long after its call must have ended.
+const GRACE: Duration = Duration::from_secs(60);
+/// The first wait before a store that was away is asked again; it doubles up to the second.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// Keeps the account of the calls for one answer or name.
+pub(super) struct SessionMeter {
+    sessions: Arc<Sessions>,
+    current: Arc<Current>,
+    metrics: Arc<Metrics>,
+    session: Arc<Session>,
+    purpose: Purpose,
+    seq: Seq,
+    attempt: u32,
+}
+
+impl Turns {
+    /// The meter for the answer at `seq`, whose attempt this is when its turn begins here.
+    pub(super) fn answer_meter(&self, session: &Arc<Session>, seq: Seq, attempt: u32) -> SessionMeter {
+        self.meter(session, Purpose::Answer, seq, attempt)
+    }
+
+    /// The meter for a session's name.
+    pub(super) fn name_meter(&self, session: &Arc<Session>) -> SessionMeter {
+        self.meter(session, Purpose::Name, 0, 0)
+    }
+
+    fn meter(&self, session: &Arc<Session>, purpose: Purpose, seq: Seq, attempt: u32) -> SessionMeter {
+        SessionMeter {
+            sessions: Arc::clone(&self.sessions),
+            current: Arc::clone(&self.current),
+            metrics: Arc::clone(&self.metrics),
+            session: Arc::clone(session),
+            purpose,
+            seq,
+            attempt,
+        }
+    }
+}
+
+impl SessionMeter {
+    fn call(&self, planned: &Planned<'_>) -> Call {
+        Call {
+            id: planned.id,
+            user: self.session.owner.clone(),
+            session: self.session.id,
+            purpose: self.purpose,
+            seq: self.seq,
+            attempt: if self.purpose == Purpose::Answer { self.attempt + planned.restarts } else { 0 },
+            model_id: planned.model.id.clone(),
+            provider: planned.model.kind.as_str().to_owned(),
+            started_at: self.sessions.now(),
+        }
+    }
+}
+
+#[async_trait]
+impl Meter for SessionMeter {
+    async fn begin(&self, planned: Planned<'_>) -> Result<Reservation, Refused> {
+        let model = planned.model;
+        let (input, output) = (planned.input_estimate, model.max_output_tokens);
+        let largest = TokenUsage { input, cached: 0, output, estimated: true };
+        let call = self.call(&planned);
+        let reservation = Reservation {
+            tokens: input + output,
+            cost: model.cost(&largest).unwrap_or(0),
+            input_estimate: input,
+            expires_at: call.started_at.plus(model.policy.total + GRACE),
+            call,
+        };
+        match self.sessions.store.reserve_usage(&reservation, &self.current.get().allowance).await {
+            Ok(true) => Ok(reservation),
+            Ok(false) => {
+                self.metrics.quota_refused();
+                Err(Refused::Quota(reservation.call.day().end()))
+            }
+            Err(error) => {
+                tracing::warn!(session = %self.session.id, %error, "no call without an account of it");
+                Err(Refused::Unavailable)
+            }
+        }
+    }
+
+    async fn end(&self, reservation: &Reservation, model: &Model, outcome: CallOutcome) {
+        self.metrics.provider_call(&model.id, &outcome);
+        let record = UsageRecord {
+            call: reservation.call.clone(),
+            usage: outcome.usage,
+            finish: outcome.finish,
+            error: outcome.error.map(|class| class.as_str().to_owned()),
+            first_token_ms: outcome.first_token.map(millis),
+            total_ms: millis(outcome.total),
+            cost: model.cost(&outcome.usage),
+        };
+        self.sessions.record_usage(&record).await;
+    }
+}
+
+impl Sessions {
+    /// Records a call, however long the store takes; only the end of this process gives up, and then another brain does it
+    /// once the reservation has expired.
+    pub(super) async fn record_usage(&self, record: &UsageRecord) {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            match self.store.record_usage(record).await {
+                Ok(_) => return,
+                Err(StoreError::Unavailable(_)) if !self.lifecycle.stopping().is_cancelled() => {}
+                Err(error) => {
+                    tracing::error!(session = %record.call.session, call = %record.call.id, %error, "a call was not recorded");
+                    return;
+                }
+            }
+            tokio::select! {
+                () = self.lifecycle.stopping().cancelled() => {}
+                () = tokio::time::sleep(pause) => {}
+            }
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+}
