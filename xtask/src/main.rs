@@ -1,4 +1,4 @@
-//! The project's own commands: `cargo xtask dev | chat | test`.
+//! The project's own commands: `cargo xtask dev | chat | mock-llm | test`.
 
 #![expect(
     clippy::print_stdout,
@@ -10,6 +10,7 @@ mod chat;
 mod deny;
 mod dev;
 mod fetch;
+mod mock_llm;
 mod project;
 mod test;
 
@@ -31,6 +32,8 @@ enum Command {
     Dev(dev::Arguments),
     /// Chat from the terminal with what `cargo xtask dev` started.
     Chat(chat::Arguments),
+    /// Serve a model that does what it is told: OpenAI, Anthropic and Dify on one port.
+    MockLlm(mock_llm::Arguments),
     /// Check formatting, lints, licences, and run every test.
     Test(test::Arguments),
 }
@@ -39,6 +42,7 @@ fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Dev(arguments) => dev::run(&arguments),
         Command::Chat(arguments) => chat::run(&arguments),
+        Command::MockLlm(arguments) => mock_llm::run(&arguments),
         Command::Test(arguments) => test::run(&arguments),
     };
     match result {

@@ -1,4 +1,4 @@
-//! What reached the double, and how each answer ended.
+//! What reached the double, what it truthfully sent, and how each answer ended.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,8 +7,11 @@ use std::time::{Duration, Instant};
 use anyhow::bail;
 use http::request::Parts;
 use parking_lot::Mutex;
+use serde::Serialize;
 use serde_json::Value;
 use tokio::sync::Notify;
+
+use super::step::Usage;
 
 /// One request.
 #[derive(Debug, Clone)]
@@ -25,20 +28,46 @@ pub struct Call {
     pub query: String,
     /// By lower-case name; of several with one name the last.
     pub headers: BTreeMap<String, String>,
-    /// The JSON, null where it was none.
+    /// The JSON, null where it was none. Of an upload: `user`, and `file` with `name`, `size`, `mime_type`.
     pub body: Value,
     /// Bytes of the answer's body handed to the connection.
     pub bytes_sent: usize,
-    /// How and when the answer ended; `None` while it runs. Only for chat requests.
+    /// How and when the answer ended; `None` while it runs.
     pub end: Option<(Instant, End)>,
+    /// The name of the script or preset, or where it came from: `script`, `always`, `random/cut_mid`, `default` …
+    pub script: String,
+    /// The number of a random choice.
+    pub random: Option<u64>,
+    /// What was sent.
+    pub sent: Sent,
+}
+
+/// What a client that reads everything has read by now. It is what was handed to the connection: whether a client that
+/// left had read it, nobody can know.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Sent {
+    /// The status; 0 where no head was sent.
+    pub status: u16,
+    /// The text: all deltas whose events are whole, or what replaced them. The first 8 MiB.
+    pub text: String,
+    /// The usage as told last. The placeholder in Anthropic's `message_start` is none.
+    pub usage: Option<Usage>,
+    /// The answer has ended as its protocol ends answers, terminator included.
+    pub finished: bool,
+    /// A fault was told within the stream.
+    pub fault: bool,
+    /// What Anthropic's `message_start` told.
+    #[serde(skip)]
+    pub(super) begun: Option<Usage>,
 }
 
 /// How an answer ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum End {
     /// As the script said, to its last byte.
     Finished,
-    /// The script cut the connection.
+    /// The script broke the connection: it closed, reset or half closed it.
     Cut,
     /// The client went away.
     ClientClosed,
@@ -54,16 +83,39 @@ impl Call {
     pub fn ended(&self) -> Option<End> {
         self.end.map(|(_, end)| end)
     }
+
+    /// The client's own id of this request: `x-client-request-id`.
+    pub fn request_id(&self) -> Option<&str> {
+        self.headers.get("x-client-request-id").map(String::as_str)
+    }
 }
 
 /// All requests, oldest first.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(super) struct Journal {
-    calls: Arc<Mutex<Vec<Call>>>,
+    start: Instant,
+    pages: Arc<Mutex<Pages>>,
     changed: Arc<Notify>,
 }
 
+#[derive(Debug, Default)]
+struct Pages {
+    calls: Vec<Call>,
+    /// How many requests came before the first of these: numbers never return.
+    before: usize,
+}
+
+impl Pages {
+    fn call(&mut self, number: usize) -> Option<&mut Call> {
+        self.calls.get_mut(number.checked_sub(self.before)?)
+    }
+}
+
 impl Journal {
+    pub(super) fn new() -> Self {
+        Self { start: Instant::now(), pages: Arc::default(), changed: Arc::default() }
+    }
+
     pub(super) fn record(&self, head: &Parts, body: &Value, client_port: u16) -> Ending {
         let text = |value: &http::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
         let call = Call {
@@ -76,17 +128,38 @@ impl Journal {
             body: body.clone(),
             bytes_sent: 0,
             end: None,
+            script: String::new(),
+            random: None,
+            sent: Sent::default(),
         };
-        let mut calls = self.calls.lock();
-        calls.push(call);
-        let index = calls.len() - 1;
-        drop(calls);
+        let mut pages = self.pages.lock();
+        pages.calls.push(call);
+        let number = pages.before + pages.calls.len() - 1;
+        drop(pages);
         self.changed.notify_waiters();
-        Ending { journal: self.clone(), index, told: false }
+        Ending { journal: self.clone(), number, told: false }
+    }
+
+    /// When the double was started: the zero of the times in its JSON.
+    pub(super) fn start(&self) -> Instant {
+        self.start
     }
 
     pub(super) fn calls(&self) -> Vec<Call> {
-        self.calls.lock().clone()
+        self.pages.lock().calls.clone()
+    }
+
+    /// The calls, and the number of the first.
+    pub(super) fn numbered(&self) -> (usize, Vec<Call>) {
+        let pages = self.pages.lock();
+        (pages.before, pages.calls.clone())
+    }
+
+    /// Forgets all requests. Answers that run go on; their ends are told to nobody.
+    pub(super) fn clear(&self) {
+        let mut pages = self.pages.lock();
+        pages.before += pages.calls.len();
+        pages.calls.clear();
     }
 
     pub(super) async fn wait_until(
@@ -114,31 +187,28 @@ impl Journal {
     }
 }
 
-/// Tells the journal how an answer ended. Dropped without a word, it was the client who closed.
+/// Tells the journal what becomes of one request. Dropped without a word, it was the client who closed.
 #[derive(Debug)]
 pub(super) struct Ending {
     journal: Journal,
-    index: usize,
+    number: usize,
     told: bool,
 }
 
 impl Ending {
     /// The number of this request, from 0.
     pub(super) fn number(&self) -> usize {
-        self.index
+        self.number
     }
 
-    pub(super) fn sent(&self, bytes: usize) {
-        if let Some(call) = self.journal.calls.lock().get_mut(self.index) {
-            call.bytes_sent += bytes;
-        }
+    /// Writes into the request's entry, unless that was cleared.
+    pub(super) fn note<T>(&self, write: impl FnOnce(&mut Call) -> T) -> Option<T> {
+        self.journal.pages.lock().call(self.number).map(write)
     }
 
     pub(super) fn tell(&mut self, end: End) {
         if !std::mem::replace(&mut self.told, true) {
-            if let Some(call) = self.journal.calls.lock().get_mut(self.index) {
-                call.end = Some((Instant::now(), end));
-            }
+            self.note(|call| call.end = Some((Instant::now(), end)));
             self.journal.changed.notify_waiters();
         }
     }

@@ -8,9 +8,22 @@ use hyper::body::Frame;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::dialect::Names;
-use super::journal::{End, Ending};
-use super::script::{Script, Step};
+use super::dress::Tailor;
+use super::event::Event;
+use super::gate::Gate;
+use super::gzip::Gzip;
+use super::journal::{Call, End, Ending};
+use super::line::Fate;
+use super::script::{Break, Script};
 use super::stamp;
+use super::step::{Finish, Step, Usage};
+use super::stops::Running;
+use super::witness::Witness;
+
+/// Larger pieces are handed over in parts of this size, so that a client that reads slowly is felt.
+const PART: usize = 64 << 10;
+/// What is told as the input where a stop call ends an answer.
+const STOPPED_INPUT: u64 = 10;
 
 /// The connection is to be broken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,8 +40,13 @@ impl std::error::Error for Cut {}
 /// What one step comes to.
 enum Played {
     Bytes(Bytes),
+    Events(Vec<Event>),
     Nothing,
-    Cut,
+    Break(Break),
+    HalfClose,
+    Stalled,
+    /// Dify's stop call came.
+    Stopped,
 }
 
 /// A script that is being played to one client.
@@ -37,18 +55,38 @@ pub(super) struct Player {
     steps: VecDeque<Step>,
     names: Names,
     ending: Ending,
+    fate: Fate,
+    tailor: Tailor,
+    witness: Witness,
+    gzip: Option<Gzip>,
     /// Pieces of the current step that are not sent yet.
     pieces: VecDeque<Bytes>,
     sent: usize,
-    /// When the next stamp is due.
-    stamp_at: Option<Instant>,
+    deltas: u64,
+    /// When the next piece of a paced step is due.
+    due: Option<Instant>,
+    stop: Option<Running>,
     over: bool,
 }
 
 impl Player {
-    pub(super) fn new(mut script: Script, names: Names, ending: Ending) -> Self {
-        let steps = std::mem::take(&mut script.steps).into();
-        Self { script, steps, names, ending, pieces: VecDeque::new(), sent: 0, stamp_at: None, over: false }
+    pub(super) fn new(mut script: Script, names: Names, ending: Ending, fate: Fate, stop: Option<Running>) -> Self {
+        Self {
+            steps: std::mem::take(&mut script.steps).into(),
+            tailor: Tailor::new(script.dress.clone()),
+            witness: Witness::new(names.dialect()),
+            gzip: script.gzip.then(Gzip::new),
+            script,
+            names,
+            ending,
+            fate,
+            pieces: VecDeque::new(),
+            sent: 0,
+            deltas: 0,
+            due: None,
+            stop,
+            over: false,
+        }
     }
 
     /// The next frame; `None` after the clean end or a cut.
@@ -57,56 +95,140 @@ impl Player {
             return None;
         }
         loop {
-            if self.script.cut_at.is_some_and(|at| self.sent >= at) {
-                return self.cut().await;
+            if let Some((at, how)) = self.script.break_at
+                && self.sent >= at
+            {
+                return self.break_off(how).await;
             }
-            if let Some(mut piece) = self.pieces.pop_front() {
-                if let Some(at) = self.script.cut_at {
-                    piece.truncate(at - self.sent);
-                }
-                if self.script.split.is_some() {
-                    // Lets the piece before this one go out by itself.
-                    tokio::task::yield_now().await;
-                }
-                self.sent += piece.len();
-                self.ending.sent(piece.len());
-                return Some(Ok(Frame::data(piece)));
+            if let Some(piece) = self.pieces.pop_front() {
+                return Some(Ok(self.hand_out(piece).await));
             }
-            let Some(step) = self.next_step().await else {
-                self.over = true;
-                self.ending.tell(End::Finished);
-                return None;
+            let played = match self.stop.as_ref().map(Running::gate) {
+                Some(gate) => self.play_until(&gate).await,
+                None => self.play_next().await,
             };
-            match self.play(step).await {
-                Played::Nothing => {}
-                Played::Cut => return self.cut().await,
-                Played::Bytes(mut bytes) => match self.script.split {
-                    None => self.pieces.push_back(bytes),
-                    Some(size) => {
-                        while !bytes.is_empty() {
-                            self.pieces.push_back(bytes.split_to(size.min(bytes.len())));
-                        }
-                    }
+            match played {
+                None => match self.gzip.take() {
+                    Some(mut gzip) => self.pieces.push_back(gzip.end().into()),
+                    None => return self.end(),
                 },
+                Some(Played::Nothing) => {}
+                Some(Played::Break(how)) => return self.break_off(how).await,
+                Some(Played::HalfClose) => {
+                    self.fate.half_close();
+                    self.ending.tell(End::Cut);
+                    return std::future::pending().await;
+                }
+                Some(Played::Stalled) => return std::future::pending().await,
+                Some(Played::Bytes(bytes)) => {
+                    let mark = self.tailor.mark();
+                    self.queue(if mark.is_empty() { bytes } else { [mark.as_bytes(), &bytes].concat().into() });
+                }
+                Some(Played::Events(events)) => self.speak(&events),
+                Some(Played::Stopped) => self.stopped(),
             }
         }
     }
 
-    async fn next_step(&mut self) -> Option<Step> {
-        if let Some(step) = self.steps.pop_front() {
-            return Some(step);
+    async fn play_until(&mut self, stop: &Gate) -> Option<Played> {
+        tokio::select! {
+            biased;
+            () = stop.opened() => Some(Played::Stopped),
+            played = self.play_next() => played,
         }
-        self.script.live.as_ref()?.lock().await.recv().await
+    }
+
+    /// What remains is not played.
+    fn stopped(&mut self) {
+        self.stop = None;
+        self.steps.clear();
+        self.script.live = None;
+        let events = self.names.stopped(Usage::new(STOPPED_INPUT, self.deltas));
+        self.speak(&events);
+    }
+
+    fn speak(&mut self, events: &[Event]) {
+        let last = self.script.live.is_none() && !self.steps.iter().any(Step::speaks);
+        let text = self.tailor.write(events, &self.names, last);
+        self.queue(text.into());
+    }
+
+    fn queue(&mut self, bytes: Bytes) {
+        let mut bytes = match &mut self.gzip {
+            Some(gzip) => gzip.wrap(&bytes).into(),
+            None => bytes,
+        };
+        let size = self.script.split.unwrap_or(PART);
+        while !bytes.is_empty() {
+            self.pieces.push_back(bytes.split_to(size.min(bytes.len())));
+        }
+    }
+
+    async fn hand_out(&mut self, mut piece: Bytes) -> Frame<Bytes> {
+        if let Some((at, _)) = self.script.break_at {
+            piece.truncate(at - self.sent);
+        }
+        if self.script.split.is_some() {
+            // Lets the piece before this one go out by itself.
+            tokio::task::yield_now().await;
+        }
+        self.sent += piece.len();
+        let (witness, readable) = (&mut self.witness, !self.script.gzip);
+        let finished = self.ending.note(|call: &mut Call| {
+            call.bytes_sent += piece.len();
+            if readable {
+                witness.read(&piece, &mut call.sent);
+            }
+            call.sent.finished
+        });
+        if finished == Some(true) {
+            // An answer that has ended has nothing to stop.
+            self.stop = None;
+        }
+        Frame::data(piece)
+    }
+
+    fn end(&mut self) -> Option<Result<Frame<Bytes>, Cut>> {
+        self.over = true;
+        let (witness, readable) = (&mut self.witness, !self.script.gzip);
+        if readable {
+            self.ending.note(|call| witness.end(&mut call.sent));
+        }
+        self.ending.tell(End::Finished);
+        None
+    }
+
+    /// The next step, played; `None` after the last. Dropped while it waits, nothing of it has happened.
+    async fn play_next(&mut self) -> Option<Played> {
+        let step = match self.steps.pop_front() {
+            Some(step) => step,
+            None => self.script.live.as_ref()?.lock().await.recv().await?,
+        };
+        Some(self.play(step).await)
     }
 
     async fn play(&mut self, step: Step) -> Played {
         match step {
             Step::Bytes(bytes) => Played::Bytes(bytes),
-            Step::Begin => Played::Bytes(self.names.begin()),
-            Step::Delta(text) => Played::Bytes(self.names.delta(&text)),
-            Step::KeepAlive => Played::Bytes(self.names.keep_alive()),
-            Step::Finish { input, output } => Played::Bytes(self.names.finish(Some((input, output)))),
-            Step::FinishWithoutUsage => Played::Bytes(self.names.finish(None)),
+            // Placeholders: the API does not know them yet either.
+            Step::Begin => Played::Events(self.names.begin(Usage::new(1, 1))),
+            Step::BeginWith(usage) => Played::Events(self.names.begin(usage)),
+            Step::Delta(text) => self.delta(&text),
+            Step::Reasoning { text, field } => Played::Events(self.names.reasoning(&text, field.as_deref())),
+            Step::HugeLine { mib } => self.delta(&"huge ".repeat(usize::try_from(mib).unwrap_or(1) * (1 << 20) / 5)),
+            Step::KeepAlive => Played::Events(vec![self.names.keep_alive()]),
+            Step::Finish { input, output } => self.finish(Some(Usage::new(input, output))),
+            Step::FinishWithoutUsage => self.finish(None),
+            Step::FinishWith(finish) => Played::Events(self.names.finish(&finish)),
+            Step::Fault(fault) => Played::Events(self.names.fault(&fault)),
+            Step::Event { name, data } => {
+                let data = data.map(|data| data.as_str().map_or_else(|| data.to_string(), str::to_owned));
+                Played::Events(vec![Event::Data { name, data }])
+            }
+            Step::Chunk(more) => Played::Events(vec![self.names.chunk(&more)]),
+            Step::Dify { event, with } => Played::Events(vec![self.names.dify_scripted(&event, &with)]),
+            Step::Refusal(fault) => Played::Bytes(self.names.dialect().fault(&fault).to_string().into()),
+            Step::Whole(text) => Played::Bytes(self.names.dialect().whole(&text).to_string().into()),
             Step::Wait(time) => {
                 sleep(time).await;
                 Played::Nothing
@@ -115,25 +237,59 @@ impl Player {
                 gate.opened().await;
                 Played::Nothing
             }
-            Step::Stall => std::future::pending().await,
-            Step::Cut => Played::Cut,
-            Step::Stamps { count: Some(0), .. } => Played::Nothing,
-            Step::Stamps { until: Some(gate), .. } if gate.is_open() => Played::Nothing,
-            Step::Stamps { every, count, until } => {
-                // Due times are kept, not waits added up: the pace stays true over thousands of pieces.
-                let due = *self.stamp_at.get_or_insert_with(|| Instant::now() + phase(every, self.ending.number()));
-                self.stamp_at = Some(due + every);
-                sleep_until(due).await;
-                self.steps.push_front(Step::Stamps { every, count: count.map(|count| count - 1), until });
-                Played::Bytes(self.names.delta(&stamp::now()))
-            }
+            Step::Stall => Played::Stalled,
+            Step::Cut => Played::Break(Break::Close),
+            Step::Reset => Played::Break(Break::Reset),
+            Step::HalfClose => Played::HalfClose,
+            Step::Stamps { .. } | Step::KeepAlives { .. } | Step::Endless { .. } => self.paced(step).await,
         }
     }
 
+    /// One round of a step that repeats itself, at its pace. The rest of it is put back.
+    async fn paced(&mut self, mut step: Step) -> Played {
+        let (every, left) = match &mut step {
+            Step::Stamps { until: Some(gate), .. } if gate.is_open() => (Duration::ZERO, Some(0)),
+            Step::Stamps { every, count, .. } | Step::KeepAlives { every, count } => {
+                let left = *count;
+                *count = left.map(|left| left.saturating_sub(1));
+                (*every, left)
+            }
+            Step::Endless { every, .. } => (*every, None),
+            _ => (Duration::ZERO, Some(0)),
+        };
+        if left == Some(0) {
+            self.due = None;
+            return Played::Nothing;
+        }
+        // Due times are kept, not waits added up: the pace stays true over thousands of pieces.
+        let due = *self.due.get_or_insert_with(|| Instant::now() + phase(every, self.ending.number()));
+        self.due = Some(due + every);
+        sleep_until(due).await;
+        let played = match &step {
+            Step::KeepAlives { .. } => Played::Events(vec![self.names.keep_alive()]),
+            Step::Endless { text, .. } => self.delta(text.as_deref().unwrap_or("on and on ")),
+            _ => self.delta(&stamp::now()),
+        };
+        self.steps.push_front(step);
+        played
+    }
+
+    fn delta(&mut self, text: &str) -> Played {
+        self.deltas += 1;
+        Played::Events(vec![self.names.delta(text)])
+    }
+
+    fn finish(&self, usage: Option<Usage>) -> Played {
+        Played::Events(self.names.finish(&Finish { usage, ..Finish::default() }))
+    }
+
     /// What was sent before has to reach the client first: hyper writes it out while this waits.
-    async fn cut(&mut self) -> Option<Result<Frame<Bytes>, Cut>> {
+    async fn break_off(&mut self, how: Break) -> Option<Result<Frame<Bytes>, Cut>> {
         tokio::task::yield_now().await;
         self.over = true;
+        if how == Break::Reset {
+            self.fate.reset();
+        }
         self.ending.tell(End::Cut);
         Some(Err(Cut))
     }

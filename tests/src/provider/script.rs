@@ -1,109 +1,81 @@
-//! What the double does with one request: a status, headers, and steps. Steps that speak (`Begin`, `Delta`, `Finish` …)
-//! become the bytes of whichever protocol the request came in, so one script serves all three; `Bytes` are sent as they are.
+//! What the double does with one request: a head, steps, and how the bytes of the steps go out.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::CONTENT_TYPE;
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde_json::Value;
-use tokio::sync::{Mutex, mpsc, watch};
+use tokio::sync::{Mutex, mpsc};
 
-/// One thing to do.
-#[derive(Debug, Clone)]
-pub enum Step {
-    /// Sends these bytes as one piece.
-    Bytes(Bytes),
-    /// Sends what comes before the first text.
-    Begin,
-    /// Sends a piece of text.
-    Delta(String),
-    /// Sends what a protocol sends to show that it is alive.
-    KeepAlive,
-    /// Sends pieces of text with the time inside ([`super::stamp`]) at this pace, this many or without end.
-    Stamps {
-        /// Between two of them.
-        every: Duration,
-        /// How many; `None` goes on until the client leaves or the gate opens.
-        count: Option<u64>,
-        /// Ends them.
-        until: Option<Gate>,
-    },
-    /// Sends the usage and the end, well-formed.
-    Finish {
-        /// Tokens of the prompt.
-        input: u64,
-        /// Tokens of the answer.
-        output: u64,
-    },
-    /// Sends the end without any usage.
-    FinishWithoutUsage,
-    /// Does nothing for a while.
-    Wait(Duration),
-    /// Does nothing until the test opens the gate.
-    Hold(Gate),
-    /// Does nothing until the client leaves.
-    Stall,
-    /// Breaks the connection in the middle of the body.
-    Cut,
-}
-
-/// A gate that a test opens.
-#[derive(Debug, Clone)]
-pub struct Gate(watch::Sender<bool>);
-
-impl Default for Gate {
-    fn default() -> Self {
-        Self(watch::Sender::new(false))
-    }
-}
-
-impl Gate {
-    /// A closed gate.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Lets everyone through, now and later.
-    pub fn open(&self) {
-        self.0.send_replace(true);
-    }
-
-    pub(super) fn is_open(&self) -> bool {
-        *self.0.borrow()
-    }
-
-    pub(super) async fn opened(&self) {
-        let mut watch = self.0.subscribe();
-        // It fails only without a sender, and there is one in `self`.
-        let _open = watch.wait_for(|open| *open).await;
-    }
-}
+use super::dialect::Dialect;
+use super::dress::Dress;
+use super::fault::{Fault, Retry};
+use super::step::Step;
 
 /// The plan for one request.
 #[derive(Debug, Clone)]
 pub struct Script {
-    /// `None` closes the connection without a word.
-    pub(super) head: Option<(StatusCode, HeaderMap)>,
+    /// What the journal calls it.
+    pub(super) name: String,
+    /// The one protocol in which it makes sense, if it is of one.
+    pub(super) only: Option<Dialect>,
+    pub(super) head: Head,
+    /// What passes before the head.
+    pub(super) head_after: Duration,
+    pub(super) headers: HeaderMap,
+    pub(super) retry: Retry,
     pub(super) steps: Vec<Step>,
     /// Steps that follow while the test thinks of them.
     pub(super) live: Option<Arc<Mutex<mpsc::UnboundedReceiver<Step>>>>,
+    pub(super) dress: Dress,
     pub(super) split: Option<usize>,
-    pub(super) cut_at: Option<usize>,
+    pub(super) break_at: Option<(usize, Break)>,
+    pub(super) gzip: bool,
+    pub(super) close_delimited: bool,
+    pub(super) ignores_stop: bool,
+}
+
+/// What a client gets first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Head {
+    /// A reply with this status.
+    Reply(StatusCode),
+    /// The connection ends without a word.
+    Close,
+    /// The connection is reset without a word.
+    Reset,
+    /// Nothing, until the client leaves.
+    Stall,
+}
+
+/// How a connection breaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Break {
+    Close,
+    Reset,
 }
 
 impl Script {
     /// A stream with these steps, and status 200.
     pub fn steps(steps: impl IntoIterator<Item = Step>) -> Self {
-        let headers =
-            HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("text/event-stream; charset=utf-8"))]);
+        let stream = HeaderValue::from_static("text/event-stream; charset=utf-8");
         Self {
-            head: Some((StatusCode::OK, headers)),
+            name: String::new(),
+            only: None,
+            head: Head::Reply(StatusCode::OK),
+            head_after: Duration::ZERO,
+            headers: HeaderMap::from_iter([(CONTENT_TYPE, stream)]),
+            retry: Retry::default(),
             steps: steps.into_iter().collect(),
             live: None,
+            dress: Dress::default(),
             split: None,
-            cut_at: None,
+            break_at: None,
+            gzip: false,
+            close_delimited: false,
+            ignores_stop: false,
         }
     }
 
@@ -115,7 +87,8 @@ impl Script {
         script
     }
 
-    /// An answer that has begun with these pieces, to be continued with [`Script::then`].
+    /// An answer that has begun with these pieces, to be continued with [`Script::then`]. As it is, it ends without a
+    /// terminator.
     pub fn begun<T: Into<String>>(pieces: impl IntoIterator<Item = T>) -> Self {
         let deltas = pieces.into_iter().map(|piece| Step::Delta(piece.into()));
         Self::steps(std::iter::once(Step::Begin).chain(deltas))
@@ -144,17 +117,62 @@ impl Script {
 
     /// Any body with this status.
     pub fn body(status: u16, content_type: &str, body: impl Into<Bytes>) -> Self {
-        let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let mut headers = HeaderMap::new();
-        if let Ok(value) = HeaderValue::from_str(content_type) {
-            headers.insert(CONTENT_TYPE, value);
-        }
-        Self { head: Some((status, headers)), ..Self::steps([Step::Bytes(body.into())]) }
+        Self::steps([Step::Bytes(body.into())]).with_status(status).content_type(Some(content_type))
+    }
+
+    /// A refusal in the words of whichever protocol the request comes in. Its status is that of the fault, or 500.
+    pub fn refuse(fault: Fault) -> Self {
+        let status = fault.status.unwrap_or(500);
+        let fault = Fault { status: Some(status), ..fault };
+        Self::steps([Step::Refusal(fault)]).with_status(status).content_type(Some("application/json"))
+    }
+
+    /// A whole reply in JSON, although a stream was asked for, in whichever protocol the request comes in.
+    pub fn whole(text: impl Into<String>) -> Self {
+        Self::steps([Step::Whole(text.into())]).content_type(Some("application/json"))
     }
 
     /// Closes the connection without any reply.
     pub fn no_reply() -> Self {
-        Self { head: None, ..Self::steps([]) }
+        Self { head: Head::Close, ..Self::steps([]) }
+    }
+
+    /// Resets the connection without any reply.
+    pub fn reset() -> Self {
+        Self { head: Head::Reset, ..Self::steps([]) }
+    }
+
+    /// Never replies.
+    pub fn silent() -> Self {
+        Self { head: Head::Stall, ..Self::steps([]) }
+    }
+
+    /// Names it, for the journal.
+    #[must_use]
+    pub fn named(mut self, name: impl Into<String>) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    /// Requests in another protocol are told that this script is not for them.
+    #[must_use]
+    pub fn only(mut self, dialect: Dialect) -> Self {
+        self.only = Some(dialect);
+        self
+    }
+
+    /// Sets the status; one that is none becomes 500.
+    #[must_use]
+    pub fn with_status(mut self, status: u16) -> Self {
+        self.head = Head::Reply(StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR));
+        self
+    }
+
+    /// Waits before the head.
+    #[must_use]
+    pub fn head_after(mut self, time: Duration) -> Self {
+        self.head_after = time;
+        self
     }
 
     /// Appends a step.
@@ -175,11 +193,33 @@ impl Script {
     /// Sets a header of the reply; names and values that are none are left out.
     #[must_use]
     pub fn header(mut self, name: &str, value: &str) -> Self {
-        if let (Some((_, headers)), Ok(name), Ok(value)) =
-            (&mut self.head, HeaderName::try_from(name), HeaderValue::from_str(value))
-        {
-            headers.insert(name, value);
+        if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::from_str(value)) {
+            self.headers.insert(name, value);
         }
+        self
+    }
+
+    /// Sets the content type; `None` leaves it out.
+    #[must_use]
+    pub fn content_type(mut self, value: Option<&str>) -> Self {
+        self.headers.remove(CONTENT_TYPE);
+        match value {
+            Some(value) => self.header(CONTENT_TYPE.as_str(), value),
+            None => self,
+        }
+    }
+
+    /// Says when to try again.
+    #[must_use]
+    pub fn retry(mut self, retry: Retry) -> Self {
+        self.retry = retry;
+        self
+    }
+
+    /// Writes the stream differently.
+    #[must_use]
+    pub fn dress(mut self, dress: Dress) -> Self {
+        self.dress = dress;
         self
     }
 
@@ -193,7 +233,35 @@ impl Script {
     /// Breaks the connection after this many bytes of the body.
     #[must_use]
     pub fn cut_at(mut self, bytes: usize) -> Self {
-        self.cut_at = Some(bytes);
+        self.break_at = Some((bytes, Break::Close));
+        self
+    }
+
+    /// Resets the connection after this many bytes of the body.
+    #[must_use]
+    pub fn reset_at(mut self, bytes: usize) -> Self {
+        self.break_at = Some((bytes, Break::Reset));
+        self
+    }
+
+    /// Compresses the body, whether the client can read that or not. What it says does not stand in [`super::Sent`].
+    #[must_use]
+    pub fn gzip(mut self) -> Self {
+        self.gzip = true;
+        self.header(CONTENT_ENCODING.as_str(), "gzip")
+    }
+
+    /// Answers in HTTP/1.0: the body ends where the connection does, so that a break looks like an end.
+    #[must_use]
+    pub fn close_delimited(mut self) -> Self {
+        self.close_delimited = true;
+        self
+    }
+
+    /// Goes on although Dify's stop call came.
+    #[must_use]
+    pub fn ignoring_stops(mut self) -> Self {
+        self.ignores_stop = true;
         self
     }
 }

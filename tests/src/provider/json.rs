@@ -1,0 +1,347 @@
+//! Scripts in JSON, for those who are not in Rust: the admin endpoint, a request's header, and people who chat. Whatever
+//! is not understood is refused, naming the field.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use serde::de::{DeserializeOwned, Error};
+use serde::{Deserialize, Deserializer};
+use serde_json::{Map, Value, json};
+
+use super::dress::Dress;
+use super::fault::{Fault, Retry};
+use super::presets::preset;
+use super::random::Mix;
+use super::script::{Head, Script};
+use super::step::Step;
+
+/// The longest time in a script.
+const LONGEST: u64 = 86_400_000;
+/// The fields of a script, as they stand in the documentation.
+pub(super) const FIELDS: [&str; 22] = [
+    "name",
+    "preset",
+    "text",
+    "whole",
+    "body",
+    "refuse",
+    "steps",
+    "head",
+    "head_after_ms",
+    "status",
+    "content_type",
+    "headers",
+    "retry",
+    "pace_ms",
+    "dress",
+    "split",
+    "cut_at",
+    "reset_at",
+    "gzip",
+    "close_delimited",
+    "ignore_stop",
+    "then",
+];
+
+/// One script: an object, or the name of a preset.
+///
+/// # Errors
+/// With what is wrong and where.
+pub fn script(value: &Value) -> Result<Script, String> {
+    match value {
+        Value::String(name) => named(name),
+        Value::Object(fields) => Fields(fields.clone()).script(),
+        _ => Err("a script is an object or the name of a preset".to_owned()),
+    }
+}
+
+/// The same from text; a name needs no quotes.
+///
+/// # Errors
+/// With what is wrong and where.
+pub fn script_text(text: &str) -> Result<Script, String> {
+    let text = text.trim();
+    if text.starts_with(['{', '"', '[']) {
+        let value: Value = serde_json::from_str(text).map_err(|error| format!("this is no JSON: {error}"))?;
+        return script(&value);
+    }
+    named(text)
+}
+
+/// Several: an array of scripts, or one.
+pub(super) fn scripts(value: &Value) -> Result<Vec<Script>, String> {
+    match value {
+        Value::Array(list) => {
+            let each = list.iter().enumerate();
+            each.map(|(index, value)| script(value).map_err(|error| format!("[{index}]: {error}"))).collect()
+        }
+        one => Ok(vec![script(one)?]),
+    }
+}
+
+/// `{"seed": 1, "faults": {..}}`.
+pub(super) fn random(value: &Value) -> Result<(u64, Mix), String> {
+    let Value::Object(fields) = value else { return Err("an object with `seed` is needed".to_owned()) };
+    let mut fields = Fields(fields.clone());
+    let seed = fields.take("seed")?.ok_or("`seed` is missing")?;
+    let mix: Mix = fields.take("faults")?.unwrap_or_default();
+    fields.done(&["seed", "faults"])?;
+    mix.check().map_err(|error| format!("faults: {error}"))?;
+    Ok((seed, mix))
+}
+
+fn named(name: &str) -> Result<Script, String> {
+    preset(name).ok_or_else(|| format!("there is no preset `{name}`: GET /mock/presets lists them"))
+}
+
+/// The fields that were not yet looked at.
+struct Fields(Map<String, Value>);
+
+impl Fields {
+    fn take<T: DeserializeOwned>(&mut self, name: &str) -> Result<Option<T>, String> {
+        self.0.remove(name).map(|value| read(name, value)).transpose()
+    }
+
+    fn flag(&mut self, name: &str) -> Result<bool, String> {
+        Ok(self.take(name)?.unwrap_or_default())
+    }
+
+    fn done(self, known: &[&str]) -> Result<(), String> {
+        match self.0.keys().next() {
+            Some(name) => Err(format!("unknown field `{name}`; there are: {}", known.join(", "))),
+            None => Ok(()),
+        }
+    }
+
+    /// At most one of the fields that say what the script is; then the others, which change it.
+    fn script(mut self) -> Result<Script, String> {
+        let mut script = self.base()?;
+        if let Some(name) = self.take::<String>("name")? {
+            script.name = name;
+        }
+        match self.take::<String>("head")?.as_deref() {
+            None | Some("reply") => {}
+            Some("close") => script.head = Head::Close,
+            Some("reset") => script.head = Head::Reset,
+            Some("stall") => script.head = Head::Stall,
+            Some(other) => return Err(format!("head: `{other}` is none of reply, close, reset, stall")),
+        }
+        if let Some(status) = self.take("status")? {
+            let known = (200..=999).contains(&status);
+            script = if known { script.with_status(status) } else { return Err("status: 200 to 999".to_owned()) };
+        }
+        if let Some(value) = self.0.remove("content_type") {
+            let value: Option<String> = read("content_type", value)?;
+            script = script.content_type(value.as_deref());
+        }
+        for (name, value) in self.take::<BTreeMap<String, String>>("headers")?.unwrap_or_default() {
+            if http::HeaderName::try_from(&name).is_err() || http::HeaderValue::try_from(&value).is_err() {
+                return Err(format!("headers.{name}: this is no header"));
+            }
+            script = script.header(&name, &value);
+        }
+        self.dressed(script)
+    }
+
+    fn base(&mut self) -> Result<Script, String> {
+        let kinds = ["preset", "text", "whole", "body", "refuse", "steps"];
+        let given: Vec<&str> = kinds.into_iter().filter(|kind| self.0.contains_key(*kind)).collect();
+        if let [one, other, ..] = given[..] {
+            return Err(format!("`{one}` and `{other}` say both what the script is"));
+        }
+        if let Some(name) = self.take::<String>("preset")? {
+            return named(&name).map_err(|error| format!("preset: {error}"));
+        }
+        if let Some(text) = self.take::<Vec<String>>("text")? {
+            return Ok(Script::answer(text));
+        }
+        if let Some(text) = self.take::<String>("whole")? {
+            return Ok(Script::whole(text));
+        }
+        if let Some(body) = self.take::<String>("body")? {
+            return Ok(Script::body(200, "text/plain", body));
+        }
+        if let Some(fault) = self.take::<Fault>("refuse")? {
+            let known = fault.status.is_none_or(|status| (200..=999).contains(&status));
+            return if known { Ok(Script::refuse(fault)) } else { Err("refuse.status: 200 to 999".to_owned()) };
+        }
+        match self.0.remove("steps") {
+            Some(steps) => Ok(Script::steps(read_steps("steps", steps)?)),
+            None => Ok(Script::answer(["This is ", "the double."])),
+        }
+    }
+
+    fn dressed(mut self, mut script: Script) -> Result<Script, String> {
+        if let Some(steps) = self.0.remove("then") {
+            script.steps.extend(read_steps("then", steps)?);
+        }
+        if let Some(time) = self.time("pace_ms")? {
+            script = script.paced(time);
+        }
+        if let Some(time) = self.time("head_after_ms")? {
+            script.head_after = time;
+        }
+        if let Some(retry) = self.take::<Retry>("retry")? {
+            script.retry = retry;
+        }
+        if let Some(dress) = self.take::<Dress>("dress")? {
+            script.dress = dress;
+        }
+        match self.take("split")? {
+            Some(0) => return Err("split: at least 1".to_owned()),
+            Some(size) => script = script.split_every(size),
+            None => {}
+        }
+        if let Some(bytes) = self.take("cut_at")? {
+            script = script.cut_at(bytes);
+        }
+        if let Some(bytes) = self.take("reset_at")? {
+            script = script.reset_at(bytes);
+        }
+        if self.flag("gzip")? {
+            script = script.gzip();
+        }
+        script.close_delimited |= self.flag("close_delimited")?;
+        script.ignores_stop |= self.flag("ignore_stop")?;
+        self.done(&FIELDS)?;
+        Ok(script)
+    }
+
+    fn time(&mut self, name: &str) -> Result<Option<Duration>, String> {
+        let time = self.take(name)?.map(|time| limited(time).map_err(|error| format!("{name}: {error}")));
+        time.transpose()
+    }
+}
+
+fn read_steps(name: &str, value: Value) -> Result<Vec<Step>, String> {
+    let steps: Vec<Value> = read(name, value)?;
+    let each = steps.into_iter().enumerate();
+    each.map(|(index, step)| read(&format!("{name}[{index}]"), step)).collect()
+}
+
+/// Reads a value; a fault is told with the path of the field, as far as that can be found.
+fn read<T: DeserializeOwned>(path: &str, value: Value) -> Result<T, String> {
+    T::deserialize(&value).map_err(|error| {
+        let (path, error) = blame::<T>(path, &value).unwrap_or_else(|| (path.to_owned(), error.to_string()));
+        format!("{path}: {error}")
+    })
+}
+
+/// Which field of an object, or of the one object within it, is at fault: the one that is refused by itself.
+fn blame<T: DeserializeOwned>(path: &str, value: &Value) -> Option<(String, String)> {
+    let object = value.as_object()?;
+    let alone = |path: &str, fields: &Map<String, Value>, wrap: &dyn Fn(Value) -> Value| {
+        fields.iter().find_map(|(name, field)| {
+            let error = T::deserialize(&wrap(json!({name: field}))).err()?.to_string();
+            let known = !error.starts_with("missing field") && !error.starts_with("unknown");
+            known.then(|| (format!("{path}.{name}"), error))
+        })
+    };
+    if let (1, Some((tag, Value::Object(inner)))) = (object.len(), object.iter().next()) {
+        let path = format!("{path}.{tag}");
+        return alone(&path, inner, &|field| json!({tag: field}));
+    }
+    alone(path, object, &|field| field)
+}
+
+fn limited(millis: u64) -> Result<Duration, String> {
+    if millis > LONGEST { Err(format!("at most {LONGEST} ms")) } else { Ok(Duration::from_millis(millis)) }
+}
+
+/// Milliseconds.
+pub(super) fn millis<'de, D: Deserializer<'de>>(input: D) -> Result<Duration, D::Error> {
+    limited(u64::deserialize(input)?).map_err(D::Error::custom)
+}
+
+/// The size of a huge line.
+pub(super) fn mib<'de, D: Deserializer<'de>>(input: D) -> Result<u32, D::Error> {
+    match u32::deserialize(input)? {
+        mib @ 1..=64 => Ok(mib),
+        _ => Err(D::Error::custom("1 to 64 MiB")),
+    }
+}
+
+/// A text, or bytes in base64.
+pub(super) fn bytes<'de, D: Deserializer<'de>>(input: D) -> Result<Bytes, D::Error> {
+    match Value::deserialize(input)? {
+        Value::String(text) => Ok(text.into()),
+        Value::Object(fields) if fields.len() == 1 && fields.contains_key("base64") => {
+            let text = fields["base64"].as_str().ok_or_else(|| D::Error::custom("base64: a string is needed"))?;
+            STANDARD.decode(text).map(Bytes::from).map_err(|error| D::Error::custom(format!("base64: {error}")))
+        }
+        _ => Err(D::Error::custom("a string or {\"base64\": \"..\"} is needed")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(text: &str) -> String {
+        script_text(text).map(|script| format!("{script:?}")).unwrap_err()
+    }
+
+    #[test]
+    fn every_field_and_step_is_understood() {
+        let text = r#"{"name": "n", "head": "reply", "head_after_ms": 1, "status": 200, "content_type": "text/html",
+            "headers": {"x-a": "b"}, "retry": {"after": "0.5", "date_in": -5, "after_ms": "x", "should_retry": true},
+            "pace_ms": 1, "split": 3, "cut_at": 100, "gzip": true, "close_delimited": true, "ignore_stop": true,
+            "dress": {"line_end": "cr_lf", "bom": true, "comments": ["c"], "unknown_events": true, "multi_line": true,
+                "space": "two", "escaped": true, "tail": "no_line_end"},
+            "steps": ["begin", {"begin_with": {"input": 5}}, {"delta": "t"}, {"reasoning": {"text": "r"}}, "keep_alive",
+                {"keep_alives": {"every_ms": 1, "count": 2}}, {"stamps": {"every_ms": 1, "count": 1}},
+                {"endless": {"every_ms": 0}}, {"huge_line": {"mib": 1}}, {"finish": {"input": 1, "output": 2}},
+                "finish_without_usage", {"finish_with": {"usage": {"input": 9, "cached": 4, "output": 1},
+                    "reason": "length", "text": "t", "unterminated": true}},
+                {"fault": {"form": "flat", "type": "t", "done": true}}, {"event": {"name": "n", "data": {"a": 1}}},
+                {"chunk": {"choices": []}}, {"dify": {"event": "message", "with": {"answer": "a"}}}, {"whole": "w"},
+                {"wait_ms": 1}, "stall", "cut", "reset", "half_close", {"bytes": "b"}, {"bytes": {"base64": "/w=="}}],
+            "then": [{"delta": "x"}]}"#;
+        let script = script_text(text).unwrap();
+        assert_eq!((script.name.as_str(), script.steps.len()), ("n", 25 * 2 - 1));
+        assert!(script.gzip && script.close_delimited && script.ignores_stop);
+    }
+
+    #[test]
+    fn what_is_not_understood_is_named() {
+        for (text, parts) in [
+            ("nonsense", &["no preset `nonsense`", "/mock/presets"][..]),
+            ("{", &["no JSON"]),
+            ("[]", &["an object or the name"]),
+            (r#"{"stesp": []}"#, &["unknown field `stesp`", "steps"]),
+            (r#"{"steps": ["begin", "bgin"]}"#, &["steps[1]", "unknown variant `bgin`"]),
+            (r#"{"steps": [{"finish": {"input": "x", "output": 1}}]}"#, &["steps[0].finish.input", "invalid type"]),
+            (r#"{"steps": [{"finish": {"input": 1}}]}"#, &["steps[0]", "missing field `output`"]),
+            (r#"{"steps": [{"wait_ms": 99999999999}]}"#, &["steps[0]", "at most"]),
+            (r#"{"steps": [{"huge_line": {"mib": 4000000}}]}"#, &["steps[0].huge_line.mib", "1 to 64"]),
+            (r#"{"steps": ["hold"]}"#, &["steps[0]", "unknown variant `hold`"]),
+            (r#"{"steps": [{"bytes": {"base64": "?"}}]}"#, &["steps[0]", "base64"]),
+            (r#"{"dress": {"bom": 3}}"#, &["dress.bom", "invalid type"]),
+            (r#"{"dress": {"bomb": true}}"#, &["dress", "unknown field `bomb`"]),
+            (r#"{"refuse": {"status": 99}}"#, &["refuse.status"]),
+            (r#"{"status": 70000}"#, &["status", "70000"]),
+            (r#"{"status": 100}"#, &["status"]),
+            (r#"{"split": 0}"#, &["split"]),
+            (r#"{"split": -1}"#, &["split", "-1"]),
+            (r#"{"headers": {"a b": "c"}}"#, &["headers.a b"]),
+            (r#"{"head": "off"}"#, &["head", "off"]),
+            (r#"{"text": ["a"], "whole": "b"}"#, &["`text` and `whole`"]),
+            (r#"{"preset": "nonsense"}"#, &["preset", "nonsense"]),
+        ] {
+            let error = refused(text);
+            assert!(parts.iter().all(|part| error.contains(part)), "{text}: {error}");
+        }
+        let deep = format!("{{\"steps\": {}{}}}", "[".repeat(10_000), "]".repeat(10_000));
+        assert!(refused(&deep).contains("recursion"));
+    }
+
+    #[test]
+    fn a_preset_can_be_changed() {
+        let script = script_text(r#"{"preset": "clean_eof", "split": 1, "name": "mine"}"#).unwrap();
+        assert_eq!((script.name.as_str(), script.split), ("mine", Some(1)));
+        assert_eq!(script_text("clean_eof").unwrap().name, "clean_eof");
+    }
+}

@@ -1,0 +1,105 @@
+//! What streams of any protocol do, well and ill.
+
+use std::time::Duration;
+
+use super::Preset;
+use crate::provider::dress::{Dress, LineEnd, Space, Tail};
+use crate::provider::fault::Fault;
+use crate::provider::script::Script;
+use crate::provider::step::{Finish, Step, Usage};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Text in which a wrong cut would show.
+fn answer() -> Script {
+    Script::answer(["Grüße ", "aus ", "日本 ", "😀", "."])
+}
+
+fn begun() -> Script {
+    Script::begun(["So far ", "so good"])
+}
+
+fn dressed(change: impl FnOnce(&mut Dress)) -> Script {
+    let mut dress = Dress::default();
+    change(&mut dress);
+    answer().dress(dress)
+}
+
+pub(super) const PRESETS: &[Preset] = &[
+    ("answer", "a short well-formed answer", answer),
+    ("slow", "a well-formed answer of 40 pieces, one each 100 ms", || {
+        Script::answer((1..=40).map(|number| format!("{number} "))).paced(SECOND / 10)
+    }),
+    ("pause", "silence of 3 seconds in the middle, then the rest", || {
+        begun().then(Step::Wait(3 * SECOND)).then(Step::Delta(".".into())).then(Step::Finish { input: 10, output: 3 })
+    }),
+    ("reasoning", "reasoning before the text", || {
+        Script::steps([
+            Step::Begin,
+            Step::Reasoning { text: "Thinking about it.".into(), field: None },
+            Step::Delta("Done".into()),
+            Step::Finish { input: 10, output: 6 },
+        ])
+    }),
+    ("cached_usage", "the usage tells 80 of 100 input tokens as cached", || {
+        let usage = Usage { input: 100, cached: 80, cache_written: 0, output: 1 };
+        let finish = Finish { usage: Some(usage), ..Finish::default() };
+        Script::steps([Step::BeginWith(usage), Step::Delta("Cached".into()), Step::FinishWith(finish)])
+    }),
+    ("no_usage", "a well-formed answer that tells no usage", || begun().then(Step::FinishWithoutUsage)),
+    ("no_text", "a well-formed answer without any text", || {
+        Script::steps([Step::Begin, Step::Finish { input: 10, output: 0 }])
+    }),
+    ("stall_before_text", "a stream that begins and then says nothing", || Script::steps([Step::Begin, Step::Stall])),
+    ("stall_mid", "a stream that falls silent after some text", || begun().then(Step::Stall)),
+    ("pings_forever", "signs of life each second, never any text", || {
+        Script::steps([Step::Begin, Step::KeepAlives { every: SECOND, count: None }])
+    }),
+    ("pings_then_answer", "five signs of life, one each 200 ms, then the answer", || {
+        let pings = Step::KeepAlives { every: SECOND / 5, count: Some(5) };
+        Script::steps([Step::Begin, pings, Step::Delta("Finally".into()), Step::Finish { input: 10, output: 1 }])
+    }),
+    ("clean_eof", "the body ends cleanly after some text, without a terminator", begun),
+    ("clean_eof_http10", "the same in HTTP/1.0, where the body ends with the connection", || begun().close_delimited()),
+    ("cut_early", "the connection closes before any text", || Script::steps([Step::Begin, Step::Cut])),
+    ("cut_mid", "the connection closes after some text", || begun().then(Step::Cut)),
+    ("cut_in_event", "the connection closes within an event", || {
+        begun().then(Step::Bytes("data: {\"lost".into())).then(Step::Cut)
+    }),
+    ("reset_mid", "the connection is reset after some text", || begun().then(Step::Reset)),
+    ("half_close", "the server ends its half of the connection after some text", || begun().then(Step::HalfClose)),
+    ("fault_early", "a fault in the stream before any text", || {
+        Script::steps([Step::Begin, Step::Fault(Fault::default())])
+    }),
+    ("fault_mid", "a fault in the stream after some text", || begun().then(Step::Fault(Fault::default()))),
+    ("crlf", "lines end with CR LF", || dressed(|dress| dress.line_end = LineEnd::CrLf)),
+    ("lone_cr", "lines end with CR", || dressed(|dress| dress.line_end = LineEnd::Cr)),
+    ("bom", "a byte order mark at the start", || dressed(|dress| dress.bom = true)),
+    ("comments", "comments between the events", || {
+        dressed(|dress| dress.comments = vec!["OPENROUTER PROCESSING".into(), "keep-alive".into()])
+    }),
+    ("unknown_events", "events of unknown kinds in between", || dressed(|dress| dress.unknown_events = true)),
+    ("multi_line", "each event over several `data:` lines", || dressed(|dress| dress.multi_line = true)),
+    ("no_space", "`data:` without a space", || dressed(|dress| dress.space = Space::None)),
+    ("two_spaces", "`data:` with two spaces", || dressed(|dress| dress.space = Space::Two)),
+    ("escaped", "characters beyond ASCII as `\\uXXXX`", || dressed(|dress| dress.escaped = true)),
+    ("no_last_blank_line", "the last event without its blank line", || dressed(|dress| dress.tail = Tail::NoBlankLine)),
+    ("no_last_line_end", "the last event without any line end", || dressed(|dress| dress.tail = Tail::NoLineEnd)),
+    ("split_bytes", "every byte by itself, so characters and line ends are torn", || answer().split_every(1)),
+    ("all_dresses", "all of these at once, in pieces of 3 bytes", || {
+        let comments = vec!["OPENROUTER PROCESSING".to_owned()];
+        let (line_end, space, tail) = (LineEnd::CrLf, Space::Two, Tail::NoBlankLine);
+        let dress =
+            Dress { line_end, bom: true, comments, unknown_events: true, multi_line: true, space, escaped: true, tail };
+        answer().dress(dress).split_every(3)
+    }),
+    ("huge_line", "one event of 8 MiB on one line", || {
+        Script::steps([Step::Begin, Step::HugeLine { mib: 8 }, Step::Finish { input: 10, output: 1 }])
+    }),
+    ("endless", "text without end, a piece each 20 ms", || {
+        Script::steps([Step::Begin, Step::Endless { every: SECOND / 50, text: None }])
+    }),
+    ("flood", "text without end, as fast as it is read", || {
+        Script::steps([Step::Begin, Step::Endless { every: Duration::ZERO, text: None }])
+    }),
+];

@@ -1,0 +1,3 @@
+//! The double against real clients: every behaviour, byte for byte.
+
+mod drive;
