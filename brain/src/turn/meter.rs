@@ -19,7 +19,7 @@ use crate::store::StoreError;
 use crate::tunables::Current;
 
 /// A reservation is nobody's this long after its call must have ended.
-const GRACE: Duration = Duration::from_secs(60);
+const GRACE: Duration = Duration::from_secs(30);
 /// The first wait before a store that was away is asked again; it doubles up to the second.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use bson::{Bson, Document, doc};
@@ -12,7 +13,7 @@ use uuid::Uuid;
 use super::at_rest::mongo;
 use super::stack::Stack;
 use super::start::StoreAt;
-use super::waits::eventually;
+use super::waits::{PATIENCE, eventually_within};
 
 /// One record.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -126,7 +127,15 @@ pub async fn records(stack: &Stack) -> Result<BTreeMap<String, Record>> {
 /// # Errors
 /// They are not.
 pub async fn settled(stack: &Stack) -> Result<BTreeMap<String, Record>> {
-    eventually("a ledger whose sums are right", || async {
+    settled_within(stack, PATIENCE).await
+}
+
+/// As [`settled`], with a patience of one's own.
+///
+/// # Errors
+/// They are not.
+pub async fn settled_within(stack: &Stack, patience: Duration) -> Result<BTreeMap<String, Record>> {
+    eventually_within(patience, "a ledger whose sums are right", || async {
         let records = records(stack).await?;
         let (mut of_sessions, mut of_days) = (BTreeMap::new(), BTreeMap::new());
         for record in records.values() {

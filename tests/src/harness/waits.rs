@@ -34,19 +34,30 @@ pub async fn within_time<T>(patience: Duration, what: impl Display, future: impl
 ///
 /// # Errors
 /// The time passed, with what `probe` said last.
-pub async fn eventually<T, F>(what: impl Display, mut probe: impl FnMut() -> F) -> Result<T>
+pub async fn eventually<T, F>(what: impl Display, probe: impl FnMut() -> F) -> Result<T>
 where
     F: Future<Output = Result<T>>,
 {
-    let deadline = Instant::now() + PATIENCE;
+    eventually_within(PATIENCE, what, probe).await
+}
+
+/// As [`eventually`], with a patience of one's own.
+///
+/// # Errors
+/// The time passed, with what `probe` said last.
+pub async fn eventually_within<T, F>(patience: Duration, what: impl Display, mut probe: impl FnMut() -> F) -> Result<T>
+where
+    F: Future<Output = Result<T>>,
+{
+    let deadline = Instant::now() + patience;
     loop {
         match tokio::time::timeout_at(deadline, probe()).await {
             Ok(Ok(found)) => return Ok(found),
             Ok(Err(last)) if Instant::now() + POLL >= deadline => {
-                return Err(last).with_context(|| format!("not within {PATIENCE:?}: {what}"));
+                return Err(last).with_context(|| format!("not within {patience:?}: {what}"));
             }
             Ok(Err(_)) => tokio::time::sleep(POLL).await,
-            Err(_) => bail!("not within {PATIENCE:?} (the question itself hung): {what}"),
+            Err(_) => bail!("not within {patience:?} (the question itself hung): {what}"),
         }
     }
 }

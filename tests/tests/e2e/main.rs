@@ -1,6 +1,7 @@
 //! The whole of chatbox from the outside: real services as processes, a client that sees every byte, a provider whose
 //! bytes the tests write. `cargo build --workspace` first; CHATBOX_MONGOD names a mongod.
 
+mod answers_page;
 mod at_rest;
 mod config;
 mod devices;
@@ -20,6 +21,7 @@ mod reload;
 mod restart;
 mod resume;
 mod sessions;
+mod soak;
 mod store_down;
 mod streams;
 mod takeover;
