@@ -123,8 +123,8 @@ pub fn session(session: &Session, live: &Live) -> proto::Session {
         admin_assisted: state.admin_assisted,
         assisting_admin: state.admin.as_ref().map(|admin| person(admin, proto::SenderRole::Admin)),
         help_requested: state.help_requested_at.is_some(),
-        input_tokens: live.totals.input_tokens,
-        output_tokens: live.totals.output_tokens,
+        input_tokens: live.usage.input,
+        output_tokens: live.usage.output,
     }
 }
 

@@ -212,6 +212,22 @@ impl CallFinish {
     }
 }
 
+impl Allowance {
+    /// Does this reservation fit into what the account has left?
+    pub fn admits(&self, account: &DayUsage, reservation: &Reservation) -> bool {
+        let tokens = account.used.tokens().saturating_add(account.reserved_tokens).saturating_add(reservation.tokens);
+        let cost = account.used.cost.saturating_add(account.reserved_cost).saturating_add(reservation.cost);
+        self.tokens.is_none_or(|limit| tokens <= limit) && self.cost.is_none_or(|limit| cost <= limit)
+    }
+}
+
+impl DayUsage {
+    /// The account of a day on which nothing was used yet.
+    pub fn unused(day: Day) -> Self {
+        Self { day, used: UsageSum::default(), reserved_tokens: 0, reserved_cost: 0 }
+    }
+}
+
 impl UsageSum {
     /// Tokens in and out.
     pub fn tokens(&self) -> u64 {

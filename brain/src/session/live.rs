@@ -10,9 +10,10 @@ use smallvec::SmallVec;
 use crate::connection::Connection;
 use crate::grpc::convert;
 use crate::grpc::outbox::Outbox;
+use crate::ledger::UsageSum;
 use crate::session::Session;
 use crate::session::entry::{Entry, EntryMeta, EntryState};
-use crate::store::{Summary, Totals};
+use crate::store::{Responses, Summary};
 
 /// What is known and who reads along.
 pub struct Live {
@@ -22,8 +23,10 @@ pub struct Live {
     pub name: String,
     /// Up to where the owner has read.
     pub read_seq: Seq,
-    /// What the answers used.
-    pub totals: Totals,
+    /// The sum of the session's records in the ledger, as this brain knows it.
+    pub usage: UsageSum,
+    /// How many answers ended and how long they took.
+    pub responses: Responses,
     /// The answer that is growing, as far as this brain has seen it. Boxed: most sessions have none.
     pub streaming: Option<Box<Entry>>,
     /// Answers that another brain has ended, since a newer one stands behind them, whose end was not read yet: seq and
@@ -52,12 +55,13 @@ pub enum Applied {
 
 impl Live {
     /// A session as the store says it is, with nobody reading along.
-    pub fn new(state: Summary, name: String, read_seq: Seq, totals: Totals) -> Self {
+    pub fn new(state: Summary, name: String, read_seq: Seq, usage: UsageSum, responses: Responses) -> Self {
         Self {
             state,
             name,
             read_seq,
-            totals,
+            usage,
+            responses,
             streaming: None,
             ended_unseen: Vec::new(),
             subscribers: SmallVec::new(),

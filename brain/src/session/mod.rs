@@ -1,14 +1,12 @@
 //! Sessions: the log ([`entry`]), its fold ([`state`]), its one way in ([`append`]), those who read along ([`live`]), how
 //! one begins to read along ([`open`]), and what a client may ask ([`requests`]).
 
-use std::sync::Arc;
-
 use chatbox_shared::clock::Timestamp;
 use chatbox_shared::ids::{Seq, SessionId, UserId};
 use parking_lot::Mutex;
 
 use crate::connection::Connection;
-use crate::store::Totals;
+use crate::store::Responses;
 use crate::store::cipher::SessionKey;
 
 pub mod append;
@@ -68,22 +66,13 @@ impl Session {
     pub fn unsubscribe(&self, connection: &Connection) {
         self.live.lock().unsubscribe(connection);
     }
-
-    /// Counts one finished answer and tells those who read along.
-    pub fn count_answer(self: &Arc<Self>, answer: &Totals) {
-        let mut live = self.live.lock();
-        live.totals.add(answer);
-        live.broadcast_summary(self);
-    }
 }
 
-impl Totals {
-    /// Adds one finished answer.
-    pub fn add(&mut self, answer: &Self) {
-        self.input_tokens += answer.input_tokens;
-        self.output_tokens += answer.output_tokens;
-        self.answers += answer.answers;
-        self.answer_ms_sum += answer.answer_ms_sum;
-        self.answer_ms_max = self.answer_ms_max.max(answer.answer_ms_max);
+impl Responses {
+    /// Counts one finished answer.
+    pub fn add(&mut self, took_ms: u64) {
+        self.count += 1;
+        self.ms_sum += took_ms;
+        self.ms_max = self.ms_max.max(took_ms);
     }
 }

@@ -12,12 +12,13 @@ use dashmap::DashMap;
 use parking_lot::Mutex;
 use rand::RngExt;
 
+use crate::ledger::UsageSum;
 use crate::session::Session;
 use crate::session::clock::StoreClock;
 use crate::session::live::Live;
 use crate::store::cipher::SessionKey;
 use crate::store::keyring::Keyring;
-use crate::store::{SessionRow, SharedStore, StoreError, StoreResult, Summary, Totals};
+use crate::store::{Responses, SessionRow, SharedStore, StoreError, StoreResult, Summary};
 
 /// How often sessions with a write of unknown outcome are read again.
 const SETTLE_EVERY: Duration = Duration::from_millis(500);
@@ -136,7 +137,8 @@ impl Sessions {
             data_key: Some(self.keyring.wrap(&key, id).map_err(|error| self.internal_of(id, &error))?),
             summary: Summary::start(model_id, now),
             read_seq: 0,
-            totals: Totals::default(),
+            usage: UsageSum::default(),
+            responses: Responses::default(),
         };
         let created = self.store.create_session(&row).await.map_err(|error| self.storage_of(id, &error))?;
         if !created {
@@ -191,7 +193,7 @@ impl Sessions {
             started_at: row.started_at,
             key,
             writer: tokio::sync::Mutex::new(()),
-            live: Mutex::new(Live::new(row.summary, name, row.read_seq, row.totals)),
+            live: Mutex::new(Live::new(row.summary, name, row.read_seq, row.usage, row.responses)),
         })))
     }
 

@@ -11,7 +11,6 @@ use chatbox_shared::proto::{self, server_message::Message};
 
 use crate::session::Session;
 use crate::session::registry::Sessions;
-use crate::store::Totals;
 
 /// How long entries may gather before the summary is saved.
 const SAVE_AFTER: Duration = Duration::from_secs(1);
@@ -101,10 +100,34 @@ impl Sessions {
     }
 
     /// Counts a finished answer.
-    pub(crate) async fn count_answer(&self, session: &Arc<Session>, answer: &Totals) {
-        session.count_answer(answer);
-        if let Err(error) = self.store.add_totals(session.id, answer).await {
-            tracing::warn!(session = %session.id, %error, "an answer's usage was not added to the session's totals");
+    pub(crate) async fn count_answer(&self, session: &Session, took_ms: u64) {
+        session.live.lock().responses.add(took_ms);
+        if let Err(error) = self.store.add_response(session.id, took_ms).await {
+            tracing::warn!(session = %session.id, %error, "a finished answer was not counted");
+        }
+        self.refresh_usage(session).await;
+    }
+
+    /// Asks the ledger what the session has used, and tells those who read along. A sum that does not come is repaired by
+    /// the next one.
+    pub(crate) async fn refresh_usage(&self, session: &Session) {
+        let usage = match self.store.session_usage(session.id).await {
+            Ok(usage) => usage,
+            Err(error) => {
+                tracing::debug!(session = %session.id, %error, "the session's usage was not summed up");
+                return;
+            }
+        };
+        {
+            let mut live = session.live.lock();
+            // Records are only ever added: a sum of fewer ones is an older one.
+            if usage.calls >= live.usage.calls {
+                live.usage = usage;
+            }
+            live.broadcast_summary(session);
+        }
+        if let Err(error) = self.store.save_session_usage(session.id, &usage).await {
+            tracing::debug!(session = %session.id, %error, "the session's usage was not saved; the ledger has it all");
         }
     }
 

@@ -7,10 +7,12 @@ use futures_util::future::{BoxFuture, join_all};
 
 use super::mongo::{MongoOptions, MongoStore};
 use super::sqlite::SqliteStore;
-use super::{EntryRow, SessionRow, Store, Summary, Totals, WrappedKey};
+use super::{EntryRow, Responses, SessionRow, Store, Summary, WrappedKey};
+use crate::ledger::UsageSum;
 use crate::session::entry::{Answer, Body, EntryMeta, EntryState, Event, Person, Sender};
 
 mod answers;
+mod ledger;
 mod log;
 mod sessions;
 
@@ -38,7 +40,7 @@ suite! {
         an_id_is_given_once,
         a_summary_never_goes_back,
         names_and_read_markers,
-        totals_add_up,
+        responses_are_counted,
         lists_come_in_pages_latest_first,
         an_erased_session_is_gone_but_its_id,
         the_clock_goes_on;
@@ -59,6 +61,18 @@ suite! {
         one_of_many_takes_an_answer_over,
         an_update_replaces_everything_that_changes,
         leases_that_ended;
+    ledger:
+        a_record_reads_back_as_it_was_written,
+        a_reservation_reads_back_and_counts_once,
+        racing_reservations_never_exceed_the_allowance,
+        racing_records_of_one_call_make_one,
+        a_call_is_recorded_and_settled_once,
+        each_limit_refuses_on_its_own,
+        a_settled_reservation_frees_what_was_not_used,
+        days_and_users_are_apart,
+        open_and_expired_reservations_until_they_are_settled,
+        a_sessions_sum_is_that_of_its_records,
+        racing_calls_leave_accounts_that_equal_the_ledger;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -100,7 +114,8 @@ pub(super) fn session_row(user: &str) -> SessionRow {
         data_key: Some(WrappedKey { kid: "k1".into(), wrapped: vec![9; 60] }),
         summary: summary(0, 1_000),
         read_seq: 0,
-        totals: Totals::default(),
+        usage: UsageSum::default(),
+        responses: Responses::default(),
     }
 }
 

@@ -1,5 +1,5 @@
 //! Where sessions and their logs are kept. [`Store`] is the seam: MongoDB in production, SQLite embedded. Contents reach
-//! a store as ciphertext only ([`cipher`]); a store interprets none of it.
+//! a store as ciphertext only ([`cipher`]); a store interprets none of it. The ledger of what was used holds no content.
 //!
 //! To add a store: implement the trait with single-document operations guarded by the unique keys named at
 //! [`Appended`], then run [`conformance`] over it.
@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use chatbox_shared::clock::Timestamp;
 use chatbox_shared::ids::{ClientMessageId, MessageId, Seq, SessionId, UserId};
 
+use crate::ledger::{Allowance, Day, DayUsage, Reservation, UsageRecord, UsageSum};
 use crate::session::entry::{EntryMeta, Person};
 
 pub mod cipher;
@@ -50,8 +51,10 @@ pub struct SessionRow {
     pub summary: Summary,
     /// Up to where the owner has read.
     pub read_seq: Seq,
-    /// What the answers used, counted when each one ends.
-    pub totals: Totals,
+    /// The sum of its records in the ledger, as it was last stored.
+    pub usage: UsageSum,
+    /// How many answers ended and how long they took, counted when each one ends.
+    pub responses: Responses,
 }
 
 /// What the fold of the log up to `seq` says; see `session::state`.
@@ -77,19 +80,15 @@ pub struct Summary {
     pub help_requested_at: Option<Timestamp>,
 }
 
-/// Sums over the finished answers of a session.
+/// The finished answers of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Totals {
-    /// Tokens of prompts.
-    pub input_tokens: u64,
-    /// Tokens of answers.
-    pub output_tokens: u64,
-    /// How many answers ended.
-    pub answers: u64,
+pub struct Responses {
+    /// How many ended.
+    pub count: u64,
     /// Sum of their total times, in milliseconds.
-    pub answer_ms_sum: u64,
+    pub ms_sum: u64,
     /// The longest of them, in milliseconds.
-    pub answer_ms_max: u64,
+    pub ms_max: u64,
 }
 
 /// A data key encrypted by a master key of the keyring.
@@ -190,10 +189,11 @@ pub trait Store: Send + Sync + 'static {
     /// Moves the owner's read marker forward, never back.
     async fn mark_read(&self, session: SessionId, seq: Seq) -> StoreResult<()>;
 
-    /// Adds one finished answer to the totals.
-    async fn add_totals(&self, session: SessionId, answer: &Totals) -> StoreResult<()>;
+    /// Counts one finished answer and how long it took.
+    async fn add_response(&self, session: SessionId, took_ms: u64) -> StoreResult<()>;
 
-    /// Destroys the data key and the name at once, then deletes the log. The id stays taken. Harmless to repeat.
+    /// Destroys the data key and the name at once, then deletes the log. The id stays taken, and the ledger keeps its
+    /// records. Harmless to repeat.
     async fn erase_session(&self, session: SessionId) -> StoreResult<()>;
 
     /// Appends one entry under its unique keys. The same row again (same id at the same seq) is `Done` again, so an append
@@ -239,6 +239,30 @@ pub trait Store: Send + Sync + 'static {
 
     /// Messages appended from `from` on and before `before` that still need an answer, oldest first, over all sessions.
     async fn unanswered_between(&self, from: Timestamp, before: Timestamp, limit: u32) -> StoreResult<Vec<EntryRow>>;
+
+    /// Sets a call's largest use aside in the account of its user and day, if what is used, what is reserved and this fit
+    /// the allowance. `false`: it does not fit, nothing was changed. The same reservation again is `true` again. Atomic: of
+    /// calls at the same time none can make the account exceed the allowance.
+    async fn reserve_usage(&self, reservation: &Reservation, allowance: &Allowance) -> StoreResult<bool>;
+
+    /// Inserts the record unless one with its call id is there, and turns the call's reservation into what the record in
+    /// the ledger says, once. Gives the record that is in the ledger: the first one. Harmless to repeat.
+    async fn record_usage(&self, record: &UsageRecord) -> StoreResult<UsageRecord>;
+
+    /// The user's reservations that nobody has settled.
+    async fn open_reservations(&self, user: &UserId) -> StoreResult<Vec<Reservation>>;
+
+    /// Reservations that expired before `now`, oldest first, over all users.
+    async fn expired_reservations(&self, now: Timestamp, limit: u32) -> StoreResult<Vec<Reservation>>;
+
+    /// The sum of a session's records.
+    async fn session_usage(&self, session: SessionId) -> StoreResult<UsageSum>;
+
+    /// Stores the sum of a session's records in its document. One of fewer calls than the stored one is dropped.
+    async fn save_session_usage(&self, session: SessionId, usage: &UsageSum) -> StoreResult<()>;
+
+    /// The user's accounts of the days from `from` on, oldest first.
+    async fn user_usage(&self, user: &UserId, from: Day, limit: u32) -> StoreResult<Vec<DayUsage>>;
 }
 
 /// A store shared by all parts of the brain.

@@ -14,8 +14,8 @@ use prometheus_client::registry::Registry;
 
 use super::{
     Appended, EntryRow, SessionCursor, SessionRow, SharedStore, StateFilter, Store, StoreError, StoreResult, Summary,
-    Totals,
 };
+use crate::ledger::{Allowance, Day, DayUsage, Reservation, UsageRecord, UsageSum};
 
 /// The name of the histogram. Prometheus adds `_count`, `_sum` and `_bucket`.
 const METRIC: &str = "chatbox_brain_store_operation_seconds";
@@ -127,7 +127,7 @@ observed! {
     fn save_summary(session: SessionId, summary: &Summary) -> ();
     fn rename_session(session: SessionId, name: &[u8]) -> bool;
     fn mark_read(session: SessionId, seq: Seq) -> ();
-    fn add_totals(session: SessionId, answer: &Totals) -> ();
+    fn add_response(session: SessionId, took_ms: u64) -> ();
     fn erase_session(session: SessionId) -> ();
     fn append(row: &EntryRow) -> Appended;
     fn entries_after(session: SessionId, after: Seq, limit: u32) -> Vec<EntryRow>;
@@ -141,6 +141,13 @@ observed! {
     fn clear_need(session: SessionId, id: MessageId, seq: Seq) -> ();
     fn expired_answers(now: Timestamp, limit: u32) -> Vec<EntryRow>;
     fn unanswered_between(from: Timestamp, before: Timestamp, limit: u32) -> Vec<EntryRow>;
+    fn reserve_usage(reservation: &Reservation, allowance: &Allowance) -> bool;
+    fn record_usage(record: &UsageRecord) -> UsageRecord;
+    fn open_reservations(user: &UserId) -> Vec<Reservation>;
+    fn expired_reservations(now: Timestamp, limit: u32) -> Vec<Reservation>;
+    fn session_usage(session: SessionId) -> UsageSum;
+    fn save_session_usage(session: SessionId, usage: &UsageSum) -> ();
+    fn user_usage(user: &UserId, from: Day, limit: u32) -> Vec<DayUsage>;
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use crate::session::entry::Person;
 
 pub(super) mod entry;
 pub(super) mod session;
+pub(super) mod usage;
 
 /// What a field may hold.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -123,7 +124,13 @@ mod tests {
     #[test]
     fn the_documentation_names_every_field() {
         let page = include_str!("../../../docs/indexes.md");
-        for (collection, fields) in [("sessions", session::FIELDS), ("messages", entry::FIELDS)] {
+        for (collection, fields) in [
+            ("sessions", session::FIELDS),
+            ("messages", entry::FIELDS),
+            ("usage", usage::FIELDS),
+            ("accounts", usage::ACCOUNT),
+            ("accounts", usage::RESERVATION),
+        ] {
             let section = page.split(&format!("## `{collection}`")).nth(1).unwrap().split("\n## ").next().unwrap();
             for field in fields {
                 let name = field.split_once('.').map_or(*field, |(outer, _)| outer);

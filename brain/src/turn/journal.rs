@@ -13,7 +13,7 @@ use crate::llm::tokens;
 use crate::session::Session;
 use crate::session::entry::{Body, Content, Entry, EntryState, FinishReason, Usage};
 use crate::session::registry::Sessions;
-use crate::store::{StoreError, Totals};
+use crate::store::StoreError;
 
 /// Bytes of an answer at most; a longer one ends there with the finish reason `length`. Well under what a socket's queue
 /// and a frame of the link may hold.
@@ -158,14 +158,7 @@ impl Journal {
             }
         }
         self.session.apply(&self.entry);
-        let totals = Totals {
-            input_tokens: end.usage.input,
-            output_tokens: end.usage.output,
-            answers: 1,
-            answer_ms_sum: millis(total),
-            answer_ms_max: millis(total),
-        };
-        turns.sessions.count_answer(&self.session, &totals).await;
+        turns.sessions.count_answer(&self.session, millis(total)).await;
         Ok(())
     }
 

@@ -17,8 +17,8 @@ pub(super) async fn a_session_reads_back_as_it_was_written(store: &dyn Store) {
         help_requested_at: Some(Timestamp(1_700_000_000_000)),
     };
     row.read_seq = 11;
-    row.totals =
-        Totals { input_tokens: 1, output_tokens: 2, answers: 3, answer_ms_sum: 4, answer_ms_max: 5_000_000_000 };
+    row.usage = UsageSum { calls: 1, input: 2, cached: 3, output: 4, cost: 5_000_000_000 };
+    row.responses = Responses { count: 6, ms_sum: 7, ms_max: 8_000_000_000 };
     assert!(store.create_session(&row).await.unwrap());
     assert_eq!(store.session(row.id).await.unwrap(), Some(row));
 
@@ -82,16 +82,15 @@ pub(super) async fn names_and_read_markers(store: &dyn Store) {
     store.mark_read(SessionId::generate(), 1).await.unwrap();
 }
 
-pub(super) async fn totals_add_up(store: &dyn Store) {
+pub(super) async fn responses_are_counted(store: &dyn Store) {
     let row = session_row("user");
     store.create_session(&row).await.unwrap();
-    let answer = |ms| Totals { input_tokens: 10, output_tokens: 3, answers: 1, answer_ms_sum: ms, answer_ms_max: ms };
-    let answers: Vec<_> = (1..=20).map(answer).collect();
-    for added in together(answers.iter().map(|answer| store.add_totals(row.id, answer))).await {
+    for added in together((1..=20).map(|took_ms| store.add_response(row.id, took_ms))).await {
         added.unwrap();
     }
-    let expected = Totals { input_tokens: 200, output_tokens: 60, answers: 20, answer_ms_sum: 210, answer_ms_max: 20 };
-    assert_eq!(store.session(row.id).await.unwrap().unwrap().totals, expected);
+    let expected = Responses { count: 20, ms_sum: 210, ms_max: 20 };
+    assert_eq!(store.session(row.id).await.unwrap(), Some(SessionRow { responses: expected, ..row }));
+    store.add_response(SessionId::generate(), 1).await.unwrap();
 }
 
 pub(super) async fn lists_come_in_pages_latest_first(store: &dyn Store) {

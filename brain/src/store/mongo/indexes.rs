@@ -4,7 +4,7 @@ use bson::{Document, doc};
 use mongodb::IndexModel;
 use mongodb::options::IndexOptions;
 
-use super::queries::{MESSAGES, SESSIONS};
+use super::queries::{ACCOUNTS, MESSAGES, SESSIONS, USAGE};
 use crate::store::record::entry::STREAMING;
 
 /// The index every collection has by itself.
@@ -17,6 +17,9 @@ pub(super) const SID_UID_CMID: &str = "sid_uid_cmid";
 pub(super) const SID_RE_GEN: &str = "sid_re_gen";
 /// One streaming answer per session.
 pub(super) const SID_STREAMING: &str = "sid_streaming";
+
+/// One account per user and day.
+pub(super) const UID_DAY: &str = "uid_day";
 
 /// An index as it should be.
 pub(super) struct Declared {
@@ -42,7 +45,8 @@ impl Declared {
     }
 }
 
-/// All of them. Those of `messages` begin with `sid`, but for the two sweeps over all sessions.
+/// All of them. Those of `messages` and `usage` begin with `sid` and those of `accounts` with `uid`, but for the sweeps over
+/// all of them.
 pub(super) fn declared() -> Vec<Declared> {
     let unique = |name, keys, only| Declared { collection: MESSAGES, name, keys, unique: true, only };
     let messages = |name, keys, only| Declared { collection: MESSAGES, name, keys, unique: false, only: Some(only) };
@@ -52,6 +56,14 @@ pub(super) fn declared() -> Vec<Declared> {
         keys,
         unique: false,
         only: Some(doc! { "dk": { "$exists": true } }),
+    };
+    // Only the few accounts with open reservations have `exp`.
+    let open = |name, keys| Declared {
+        collection: ACCOUNTS,
+        name,
+        keys,
+        unique: false,
+        only: Some(doc! { "exp": { "$exists": true } }),
     };
     vec![
         // The log in its order: replay, history, one entry, the compare-and-set on an answer.
@@ -72,5 +84,13 @@ pub(super) fn declared() -> Vec<Declared> {
         sessions("uid_lastTs", doc! { "uid": 1, "lastTs": -1, "_id": -1 }),
         // The same, active or ended ones only.
         sessions("uid_st_lastTs", doc! { "uid": 1, "st": 1, "lastTs": -1, "_id": -1 }),
+        // The sum of a session's records.
+        Declared { collection: USAGE, name: "sid", keys: doc! { "sid": 1 }, unique: false, only: None },
+        // The account of a user and day; a user's accounts in their order.
+        Declared { collection: ACCOUNTS, name: UID_DAY, keys: doc! { "uid": 1, "day": 1 }, unique: true, only: None },
+        // A user's open reservations.
+        open("uid_exp", doc! { "uid": 1, "exp": 1 }),
+        // Sweep: reservations that have expired.
+        open("exp_open", doc! { "exp": 1 }),
     ]
 }

@@ -11,22 +11,27 @@ use mongodb::Collection;
 pub use connection::MongoOptions;
 
 use super::record::{self, MAX_SEQ, signed};
-use super::{Appended, EntryRow, SessionCursor, SessionRow, StateFilter, Store, StoreResult, Summary, Totals};
+use super::{Appended, EntryRow, SessionCursor, SessionRow, StateFilter, Store, StoreResult, Summary};
+use crate::ledger::{Allowance, Day, DayUsage, Reservation, UsageRecord, UsageSum};
 use connection::Connection;
 use documents::{Stored, document, replacement};
 use error::from_mongo;
-use queries::{MESSAGES, Query, SESSIONS};
+use queries::{COLLECTIONS, MESSAGES, Query, SESSIONS};
 
 mod connection;
 mod documents;
 mod error;
 mod indexes;
+mod ledger;
 #[cfg(test)]
 mod plans;
 mod queries;
 
 /// Entries deleted in one step, so that each step ends within the time limit and a repetition goes on where it ended.
 const DELETE_BATCH: u32 = 1000;
+
+/// Documents in one answer of the server at most; more come in several.
+const MAX_BATCH: u32 = 10_000;
 
 /// What the server says about a collection that nobody has written to.
 const NAMESPACE_NOT_FOUND: i32 = 26;
@@ -59,7 +64,7 @@ impl MongoStore {
         let collection = self.collection(query.collection());
         let mut find = collection.find(query.filter()?).limit(limit.into()).max_time(self.connection.limit);
         // One batch holds the page, so that it takes one round trip.
-        find = find.batch_size(limit.saturating_add(1));
+        find = find.batch_size(limit.min(MAX_BATCH).saturating_add(1));
         if let Some(sort) = query.sort() {
             find = find.sort(sort);
         }
@@ -114,7 +119,7 @@ impl Store for MongoStore {
 
     async fn migrate(&self) -> StoreResult<()> {
         self.connection.hello().await?;
-        for collection in [SESSIONS, MESSAGES] {
+        for collection in COLLECTIONS {
             let wanted = indexes::declared().into_iter().filter(|index| index.collection == collection);
             let models = wanted.map(|index| index.model()).collect::<Vec<_>>();
             self.collection(collection).create_indexes(models).await.map_err(from_mongo)?;
@@ -125,7 +130,7 @@ impl Store for MongoStore {
     async fn missing_indexes(&self) -> StoreResult<Vec<String>> {
         self.connection.hello().await?;
         let mut missing = Vec::new();
-        for collection in [SESSIONS, MESSAGES] {
+        for collection in COLLECTIONS {
             let present = match self.collection(collection).list_index_names().await {
                 Ok(names) => names,
                 Err(error) if is_missing_collection(&error) => Vec::new(),
@@ -176,12 +181,10 @@ impl Store for MongoStore {
         self.update(Query::ReadBefore(session, seq), update).await.map(drop)
     }
 
-    async fn add_totals(&self, session: SessionId, answer: &Totals) -> StoreResult<()> {
-        let fields = record::session::total_fields(answer)?;
-        let (max, sums) = fields
-            .split_last()
-            .map_or((document(&[]), document(&[])), |(max, sums)| (document(&[*max]), document(sums)));
-        self.update(Query::Session(session), doc! { "$inc": sums, "$max": max }).await.map(drop)
+    async fn add_response(&self, session: SessionId, took_ms: u64) -> StoreResult<()> {
+        let took_ms = signed(took_ms)?;
+        let update = doc! { "$inc": { "respCnt": 1_i64, "respSum": took_ms }, "$max": { "respMax": took_ms } };
+        self.update(Query::Session(session), update).await.map(drop)
     }
 
     async fn erase_session(&self, session: SessionId) -> StoreResult<()> {
@@ -256,5 +259,39 @@ impl Store for MongoStore {
 
     async fn unanswered_between(&self, from: Timestamp, before: Timestamp, limit: u32) -> StoreResult<Vec<EntryRow>> {
         self.entries(Query::UnansweredBetween(from, before), limit).await
+    }
+
+    async fn reserve_usage(&self, reservation: &Reservation, allowance: &Allowance) -> StoreResult<bool> {
+        self.reserve(reservation, allowance).await
+    }
+
+    async fn record_usage(&self, record: &UsageRecord) -> StoreResult<UsageRecord> {
+        let first = self.insert_record(record).await?;
+        self.settle(&first).await?;
+        Ok(first)
+    }
+
+    async fn open_reservations(&self, user: &UserId) -> StoreResult<Vec<Reservation>> {
+        self.reservations(Query::OpenOf(user), u32::MAX).await
+    }
+
+    async fn expired_reservations(&self, now: Timestamp, limit: u32) -> StoreResult<Vec<Reservation>> {
+        let mut expired = self.reservations(Query::OpenExpired(now), limit).await?;
+        expired.retain(|reservation| reservation.expires_at < now);
+        expired.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+        Ok(expired)
+    }
+
+    async fn session_usage(&self, session: SessionId) -> StoreResult<UsageSum> {
+        self.sum(Query::RecordsOf(session)).await
+    }
+
+    async fn save_session_usage(&self, session: SessionId, usage: &UsageSum) -> StoreResult<()> {
+        let update = doc! { "$set": document(&record::usage::sum_fields(usage)?) };
+        self.update(Query::UsageUpTo(session, usage.calls), update).await.map(drop)
+    }
+
+    async fn user_usage(&self, user: &UserId, from: Day, limit: u32) -> StoreResult<Vec<DayUsage>> {
+        self.find(Query::AccountsFrom(user, from), limit).await?.iter().map(record::usage::read_account).collect()
     }
 }

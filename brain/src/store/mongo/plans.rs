@@ -3,12 +3,14 @@
 
 use bson::{Bson, Document, doc};
 use chatbox_shared::clock::Timestamp;
-use chatbox_shared::ids::{ClientMessageId, MessageId, SessionId, UserId};
+use chatbox_shared::ids::{CallId, ClientMessageId, MessageId, SessionId, UserId};
 use chatbox_tests::mongod::Mongod;
 
-use super::documents::document;
-use super::queries::Query;
-use super::{MESSAGES, MongoOptions, MongoStore, SESSIONS, indexes};
+use super::documents::{document, time_to_bson};
+use super::ledger::summing;
+use super::queries::{ACCOUNTS, MESSAGES, Query, SESSIONS, USAGE};
+use super::{MongoOptions, MongoStore, indexes};
+use crate::ledger::{Allowance, Call, Purpose, Reservation};
 use crate::session::entry::Body;
 use crate::store::conformance::{answer, ended, message, mongo, mongo_options, session_row, summary};
 use crate::store::{EntryRow, SessionCursor, SessionRow, StateFilter, Store, StoreError, record};
@@ -45,12 +47,59 @@ async fn fill(store: &MongoStore) -> (SessionRow, EntryRow, EntryRow) {
     (sessions.swap_remove(1_500), entries[500].clone(), entries[2_501].clone())
 }
 
+/// A thousand accounts, half of them of one user and some of them with open reservations, and a thousand records, half of
+/// them of one session.
+async fn fill_ledger(store: &MongoStore) -> Reservation {
+    let accounts: Vec<_> = (0..1_000_i64).map(|n| reservation(if n % 2 == 0 { "user" } else { "other" }, n)).collect();
+    let mut documents = Vec::new();
+    for (reservation, n) in accounts.iter().zip(0..) {
+        let call = &reservation.call;
+        let mut account = doc! { "uid": call.user.as_str(), "day": call.day().to_string(), "calls": 1_i64 };
+        account.extend(doc! { "tokIn": 1_i64, "tokCch": 0_i64, "tokOut": 1_i64, "cost": 1_i64, "resTok": 0_i64 });
+        account.extend(doc! { "resCost": 0_i64, "open": [] });
+        if n % 10 < 2 {
+            account.insert("open", [document(&record::usage::reservation_fields(reservation).unwrap())]);
+            account.insert("exp", time_to_bson(reservation.expires_at.0));
+        }
+        documents.push(account);
+    }
+    store.collection(ACCOUNTS).insert_many(documents).await.unwrap();
+    let session = accounts[100].call.session;
+    let records = accounts.iter().zip(0..).map(|(reservation, n)| {
+        let mut record = reservation.lost(5, Timestamp(0));
+        if n % 2 == 0 {
+            record.call.session = session;
+        }
+        let day = record.call.day().to_string();
+        document(&record::usage::fields(&record, &day).unwrap())
+    });
+    store.collection(USAGE).insert_many(records).await.unwrap();
+    accounts[100].clone()
+}
+
+/// On the `day`th day of all.
+fn reservation(user: &str, day: i64) -> Reservation {
+    let call = Call {
+        id: CallId::generate(),
+        user: UserId::new(user),
+        session: SessionId::generate(),
+        purpose: Purpose::Answer,
+        seq: 2,
+        attempt: 1,
+        model_id: "demo".into(),
+        provider: "demo".into(),
+        started_at: Timestamp(day * 86_400_000),
+    };
+    Reservation { call, tokens: 10, cost: 10, input_estimate: 5, expires_at: Timestamp(day * 1_000) }
+}
+
 /// One of each, with the number of documents it may look at.
 fn queries<'a>(
     user: &'a UserId,
     session: &SessionRow,
     message: &EntryRow,
     growing: &EntryRow,
+    open: &'a Reservation,
 ) -> Vec<(Query<'a>, i64)> {
     let after = Some(SessionCursor { last_at: session.summary.last_at, id: session.id });
     let (long, seq) = (message.meta.session, message.meta.seq);
@@ -78,7 +127,21 @@ fn queries<'a>(
         (Query::Unanswered(long), LIMIT),
         (Query::Expired(Timestamp(500)), LIMIT),
         (Query::UnansweredBetween(Timestamp(0), Timestamp(100_000)), LIMIT),
+        (Query::UsageUpTo(session.id, 100), 1),
     ];
+    let call = &open.call;
+    all.extend([
+        (Query::Record(call.session, call.id), 1),
+        (Query::RecordsOf(call.session), LIMIT),
+        (Query::Account(user, call.day()), 1),
+        (Query::Room(open, &Allowance { tokens: None, cost: None }), 1),
+        (Query::Room(open, &Allowance { tokens: Some(100), cost: Some(100) }), 1),
+        (Query::Open(user, call.day(), call.id), 1),
+        (Query::Open(user, call.day(), CallId::generate()), 1),
+        (Query::AccountsFrom(user, call.day()), LIMIT),
+        (Query::OpenOf(user), LIMIT),
+        (Query::OpenExpired(Timestamp(500_000)), LIMIT),
+    ]);
     for filter in [StateFilter::Any, StateFilter::Active, StateFilter::Ended] {
         all.extend([(Query::List(user, filter, None), page), (Query::List(user, filter, after), page)]);
     }
@@ -106,18 +169,28 @@ fn kind(query: &Query<'_>) -> usize {
         Query::Unanswered(_) => 15,
         Query::Expired(_) => 16,
         Query::UnansweredBetween(..) => 17,
+        Query::UsageUpTo(..) => 18,
+        Query::Record(..) => 19,
+        Query::RecordsOf(_) => 20,
+        Query::Account(..) => 21,
+        Query::Room(..) => 22,
+        Query::Open(..) => 23,
+        Query::AccountsFrom(..) => 24,
+        Query::OpenOf(_) => 25,
+        Query::OpenExpired(_) => 26,
     }
 }
 
-const KINDS: usize = 18;
+const KINDS: usize = 27;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_query_enters_an_index() {
     let server = Mongod::start().await.unwrap();
     let store = mongo(&server, "plans").await;
     let (session, message, growing) = fill(&store).await;
+    let open = fill_ledger(&store).await;
     let user = UserId::new("user");
-    let queries = queries(&user, &session, &message, &growing);
+    let queries = queries(&user, &session, &message, &growing, &open);
     for wanted in 0..KINDS {
         assert!(queries.iter().any(|(query, _)| kind(query) == wanted), "no example of query {wanted}");
     }
@@ -130,6 +203,15 @@ async fn every_query_enters_an_index() {
         let answer = store.connection.database.run_command(explain).await.unwrap();
         check(&format!("{query:?}"), &answer, allowed);
     }
+
+    // The sum of a session's records is the one question that is no find. It looks at those records and no others.
+    let pipeline = summing(Query::RecordsOf(open.call.session)).unwrap();
+    let sum = doc! { "aggregate": USAGE, "pipeline": pipeline, "cursor": {} };
+    let explain = doc! { "explain": sum, "verbosity": "executionStats" };
+    let answer = store.connection.database.run_command(explain).await.unwrap();
+    let first =
+        answer.get_array("stages").ok().and_then(|stages| stages[0].as_document()?.get_document("$cursor").ok());
+    check("the sum of a session's records", first.unwrap_or(&answer), 500);
 }
 
 fn check(name: &str, answer: &Document, allowed: i64) {

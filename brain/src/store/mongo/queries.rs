@@ -1,20 +1,28 @@
 //! Every query the store runs, in one list, so that a test can ask the server how it would run each of them. Updates and
 //! deletions find their documents by a query of this list too.
 
-use bson::{Document, doc};
+use bson::{Bson, Document, doc};
 use chatbox_shared::clock::Timestamp;
-use chatbox_shared::ids::{ClientMessageId, MessageId, Seq, SessionId, UserId};
+use chatbox_shared::ids::{CallId, ClientMessageId, MessageId, Seq, SessionId, UserId};
 
 use super::documents::{id_to_bson, time_to_bson};
+use crate::ledger::{Allowance, Day, Reservation};
 use crate::store::record::entry::STREAMING;
 use crate::store::record::session::{ACTIVE, ENDED};
-use crate::store::record::signed;
+use crate::store::record::{MAX_SEQ, signed};
 use crate::store::{SessionCursor, StateFilter, StoreResult};
 
 /// The collection of sessions.
 pub(super) const SESSIONS: &str = "sessions";
 /// The collection of their entries.
 pub(super) const MESSAGES: &str = "messages";
+/// The ledger: a record of each call.
+pub(super) const USAGE: &str = "usage";
+/// The accounts: one of each user and day, with the reservations that are open.
+pub(super) const ACCOUNTS: &str = "accounts";
+
+/// All of them.
+pub(super) const COLLECTIONS: [&str; 4] = [SESSIONS, MESSAGES, USAGE, ACCOUNTS];
 
 /// A query with its values.
 #[derive(Debug, Clone, Copy)]
@@ -55,15 +63,43 @@ pub(super) enum Query<'a> {
     Expired(Timestamp),
     /// Messages of this time that need an answer, oldest first.
     UnansweredBetween(Timestamp, Timestamp),
+    /// One session, if its stored sum is of no more calls than this.
+    UsageUpTo(SessionId, u64),
+    /// The record of a session's call.
+    Record(SessionId, CallId),
+    /// The records of a session; what is asked for is their sum.
+    RecordsOf(SessionId),
+    /// The account of a user and day.
+    Account(&'a UserId, Day),
+    /// The account of a reservation's user and day, if it is not open there and the allowance has room for it.
+    Room(&'a Reservation, &'a Allowance),
+    /// The account of a user and day, if this call's reservation is open there.
+    Open(&'a UserId, Day, CallId),
+    /// A user's accounts from this day on, oldest first.
+    AccountsFrom(&'a UserId, Day),
+    /// A user's accounts with open reservations.
+    OpenOf(&'a UserId),
+    /// Accounts with reservations that expired before this, the one with the oldest first.
+    OpenExpired(Timestamp),
 }
 
 impl Query<'_> {
     /// Where it looks.
     pub(super) fn collection(&self) -> &'static str {
         match self {
-            Self::Session(_) | Self::Kept(_) | Self::SummaryBefore(..) | Self::ReadBefore(..) | Self::List(..) => {
-                SESSIONS
-            }
+            Self::Session(_)
+            | Self::Kept(_)
+            | Self::SummaryBefore(..)
+            | Self::ReadBefore(..)
+            | Self::UsageUpTo(..)
+            | Self::List(..) => SESSIONS,
+            Self::Record(..) | Self::RecordsOf(_) => USAGE,
+            Self::Account(..)
+            | Self::Room(..)
+            | Self::Open(..)
+            | Self::AccountsFrom(..)
+            | Self::OpenOf(_)
+            | Self::OpenExpired(_) => ACCOUNTS,
             Self::Log(_)
             | Self::LogUpTo(..)
             | Self::LogAfter(..)
@@ -112,6 +148,23 @@ impl Query<'_> {
             Self::UnansweredBetween(from, before) => {
                 doc! { "need": true, "ts": { "$gte": time_to_bson(from.0), "$lt": time_to_bson(before.0) } }
             }
+            // A session of an older chatbox has no such field.
+            Self::UsageUpTo(session, calls) => {
+                doc! { "_id": id_to_bson(session.0), "calls": { "$not": { "$gt": signed(calls)? } } }
+            }
+            // The session leads to the right shard.
+            Self::Record(session, call) => doc! { "_id": id_to_bson(call.0), "sid": id_to_bson(session.0) },
+            Self::RecordsOf(session) => doc! { "sid": id_to_bson(session.0) },
+            Self::Account(user, day) => account(user, day),
+            Self::Room(reservation, allowance) => room(reservation, allowance)?,
+            Self::Open(user, day, call) => {
+                let mut query = account(user, day);
+                query.insert("open.id", id_to_bson(call.0));
+                query
+            }
+            Self::AccountsFrom(user, day) => doc! { "uid": user.as_str(), "day": { "$gte": day.to_string() } },
+            Self::OpenOf(user) => doc! { "uid": user.as_str(), "exp": exists() },
+            Self::OpenExpired(now) => doc! { "exp": { "$lt": time_to_bson(now.0) } },
         })
     }
 
@@ -122,12 +175,19 @@ impl Query<'_> {
             Self::Log(_) | Self::LogUpTo(..) | Self::LogAfter(..) | Self::Unanswered(_) => Some(doc! { "seq": 1 }),
             Self::LogBefore(..) => Some(doc! { "seq": -1 }),
             Self::AnswersTo(..) => Some(doc! { "gen": -1 }),
-            Self::Expired(_) => Some(doc! { "exp": 1 }),
+            Self::Expired(_) | Self::OpenOf(_) | Self::OpenExpired(_) => Some(doc! { "exp": 1 }),
+            Self::AccountsFrom(..) => Some(doc! { "day": 1 }),
             Self::UnansweredBetween(..) => Some(doc! { "ts": 1 }),
             Self::Session(_)
             | Self::Kept(_)
             | Self::SummaryBefore(..)
             | Self::ReadBefore(..)
+            | Self::UsageUpTo(..)
+            | Self::Record(..)
+            | Self::RecordsOf(_)
+            | Self::Account(..)
+            | Self::Room(..)
+            | Self::Open(..)
             | Self::Entry(..)
             | Self::EntryWithId(..)
             | Self::ByClientId(..)
@@ -135,6 +195,34 @@ impl Query<'_> {
             | Self::Fenced(..) => None,
         }
     }
+}
+
+fn account(user: &UserId, day: Day) -> Document {
+    doc! { "uid": user.as_str(), "day": day.to_string() }
+}
+
+/// The server's spelling of [`Allowance::admits`].
+fn room(reservation: &Reservation, allowance: &Allowance) -> StoreResult<Document> {
+    let call = &reservation.call;
+    let mut query = account(&call.user, call.day());
+    query.insert("open.id", doc! { "$ne": id_to_bson(call.id.0) });
+    let limits = [
+        (allowance.tokens, vec!["$tokIn", "$tokOut", "$resTok"], reservation.tokens),
+        (allowance.cost, vec!["$cost", "$resCost"], reservation.cost),
+    ];
+    let mut rules = Vec::new();
+    for (limit, fields, amount) in limits {
+        let Some(limit) = limit else { continue };
+        let mut sum: Vec<Bson> = fields.into_iter().map(Bson::from).collect();
+        sum.push(signed(amount)?.into());
+        // An account holds no larger number than this.
+        let limit = signed(limit.min(MAX_SEQ))?;
+        rules.push(doc! { "$lte": [{ "$add": sum }, limit] });
+    }
+    if !rules.is_empty() {
+        query.insert("$expr", doc! { "$and": rules });
+    }
+    Ok(query)
 }
 
 /// The bound on `lastTs` stands outside of the `$or`, so that the index is entered at the cursor.

@@ -11,14 +11,14 @@ use crate::store::{Appended, EntryRow, StoreError, StoreResult};
 /// Every field an entry may have.
 pub(in crate::store) const FIELDS: &[&str] = &[
     "_id", "sid", "seq", "rev", "ts", "kind", "st", "snd", "uid", "sndNm", "ct", "cmid", "need", "re", "gen", "rgn",
-    "modelId", "try", "idx", "own", "fen", "exp", "fin", "err", "tokIn", "tokOut", "est", "ftMs", "ms", "conv", "ev",
-    "evUid", "evNm", "evRsn",
+    "modelId", "try", "idx", "own", "fen", "exp", "fin", "err", "rty", "tokIn", "tokOut", "est", "ftMs", "ms", "conv",
+    "ev", "evUid", "evNm", "evRsn",
 ];
 
 /// The fields of an answer that change while it grows, changes owner, and ends.
 pub(in crate::store) const CHANGING: &[&str] = &[
-    "rev", "st", "ct", "modelId", "try", "idx", "own", "fen", "exp", "fin", "err", "tokIn", "tokOut", "est", "ftMs",
-    "ms", "conv",
+    "rev", "st", "ct", "modelId", "try", "idx", "own", "fen", "exp", "fin", "err", "rty", "tokIn", "tokOut", "est",
+    "ftMs", "ms", "conv",
 ];
 
 /// The state of an answer under generation; partial indexes name it.
@@ -115,6 +115,7 @@ fn push_answer<'a>(fields: &mut Vec<Field<'a>>, answer: &'a Answer) -> StoreResu
         ("exp", Value::Time(answer.lease_until.0)),
         ("fin", Value::text_or_absent(answer.finish.map(FinishReason::as_str))),
         ("err", Value::text_or_absent(answer.error.map(ErrorCode::as_str))),
+        ("rty", Value::time_or_absent(answer.retry_at)),
         ("tokIn", Value::unsigned_or_absent(usage.map(|usage| usage.input))?),
         ("tokOut", Value::unsigned_or_absent(usage.map(|usage| usage.output))?),
         ("est", usage.map_or(Value::Absent, |usage| Value::Bool(usage.estimated))),
@@ -183,7 +184,7 @@ fn read_answer(source: &impl Source) -> StoreResult<Answer> {
         lease_until: required("exp", source.time("exp")).map(Timestamp)?,
         finish,
         error,
-        retry_at: None,
+        retry_at: timestamp(source, "rty")?,
         usage,
         first_token_ms: unsigned(source, "ftMs")?,
         total_ms: unsigned(source, "ms")?,

@@ -2,8 +2,9 @@
 
 use chatbox_shared::ids::{SessionId, UserId};
 
+use super::usage::{read_sum, sum_fields};
 use super::{Field, Source, Value, person, required, timestamp, unsigned};
-use crate::store::{SessionRow, StoreResult, Summary, Totals, WrappedKey};
+use crate::store::{Responses, SessionRow, StoreResult, Summary, WrappedKey};
 
 /// The layout of the document; a later one raises it.
 const VERSION: i64 = 1;
@@ -38,8 +39,11 @@ pub(in crate::store) const FIELDS: &[&str] = &[
     "helpReq",
     "helpTs",
     "readSeq",
+    "calls",
     "tokIn",
+    "tokCch",
     "tokOut",
+    "cost",
     "respCnt",
     "respSum",
     "respMax",
@@ -77,7 +81,12 @@ pub(in crate::store) fn fields(row: &SessionRow) -> StoreResult<Vec<Field<'_>>> 
         Some(key) => fields.extend([("dk.kid", Value::Text(&key.kid)), ("dk.w", Value::Bytes(&key.wrapped))]),
         None => fields.push(("st", Value::Text(DELETED))),
     }
-    fields.extend(total_fields(&row.totals)?);
+    fields.extend(sum_fields(&row.usage)?);
+    fields.extend([
+        ("respCnt", Value::unsigned(row.responses.count)?),
+        ("respSum", Value::unsigned(row.responses.ms_sum)?),
+        ("respMax", Value::unsigned(row.responses.ms_max)?),
+    ]);
     Ok(fields)
 }
 
@@ -100,17 +109,6 @@ pub(in crate::store) fn summary_fields(summary: &Summary) -> StoreResult<Vec<Fie
         ("helpTs", Value::time_or_absent(summary.help_requested_at)),
     ]);
     Ok(fields)
-}
-
-/// The sums over the answers, `respMax` last.
-pub(in crate::store) fn total_fields(totals: &Totals) -> StoreResult<[Field<'static>; 5]> {
-    Ok([
-        ("tokIn", Value::unsigned(totals.input_tokens)?),
-        ("tokOut", Value::unsigned(totals.output_tokens)?),
-        ("respCnt", Value::unsigned(totals.answers)?),
-        ("respSum", Value::unsigned(totals.answer_ms_sum)?),
-        ("respMax", Value::unsigned(totals.answer_ms_max)?),
-    ])
 }
 
 /// The session in a document.
@@ -139,12 +137,7 @@ pub(in crate::store) fn read(source: &impl Source) -> StoreResult<SessionRow> {
             help_requested_at: timestamp(source, "helpTs")?,
         },
         read_seq: number("readSeq")?,
-        totals: Totals {
-            input_tokens: number("tokIn")?,
-            output_tokens: number("tokOut")?,
-            answers: number("respCnt")?,
-            answer_ms_sum: number("respSum")?,
-            answer_ms_max: number("respMax")?,
-        },
+        usage: read_sum(source)?,
+        responses: Responses { count: number("respCnt")?, ms_sum: number("respSum")?, ms_max: number("respMax")? },
     })
 }

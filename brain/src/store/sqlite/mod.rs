@@ -11,19 +11,23 @@ use rusqlite::types::Value as Sql;
 use rusqlite::{Connection, params_from_iter};
 
 use super::record::{self, MAX_SEQ, signed};
-use super::{Appended, EntryRow, SessionCursor, SessionRow, StateFilter, Store, StoreResult, Summary, Totals};
+use super::{Appended, EntryRow, SessionCursor, SessionRow, StateFilter, Store, StoreResult, Summary};
+use crate::ledger::{Allowance, Day, DayUsage, Reservation, UsageRecord, UsageSum};
 use error::from_sqlite;
 use readers::Readers;
 use rows::{id_to_sql, parameters};
 use writer::Writer;
 
 mod error;
+mod ledger;
 #[cfg(test)]
 mod plans;
 mod queries;
 mod readers;
 mod rows;
 mod schema;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 /// Entries deleted in one step, so that an erasure does not keep other writes waiting for long.
@@ -173,11 +177,8 @@ impl Store for SqliteStore {
         self.change(queries::MARK_READ, vec![id_to_sql(session.0), number(seq)?]).await.map(drop)
     }
 
-    async fn add_totals(&self, session: SessionId, answer: &Totals) -> StoreResult<()> {
-        let fields = record::session::total_fields(answer)?;
-        let mut values = vec![id_to_sql(session.0)];
-        values.extend(parameters(&fields.map(|(name, _)| name), &fields));
-        self.change(queries::ADD_TOTALS, values).await.map(drop)
+    async fn add_response(&self, session: SessionId, took_ms: u64) -> StoreResult<()> {
+        self.change(queries::ADD_RESPONSE, vec![id_to_sql(session.0), number(took_ms)?]).await.map(drop)
     }
 
     async fn erase_session(&self, session: SessionId) -> StoreResult<()> {
@@ -253,107 +254,43 @@ impl Store for SqliteStore {
         let parameters = [from.0, before.0, limit.into()].map(Sql::Integer);
         self.entries(queries::UNANSWERED_BETWEEN, parameters.to_vec()).await
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::store::StoreError;
-
-    fn place() -> (tempfile::TempDir, std::path::PathBuf) {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("chatbox.db");
-        (folder, file)
+    async fn reserve_usage(&self, reservation: &Reservation, allowance: &Allowance) -> StoreResult<bool> {
+        let (reservation, allowance) = (reservation.clone(), *allowance);
+        self.writer.write(move |connection| ledger::reserve(connection, &reservation, &allowance)).await
     }
 
-    #[tokio::test]
-    async fn migrating_again_changes_nothing_and_data_outlives_the_store() {
-        let (_folder, file) = place();
-        let row = crate::store::conformance::session_row("user");
-        let store = SqliteStore::open(&file).unwrap();
-        store.migrate().await.unwrap();
-        store.create_session(&row).await.unwrap();
-        drop(store);
-        let store = SqliteStore::open(&file).unwrap();
-        store.migrate().await.unwrap();
-        assert_eq!(store.session(row.id).await.unwrap(), Some(row));
+    async fn record_usage(&self, record: &UsageRecord) -> StoreResult<UsageRecord> {
+        let record = record.clone();
+        self.writer.write(move |connection| ledger::record(connection, &record)).await
     }
 
-    #[tokio::test]
-    async fn only_the_owner_may_read_the_files() {
-        use std::os::unix::fs::PermissionsExt;
-        let (folder, file) = place();
-        let store = SqliteStore::open(&file).unwrap();
-        store.migrate().await.unwrap();
-        for entry in std::fs::read_dir(folder.path()).unwrap() {
-            let entry = entry.unwrap();
-            let mode = entry.metadata().unwrap().permissions().mode();
-            assert_eq!(mode & 0o777, 0o600, "{:?}", entry.file_name());
-        }
+    async fn open_reservations(&self, user: &UserId) -> StoreResult<Vec<Reservation>> {
+        let values = vec![text(user.as_str())];
+        self.readers
+            .read(move |connection| rows(connection, queries::OPEN_RESERVATIONS, values, rows::read_reservation))
+            .await
     }
 
-    #[tokio::test]
-    async fn a_file_of_a_newer_chatbox_is_refused() {
-        let (_folder, file) = place();
-        Connection::open(&file).unwrap().pragma_update(None, "user_version", 99).unwrap();
-        let Err(StoreError::Refused(text)) = SqliteStore::open(&file) else { panic!("it was opened") };
-        assert!(text.contains("99") && text.contains("newer"), "{text}");
+    async fn expired_reservations(&self, now: Timestamp, limit: u32) -> StoreResult<Vec<Reservation>> {
+        let values = vec![Sql::Integer(now.0), Sql::Integer(limit.into())];
+        self.readers
+            .read(move |connection| rows(connection, queries::EXPIRED_RESERVATIONS, values, rows::read_reservation))
+            .await
     }
 
-    #[tokio::test]
-    async fn a_file_that_is_no_database_and_a_missing_folder_are_told_apart() {
-        let (folder, file) = place();
-        std::fs::write(&file, "this is not a database, only some text that is long enough to be read").unwrap();
-        assert!(matches!(SqliteStore::open(&file), Err(StoreError::Corrupt(_))));
-        let nowhere = folder.path().join("missing").join("chatbox.db");
-        assert!(matches!(SqliteStore::open(&nowhere), Err(StoreError::Unavailable(_))));
+    async fn session_usage(&self, session: SessionId) -> StoreResult<UsageSum> {
+        self.readers.read(move |connection| ledger::sum(connection, session)).await
     }
 
-    #[tokio::test]
-    async fn a_full_disk_is_unavailable_and_passes() {
-        let (_folder, file) = place();
-        let store = SqliteStore::open(&file).unwrap();
-        store.migrate().await.unwrap();
-        let set_limit = |pages: i64| {
-            store.writer.write(move |connection| {
-                connection.pragma_update_and_check(None, "max_page_count", pages, |_| Ok(())).map_err(from_sqlite)
-            })
-        };
-        set_limit(1).await.unwrap();
-        let rows: Vec<_> = (0..200).map(|_| crate::store::conformance::session_row("user")).collect();
-        let (mut stored, mut failed) = (Vec::new(), 0);
-        let outcomes = futures_util::future::join_all(rows.iter().map(|row| store.create_session(row))).await;
-        for (row, outcome) in rows.iter().zip(outcomes) {
-            match outcome {
-                Ok(true) => stored.push(row),
-                Err(StoreError::Unavailable(_)) => failed += 1,
-                other => panic!("{other:?}"),
-            }
-        }
-        assert!(failed > 0, "200 sessions found room");
-        for row in stored {
-            assert!(store.session(row.id).await.unwrap().is_some(), "told stored, and it is not");
-        }
-        set_limit(1_000_000).await.unwrap();
-        assert!(store.create_session(&crate::store::conformance::session_row("user")).await.unwrap());
+    async fn save_session_usage(&self, session: SessionId, usage: &UsageSum) -> StoreResult<()> {
+        let mut values = vec![id_to_sql(session.0)];
+        values.extend(parameters(record::usage::SUM, &record::usage::sum_fields(usage)?));
+        self.change(queries::SAVE_USAGE, values).await.map(drop)
     }
 
-    #[tokio::test]
-    async fn a_failed_write_leaves_the_others_of_its_group_alone() {
-        let (_folder, file) = place();
-        let store = SqliteStore::open(&file).unwrap();
-        store.migrate().await.unwrap();
-        let rows: Vec<_> = (0..20).map(|_| crate::store::conformance::session_row("user")).collect();
-        let writes = rows.iter().enumerate().map(|(index, row)| {
-            let values = parameters(record::session::FIELDS, &record::session::fields(row).unwrap());
-            store.writer.write(move |connection| {
-                execute(connection, queries::CREATE_SESSION, values).map_err(from_sqlite)?;
-                if index % 2 == 0 { Ok(()) } else { Err(StoreError::Refused("on purpose".into())) }
-            })
-        });
-        futures_util::future::join_all(writes).await;
-        for (index, row) in rows.iter().enumerate() {
-            assert_eq!(store.session(row.id).await.unwrap().is_some(), index % 2 == 0, "write {index}");
-        }
+    async fn user_usage(&self, user: &UserId, from: Day, limit: u32) -> StoreResult<Vec<DayUsage>> {
+        let values = vec![text(user.as_str()), text(&from.to_string()), Sql::Integer(limit.into())];
+        self.readers.read(move |connection| rows(connection, queries::ACCOUNTS_FROM, values, rows::read_account)).await
     }
 }

@@ -2,7 +2,7 @@
 
 use rusqlite::Connection;
 
-use super::{queries, schema};
+use super::{queries, rows, schema};
 use crate::store::record;
 
 #[test]
@@ -35,6 +35,10 @@ fn pages_begin_at_their_cursor() {
         (queries::UNANSWERED_BETWEEN, "USING INDEX ts_need (ts>? AND ts<?)"),
         (queries::NEXT_UNANSWERED, "USING INDEX sid_seq_need (sid=?)"),
         (queries::LATEST_ANSWER, "USING INDEX sid_re_gen (sid=? AND re=?)"),
+        (queries::SUM_OF_SESSION, "USING INDEX sid (sid=?)"),
+        (queries::ACCOUNTS_FROM, "(uid=? AND day>?)"),
+        (queries::OPEN_RESERVATIONS, "USING INDEX uid_exp (uid=?)"),
+        (queries::EXPIRED_RESERVATIONS, "USING INDEX exp (exp<?)"),
     ] {
         let mut statement = connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
         let parameters = rusqlite::params_from_iter(vec![rusqlite::types::Null; statement.parameter_count()]);
@@ -48,17 +52,31 @@ fn pages_begin_at_their_cursor() {
 fn columns_stand_in_the_order_of_the_fields() {
     let connection = Connection::open_in_memory().unwrap();
     schema::migrate(&connection).unwrap();
-    for (sql, fields) in [(queries::ENTRY, record::entry::FIELDS), (queries::SESSION, record::session::FIELDS)] {
+    for (sql, fields) in [
+        (queries::ENTRY, record::entry::FIELDS),
+        (queries::SESSION, record::session::FIELDS),
+        (queries::RECORD_OF, record::usage::FIELDS),
+        (queries::SUM_OF_SESSION, record::usage::SUM),
+        (queries::ACCOUNT, record::usage::ACCOUNT),
+        (queries::OPEN_RESERVATIONS, rows::RESERVATION),
+    ] {
         let statement = connection.prepare(sql).unwrap();
         assert_eq!(statement.column_names().collect::<Vec<_>>(), fields);
     }
-    for (sql, fields) in [(queries::APPEND, record::entry::FIELDS), (queries::CREATE_SESSION, record::session::FIELDS)]
-    {
+    for (sql, fields) in [
+        (queries::APPEND, record::entry::FIELDS),
+        (queries::CREATE_SESSION, record::session::FIELDS),
+        (queries::RECORD, record::usage::FIELDS),
+        (queries::OPEN_RESERVATION, rows::RESERVATION),
+    ] {
         assert_eq!(connection.prepare(sql).unwrap().parameter_count(), fields.len());
     }
-    for (sql, fields, other) in
-        [(queries::UPDATE_ANSWER, record::entry::CHANGING, 3), (queries::SAVE_SUMMARY, record::session::SUMMARY, 1)]
-    {
+    assert_eq!(rows::RESERVATION[2..], *record::usage::RESERVATION);
+    for (sql, fields, other) in [
+        (queries::UPDATE_ANSWER, record::entry::CHANGING, 3),
+        (queries::SAVE_SUMMARY, record::session::SUMMARY, 1),
+        (queries::SAVE_USAGE, record::usage::SUM, 1),
+    ] {
         assert_eq!(connection.prepare(sql).unwrap().parameter_count(), fields.len() + other);
         for (index, field) in fields.iter().enumerate() {
             let set = format!("{field} = ?{}", index + other + 1);

@@ -4,7 +4,7 @@
 macro_rules! entry {
     () => {
         "_id, sid, seq, rev, ts, kind, st, snd, uid, sndNm, ct, cmid, need, re, gen, rgn, modelId, try, idx, own, fen, exp, \
-         fin, err, tokIn, tokOut, est, ftMs, ms, conv, ev, evUid, evNm, evRsn"
+         fin, err, rty, tokIn, tokOut, est, ftMs, ms, conv, ev, evUid, evNm, evRsn"
     };
 }
 
@@ -12,7 +12,28 @@ macro_rules! entry {
 macro_rules! session {
     () => {
         "_id, uid, ep, nm, ts, \"dk.kid\", \"dk.w\", v, st, seq, lastTs, endTs, msgCnt, modelId, adminAssisted, adminId, \
-         adminNm, joinSeq, helpReq, helpTs, readSeq, tokIn, tokOut, respCnt, respSum, respMax"
+         adminNm, joinSeq, helpReq, helpTs, readSeq, calls, tokIn, tokCch, tokOut, cost, respCnt, respSum, respMax"
+    };
+}
+
+/// The columns of `usage`, in the order of `record::usage::FIELDS`.
+macro_rules! record {
+    () => {
+        "_id, uid, sid, day, ts, purp, seq, try, modelId, prov, tokIn, tokCch, tokOut, est, fin, err, ftMs, ms, cost"
+    };
+}
+
+/// The columns of `accounts`, in the order of `record::usage::ACCOUNT`.
+macro_rules! account {
+    () => {
+        "uid, day, calls, tokIn, tokCch, tokOut, cost, resTok, resCost"
+    };
+}
+
+/// The columns of `reservations`: `uid`, `day`, and those of `record::usage::RESERVATION` in their order.
+macro_rules! reservation {
+    () => {
+        "uid, day, id, sid, purp, seq, try, modelId, prov, ts, tok, cost, \"in\", exp"
     };
 }
 
@@ -30,7 +51,7 @@ statements! {
     /// A new session; changes nothing where the id is taken.
     CREATE_SESSION = concat!(
         "INSERT INTO sessions (", session!(), ") VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ",
-        "?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26) ON CONFLICT (_id) DO NOTHING"
+        "?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29) ON CONFLICT (_id) DO NOTHING"
     );
     /// One session.
     SESSION = concat!("SELECT ", session!(), " FROM sessions WHERE _id = ?1");
@@ -54,9 +75,11 @@ statements! {
     /// The read marker, forward only.
     MARK_READ = "UPDATE sessions SET readSeq = ?2 WHERE _id = ?1 AND readSeq < ?2";
     /// One more finished answer.
-    ADD_TOTALS =
-        "UPDATE sessions SET tokIn = tokIn + ?2, tokOut = tokOut + ?3, respCnt = respCnt + ?4, respSum = respSum + ?5, \
-         respMax = max(respMax, ?6) WHERE _id = ?1";
+    ADD_RESPONSE =
+        "UPDATE sessions SET respCnt = respCnt + 1, respSum = respSum + ?2, respMax = max(respMax, ?2) WHERE _id = ?1";
+    /// What a session has used, if it is of as many calls as the stored sum at least.
+    SAVE_USAGE =
+        "UPDATE sessions SET calls = ?2, tokIn = ?3, tokCch = ?4, tokOut = ?5, cost = ?6 WHERE _id = ?1 AND calls <= ?2";
     /// The key and the name are gone for good.
     ERASE_SESSION = "UPDATE sessions SET st = 'deleted', nm = NULL, \"dk.kid\" = NULL, \"dk.w\" = NULL WHERE _id = ?1";
     /// A part of a log, oldest first.
@@ -65,7 +88,7 @@ statements! {
     /// One more entry.
     APPEND = concat!(
         "INSERT INTO messages (", entry!(), ") VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ",
-        "?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30, ?31, ?32, ?33, ?34)"
+        "?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30, ?31, ?32, ?33, ?34, ?35)"
     );
     /// Is this very entry there already, at this very place?
     IS_APPENDED = "SELECT 1 FROM messages WHERE _id = ?1 AND sid = ?2 AND seq = ?3";
@@ -84,7 +107,7 @@ statements! {
     /// A growing answer, its fields in the order of `record::entry::CHANGING`, under its fence.
     UPDATE_ANSWER =
         "UPDATE messages SET rev = ?4, st = ?5, ct = ?6, modelId = ?7, try = ?8, idx = ?9, own = ?10, fen = ?11, exp = ?12, \
-         fin = ?13, err = ?14, tokIn = ?15, tokOut = ?16, est = ?17, ftMs = ?18, ms = ?19, conv = ?20 \
+         fin = ?13, err = ?14, rty = ?15, tokIn = ?16, tokOut = ?17, est = ?18, ftMs = ?19, ms = ?20, conv = ?21 \
          WHERE sid = ?1 AND seq = ?2 AND st = 'streaming' AND fen = ?3";
     /// The session's oldest message that needs an answer.
     NEXT_UNANSWERED = concat!("SELECT ", entry!(), " FROM messages WHERE sid = ?1 AND need = 1 ORDER BY seq LIMIT 1");
@@ -94,4 +117,40 @@ statements! {
     EXPIRED_ANSWERS = concat!("SELECT ", entry!(), " FROM messages WHERE st = 'streaming' AND exp < ?1 ORDER BY exp LIMIT ?2");
     /// Messages that wait for an answer.
     UNANSWERED_BETWEEN = concat!("SELECT ", entry!(), " FROM messages WHERE need = 1 AND ts >= ?1 AND ts < ?2 ORDER BY ts LIMIT ?3");
+    /// One more record; changes nothing where the call has one.
+    RECORD = concat!(
+        "INSERT INTO usage (", record!(), ") VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ",
+        "?17, ?18, ?19) ON CONFLICT (_id) DO NOTHING"
+    );
+    /// The record of a call.
+    RECORD_OF = concat!("SELECT ", record!(), " FROM usage WHERE _id = ?1");
+    /// The sum of a session's records, in the order of `record::usage::SUM`.
+    SUM_OF_SESSION =
+        "SELECT count(*) AS calls, coalesce(sum(tokIn), 0) AS tokIn, coalesce(sum(tokCch), 0) AS tokCch, \
+         coalesce(sum(tokOut), 0) AS tokOut, coalesce(sum(cost), 0) AS cost FROM usage WHERE sid = ?1";
+    /// The account of a user and day.
+    ACCOUNT = concat!("SELECT ", account!(), " FROM accounts WHERE uid = ?1 AND day = ?2");
+    /// The accounts of a user, from a day on.
+    ACCOUNTS_FROM = concat!("SELECT ", account!(), " FROM accounts WHERE uid = ?1 AND day >= ?2 ORDER BY day LIMIT ?3");
+    /// More is reserved in an account, which is made where there is none.
+    RESERVE =
+        "INSERT INTO accounts (uid, day, calls, tokIn, tokCch, tokOut, cost, resTok, resCost) \
+         VALUES (?1, ?2, 0, 0, 0, 0, 0, ?3, ?4) \
+         ON CONFLICT (uid, day) DO UPDATE SET resTok = resTok + excluded.resTok, resCost = resCost + excluded.resCost";
+    /// What was reserved is no more, and this was used.
+    SETTLE =
+        "UPDATE accounts SET resTok = resTok - ?3, resCost = resCost - ?4, calls = calls + ?5, tokIn = tokIn + ?6, \
+         tokCch = tokCch + ?7, tokOut = tokOut + ?8, cost = cost + ?9 WHERE uid = ?1 AND day = ?2";
+    /// One more reservation.
+    OPEN_RESERVATION = concat!(
+        "INSERT INTO reservations (", reservation!(), ") VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)"
+    );
+    /// Is this call's reservation open?
+    IS_OPEN = "SELECT 1 FROM reservations WHERE id = ?1";
+    /// It is open no more; gives the account and what was reserved.
+    CLOSE_RESERVATION = "DELETE FROM reservations WHERE id = ?1 RETURNING uid, day, tok, cost";
+    /// A user's open reservations.
+    OPEN_RESERVATIONS = concat!("SELECT ", reservation!(), " FROM reservations WHERE uid = ?1 ORDER BY exp");
+    /// Reservations that have expired.
+    EXPIRED_RESERVATIONS = concat!("SELECT ", reservation!(), " FROM reservations WHERE exp < ?1 ORDER BY exp LIMIT ?2");
 }

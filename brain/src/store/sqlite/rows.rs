@@ -5,6 +5,7 @@ use rusqlite::types::{Value as Sql, ValueRef};
 use uuid::Uuid;
 
 use super::error::from_sqlite;
+use crate::ledger::{DayUsage, Reservation, UsageRecord, UsageSum};
 use crate::store::record::{self, Field, Source, Value};
 use crate::store::{EntryRow, SessionRow, StoreError, StoreResult};
 
@@ -43,6 +44,31 @@ pub(super) fn read_entry(row: &Row<'_>) -> StoreResult<EntryRow> {
 /// The session in a row that holds the columns of [`record::session::FIELDS`] in their order.
 pub(super) fn read_session(row: &Row<'_>) -> StoreResult<SessionRow> {
     record::session::read(&Columns { row, names: record::session::FIELDS })
+}
+
+/// The record in a row that holds the columns of [`record::usage::FIELDS`] in their order.
+pub(super) fn read_record(row: &Row<'_>) -> StoreResult<UsageRecord> {
+    record::usage::read(&Columns { row, names: record::usage::FIELDS })
+}
+
+/// The account in a row that holds the columns of [`record::usage::ACCOUNT`] in their order.
+pub(super) fn read_account(row: &Row<'_>) -> StoreResult<DayUsage> {
+    record::usage::read_account(&Columns { row, names: record::usage::ACCOUNT })
+}
+
+/// The sum in a row that holds the columns of [`record::usage::SUM`] in their order.
+pub(super) fn read_sum(row: &Row<'_>) -> StoreResult<UsageSum> {
+    record::usage::read_sum(&Columns { row, names: record::usage::SUM })
+}
+
+/// The columns of a reservation: whose account it is in, and [`record::usage::RESERVATION`] in its order.
+pub(super) const RESERVATION: &[&str] =
+    &["uid", "day", "id", "sid", "purp", "seq", "try", "modelId", "prov", "ts", "tok", "cost", "in", "exp"];
+
+/// The reservation in a row that holds the columns of [`RESERVATION`] in their order.
+pub(super) fn read_reservation(row: &Row<'_>) -> StoreResult<Reservation> {
+    let columns = Columns { row, names: RESERVATION };
+    record::usage::read_reservation(&columns, record::usage::read_user(&columns)?)
 }
 
 struct Columns<'a> {

@@ -11,7 +11,7 @@ use super::error::from_sqlite;
 use crate::store::{StoreError, StoreResult};
 
 /// The layout this build writes, kept in the file's `user_version`. A file with a higher one is refused.
-pub(super) const VERSION: i64 = 1;
+pub(super) const VERSION: i64 = 2;
 
 /// How long a connection waits for a lock that another process holds.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(3);
@@ -25,7 +25,8 @@ CREATE TABLE IF NOT EXISTS sessions (
     st TEXT NOT NULL, seq INTEGER NOT NULL, lastTs INTEGER NOT NULL, endTs INTEGER,
     msgCnt INTEGER NOT NULL, modelId TEXT NOT NULL, adminAssisted INTEGER NOT NULL, adminId TEXT, adminNm TEXT,
     joinSeq INTEGER NOT NULL, helpReq INTEGER NOT NULL, helpTs INTEGER, readSeq INTEGER NOT NULL,
-    tokIn INTEGER NOT NULL, tokOut INTEGER NOT NULL,
+    calls INTEGER NOT NULL DEFAULT 0, tokIn INTEGER NOT NULL, tokCch INTEGER NOT NULL DEFAULT 0,
+    tokOut INTEGER NOT NULL, cost INTEGER NOT NULL DEFAULT 0,
     respCnt INTEGER NOT NULL, respSum INTEGER NOT NULL, respMax INTEGER NOT NULL
 ) STRICT;
 
@@ -35,9 +36,34 @@ CREATE TABLE IF NOT EXISTS messages (
     kind TEXT NOT NULL, st TEXT NOT NULL, snd TEXT NOT NULL, uid TEXT, sndNm TEXT, ct BLOB,
     cmid BLOB, need INTEGER,
     re INTEGER, gen INTEGER, rgn INTEGER, modelId TEXT, try INTEGER, idx INTEGER,
-    own TEXT, fen INTEGER, exp INTEGER, fin TEXT, err TEXT,
+    own TEXT, fen INTEGER, exp INTEGER, fin TEXT, err TEXT, rty INTEGER,
     tokIn INTEGER, tokOut INTEGER, est INTEGER, ftMs INTEGER, ms INTEGER, conv TEXT,
     ev TEXT, evUid TEXT, evNm TEXT, evRsn INTEGER
+) STRICT;
+
+-- The ledger: inserted once, never changed.
+CREATE TABLE IF NOT EXISTS usage (
+    _id BLOB PRIMARY KEY NOT NULL,
+    uid TEXT NOT NULL, sid BLOB NOT NULL, day TEXT NOT NULL, ts INTEGER NOT NULL,
+    purp TEXT NOT NULL, seq INTEGER NOT NULL, try INTEGER NOT NULL, modelId TEXT NOT NULL, prov TEXT NOT NULL,
+    tokIn INTEGER NOT NULL, tokCch INTEGER NOT NULL, tokOut INTEGER NOT NULL, est INTEGER NOT NULL,
+    fin TEXT NOT NULL, err TEXT, ftMs INTEGER, ms INTEGER NOT NULL, cost INTEGER
+) STRICT;
+
+-- One row per user and day.
+CREATE TABLE IF NOT EXISTS accounts (
+    uid TEXT NOT NULL, day TEXT NOT NULL,
+    calls INTEGER NOT NULL, tokIn INTEGER NOT NULL, tokCch INTEGER NOT NULL, tokOut INTEGER NOT NULL,
+    cost INTEGER NOT NULL, resTok INTEGER NOT NULL, resCost INTEGER NOT NULL,
+    PRIMARY KEY (uid, day)
+) STRICT;
+
+-- What is reserved in an account: those of its user and day.
+CREATE TABLE IF NOT EXISTS reservations (
+    id BLOB PRIMARY KEY NOT NULL,
+    uid TEXT NOT NULL, day TEXT NOT NULL, sid BLOB NOT NULL,
+    purp TEXT NOT NULL, seq INTEGER NOT NULL, try INTEGER NOT NULL, modelId TEXT NOT NULL, prov TEXT NOT NULL,
+    ts INTEGER NOT NULL, tok INTEGER NOT NULL, cost INTEGER NOT NULL, "in" INTEGER NOT NULL, exp INTEGER NOT NULL
 ) STRICT;
 
 -- The log in its order; one entry per place.
@@ -58,7 +84,21 @@ CREATE INDEX IF NOT EXISTS ts_need ON messages (ts) WHERE need = 1;
 CREATE INDEX IF NOT EXISTS uid_lastTs ON sessions (uid, lastTs DESC, _id DESC) WHERE "dk.kid" IS NOT NULL;
 -- The same, active or ended ones only.
 CREATE INDEX IF NOT EXISTS uid_st_lastTs ON sessions (uid, st, lastTs DESC, _id DESC) WHERE "dk.kid" IS NOT NULL;
+-- The sum of a session's records.
+CREATE INDEX IF NOT EXISTS sid ON usage (sid);
+-- A user's reservations.
+CREATE INDEX IF NOT EXISTS uid_exp ON reservations (uid, exp);
+-- Reservations that have expired, over all users.
+CREATE INDEX IF NOT EXISTS exp ON reservations (exp);
 "#;
+
+/// What a file of layout 1 lacks, but for what [`CREATE`] makes.
+const FROM_1_TO_2: &str = "
+ALTER TABLE sessions ADD COLUMN calls INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE sessions ADD COLUMN tokCch INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE sessions ADD COLUMN cost INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE messages ADD COLUMN rty INTEGER;
+";
 
 /// Opens the connection that writes, making the file where there is none.
 pub(super) fn open_writer(path: &Path) -> StoreResult<Connection> {
@@ -107,8 +147,11 @@ pub(super) fn version(connection: &Connection) -> StoreResult<i64> {
     connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(from_sqlite)
 }
 
-/// Creates what is missing and writes the version. Runs inside the writer's transaction, so it happens as a whole.
+/// Brings an older file to this layout, creates what is missing and writes the version. Runs inside the writer's transaction, so it happens as a whole.
 pub(super) fn migrate(connection: &Connection) -> StoreResult<()> {
+    if version(connection)? == 1 {
+        connection.execute_batch(FROM_1_TO_2).map_err(from_sqlite)?;
+    }
     connection.execute_batch(CREATE).map_err(from_sqlite)?;
     connection.pragma_update(None, "user_version", VERSION).map_err(from_sqlite)
 }

@@ -1,0 +1,180 @@
+//! The ledger in MongoDB. A record is one insertion, and everything about an account is one change of one document: what
+//! is used, what is reserved and the open reservations stand in it together, so no two brains can both take the last of
+//! an allowance.
+
+use bson::{Document, doc};
+use chatbox_shared::ids::{CallId, SessionId};
+use futures_util::TryStreamExt;
+
+use super::documents::{Stored, document, id_to_bson, time_to_bson};
+use super::error::{self, from_mongo};
+use super::queries::{ACCOUNTS, Query, USAGE};
+use super::{MongoStore, indexes};
+use crate::ledger::{Allowance, DayUsage, Reservation, UsageRecord, UsageSum};
+use crate::store::record::{self, signed};
+use crate::store::{StoreError, StoreResult};
+
+/// How often a step is begun again because another call was quicker. Each time one of the others has got on.
+const TRIES: usize = 50;
+
+impl MongoStore {
+    /// Reserves, if it fits.
+    ///
+    /// A call with a record in the ledger is not reserved again. That is looked up before the reservation, not with it:
+    /// what remains is a write that a server carries out only after the call was repeated, made and settled. Such a
+    /// reservation stands until it expires, and whoever settles it then counts the call a second time.
+    pub(super) async fn reserve(&self, reservation: &Reservation, allowance: &Allowance) -> StoreResult<bool> {
+        let call = &reservation.call;
+        if self.record_of(call.session, call.id).await?.is_some() {
+            return Ok(true);
+        }
+        let room = Query::Room(reservation, allowance);
+        for _ in 0..TRIES {
+            if self.update(room, reserving(reservation)?).await? {
+                return Ok(true);
+            }
+            // No account, open already, or no room: a server cannot tell which.
+            let Some(account) = self.find(Query::Account(&call.user, call.day()), 1).await?.pop() else {
+                if !allowance.admits(&DayUsage::unused(call.day()), reservation) {
+                    return Ok(false);
+                }
+                if self.open_account(reservation).await? {
+                    return Ok(true);
+                }
+                continue;
+            };
+            if is_open(&account, call.id) {
+                return Ok(true);
+            }
+            if !allowance.admits(&record::usage::read_account(&account)?, reservation) {
+                return Ok(false);
+            }
+        }
+        Err(StoreError::Unavailable("too many calls change the account at once".into()))
+    }
+
+    /// Makes the account, with this reservation in it. `false`: somebody else has made it.
+    async fn open_account(&self, reservation: &Reservation) -> StoreResult<bool> {
+        let call = &reservation.call;
+        let mut account = doc! { "uid": call.user.as_str(), "day": call.day().to_string() };
+        account.extend(document(&record::usage::sum_fields(&UsageSum::default())?));
+        account.extend(doc! {
+            "resTok": signed(reservation.tokens)?,
+            "resCost": signed(reservation.cost)?,
+            "open": [entry(reservation)?],
+            "exp": time_to_bson(reservation.expires_at.0),
+        });
+        match self.collection(ACCOUNTS).insert_one(account).await {
+            Ok(_) => Ok(true),
+            Err(error) if error::duplicate(&error) == Some(indexes::UID_DAY) => Ok(false),
+            Err(error) => Err(from_mongo(error)),
+        }
+    }
+
+    /// Inserts the record, or gives the one that is there.
+    pub(super) async fn insert_record(&self, record: &UsageRecord) -> StoreResult<UsageRecord> {
+        let (call, day) = (&record.call, record.call.day().to_string());
+        let document = document(&record::usage::fields(record, &day)?);
+        for _ in 0..TRIES {
+            match self.collection(USAGE).insert_one(document.clone()).await {
+                Ok(_) => return Ok(record.clone()),
+                Err(error) if error::duplicate(&error) == Some(indexes::ID) => {}
+                Err(error) => return Err(from_mongo(error)),
+            }
+            if let Some(first) = self.record_of(call.session, call.id).await? {
+                return Ok(first);
+            }
+            // It was written by somebody and a majority does not have it yet, or never will.
+        }
+        Err(StoreError::Unavailable("the record of the call is not durable yet".into()))
+    }
+
+    /// Turns the reservation of a record's call into what was used, if it is open. The reservation leaves the account in the
+    /// same change, so it is counted once, however often this is done and by whom.
+    pub(super) async fn settle(&self, record: &UsageRecord) -> StoreResult<()> {
+        let call = &record.call;
+        let query = Query::Open(&call.user, call.day(), call.id);
+        let change = settling(record)?;
+        self.collection(query.collection()).update_one(query.filter()?, change).await.map_err(from_mongo)?;
+        Ok(())
+    }
+
+    async fn record_of(&self, session: SessionId, call: CallId) -> StoreResult<Option<UsageRecord>> {
+        self.find(Query::Record(session, call), 1).await?.first().map(record::usage::read).transpose()
+    }
+
+    /// The open reservations of the first `limit` accounts the query finds, those that expire first coming first.
+    pub(super) async fn reservations(&self, query: Query<'_>, limit: u32) -> StoreResult<Vec<Reservation>> {
+        let mut found = Vec::new();
+        for account in self.find(query, limit).await? {
+            let user = record::usage::read_user(&account)?;
+            for entry in open(&account) {
+                found.push(record::usage::read_reservation(&Stored(entry.clone()), user.clone())?);
+            }
+        }
+        found.sort_by_key(|reservation| reservation.expires_at);
+        Ok(found)
+    }
+
+    /// The sum of the records the query finds.
+    pub(super) async fn sum(&self, query: Query<'_>) -> StoreResult<UsageSum> {
+        let collection = self.collection(query.collection());
+        let aggregate = collection.aggregate(summing(query)?).max_time(self.connection.limit);
+        let sums: Vec<Document> = aggregate.await.map_err(from_mongo)?.try_collect().await.map_err(from_mongo)?;
+        Ok(sums.into_iter().next().map(|sum| record::usage::read_sum(&Stored(sum))).transpose()?.unwrap_or_default())
+    }
+}
+
+/// The stages that sum up the records a query finds.
+pub(super) fn summing(query: Query<'_>) -> StoreResult<Vec<Document>> {
+    let sum = |field: &str| doc! { "$sum": field };
+    let group = doc! {
+        "_id": null,
+        "calls": { "$sum": 1_i64 },
+        "tokIn": sum("$tokIn"),
+        "tokCch": sum("$tokCch"),
+        "tokOut": sum("$tokOut"),
+        "cost": sum("$cost"),
+    };
+    Ok(vec![doc! { "$match": query.filter()? }, doc! { "$group": group }])
+}
+
+/// The change of an account that has room.
+fn reserving(reservation: &Reservation) -> StoreResult<Document> {
+    Ok(doc! {
+        "$push": { "open": entry(reservation)? },
+        "$inc": { "resTok": signed(reservation.tokens)?, "resCost": signed(reservation.cost)? },
+        "$min": { "exp": time_to_bson(reservation.expires_at.0) },
+    })
+}
+
+/// The change of an account in which the call's reservation is open, in two stages: the reservation leaves and what was
+/// used is added; then what is reserved and when the first of it expires are taken from those that stay.
+fn settling(record: &UsageRecord) -> StoreResult<Vec<Document>> {
+    let stays = doc! { "$ne": ["$$this.id", id_to_bson(record.call.id.0)] };
+    let mut leave = doc! { "open": { "$filter": { "input": "$open", "cond": stays } } };
+    for (name, used) in document(&record::usage::sum_fields(&UsageSum::of(record))?) {
+        let before = format!("${name}");
+        leave.insert(name, doc! { "$add": [before, used] });
+    }
+    let reserved = doc! {
+        "resTok": { "$toLong": { "$sum": "$open.tok" } },
+        "resCost": { "$toLong": { "$sum": "$open.cost" } },
+        "exp": { "$ifNull": [{ "$min": "$open.exp" }, "$$REMOVE"] },
+    };
+    Ok(vec![doc! { "$set": leave }, doc! { "$set": reserved }])
+}
+
+/// A reservation as it stands in its account.
+fn entry(reservation: &Reservation) -> StoreResult<Document> {
+    Ok(document(&record::usage::reservation_fields(reservation)?))
+}
+
+fn open(account: &Stored) -> impl Iterator<Item = &Document> {
+    account.0.get_array("open").into_iter().flatten().filter_map(|entry| entry.as_document())
+}
+
+fn is_open(account: &Stored, call: CallId) -> bool {
+    let id = id_to_bson(call.0);
+    open(account).any(|entry| entry.get("id") == Some(&id))
+}
