@@ -105,7 +105,6 @@ impl Sessions {
         if let Err(error) = self.store.add_response(session.id, took_ms).await {
             tracing::warn!(session = %session.id, %error, "a finished answer was not counted");
         }
-        self.refresh_usage(session).await;
     }
 
     /// Asks the ledger what the session has used, and tells those who read along. A sum that does not come is repaired by

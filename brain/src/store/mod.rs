@@ -186,6 +186,9 @@ pub trait Store: Send + Sync + 'static {
     /// Replaces the encrypted name. `false`: no such session, or erased.
     async fn rename_session(&self, session: SessionId, name: &[u8]) -> StoreResult<bool>;
 
+    /// Replaces the encrypted name if it is still `from`. `false`: it is not; nothing was changed.
+    async fn replace_name(&self, session: SessionId, from: &[u8], to: &[u8]) -> StoreResult<bool>;
+
     /// Moves the owner's read marker forward, never back.
     async fn mark_read(&self, session: SessionId, seq: Seq) -> StoreResult<()>;
 

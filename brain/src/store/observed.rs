@@ -126,6 +126,7 @@ observed! {
     fn list_sessions(user: &UserId, filter: StateFilter, after: Option<SessionCursor>, limit: u32) -> Vec<SessionRow>;
     fn save_summary(session: SessionId, summary: &Summary) -> ();
     fn rename_session(session: SessionId, name: &[u8]) -> bool;
+    fn replace_name(session: SessionId, from: &[u8], to: &[u8]) -> bool;
     fn mark_read(session: SessionId, seq: Seq) -> ();
     fn add_response(session: SessionId, took_ms: u64) -> ();
     fn erase_session(session: SessionId) -> ();

@@ -76,7 +76,11 @@ pub(super) async fn names_and_read_markers(store: &dyn Store) {
     store.mark_read(row.id, 3).await.unwrap();
     let expected = SessionRow { name: vec![4, 5, 6, 7], read_seq: 9, ..row.clone() };
     assert_eq!(store.session(row.id).await.unwrap(), Some(expected));
+    assert!(!store.replace_name(row.id, &[1, 2, 3], &[8]).await.unwrap(), "it has another name by now");
+    assert!(store.replace_name(row.id, &[4, 5, 6, 7], &[8, 9]).await.unwrap());
+    assert_eq!(store.session(row.id).await.unwrap().unwrap().name, [8, 9]);
     assert!(store.rename_session(row.id, &[]).await.unwrap());
+    assert!(!store.replace_name(row.id, &[8, 9], &[1]).await.unwrap());
     assert_eq!(store.session(row.id).await.unwrap().unwrap().name, Vec::<u8>::new());
     assert!(!store.rename_session(SessionId::generate(), &[1]).await.unwrap());
     store.mark_read(SessionId::generate(), 1).await.unwrap();

@@ -60,7 +60,7 @@ pub(super) fn time_to_bson(ms: i64) -> Bson {
 }
 
 /// Ciphertext as it is stored.
-fn bytes_to_bson(bytes: &[u8]) -> Bson {
+pub(super) fn bytes_to_bson(bytes: &[u8]) -> Bson {
     Bson::Binary(Binary { subtype: BinarySubtype::Generic, bytes: bytes.to_vec() })
 }
 

@@ -176,6 +176,11 @@ impl Store for MongoStore {
         self.update(Query::Kept(session), update).await
     }
 
+    async fn replace_name(&self, session: SessionId, from: &[u8], to: &[u8]) -> StoreResult<bool> {
+        let update = replacement(&["nm"], &[("nm", record::Value::sealed(to))]);
+        self.update(Query::Named(session, from), update).await
+    }
+
     async fn mark_read(&self, session: SessionId, seq: Seq) -> StoreResult<()> {
         let update = doc! { "$set": { "readSeq": signed(seq)? } };
         self.update(Query::ReadBefore(session, seq), update).await.map(drop)

@@ -109,6 +109,7 @@ fn queries<'a>(
     let mut all = vec![
         (Query::Session(session.id), 1),
         (Query::Kept(session.id), 1),
+        (Query::Named(session.id, &[1, 2, 3]), 1),
         (Query::SummaryBefore(session.id, 100), 1),
         (Query::ReadBefore(session.id, 100), 1),
         (Query::Log(long), LIMIT),

@@ -5,7 +5,7 @@ use bson::{Bson, Document, doc};
 use chatbox_shared::clock::Timestamp;
 use chatbox_shared::ids::{CallId, ClientMessageId, MessageId, Seq, SessionId, UserId};
 
-use super::documents::{id_to_bson, time_to_bson};
+use super::documents::{bytes_to_bson, id_to_bson, time_to_bson};
 use crate::ledger::{Allowance, Day, Reservation};
 use crate::store::record::entry::STREAMING;
 use crate::store::record::session::{ACTIVE, ENDED};
@@ -31,6 +31,8 @@ pub(super) enum Query<'a> {
     Session(SessionId),
     /// One session that is not erased.
     Kept(SessionId),
+    /// One session that is not erased, if it has this name.
+    Named(SessionId, &'a [u8]),
     /// One session that is not erased, if its summary is older than this.
     SummaryBefore(SessionId, Seq),
     /// One session, if its read marker stands before this.
@@ -89,6 +91,7 @@ impl Query<'_> {
         match self {
             Self::Session(_)
             | Self::Kept(_)
+            | Self::Named(..)
             | Self::SummaryBefore(..)
             | Self::ReadBefore(..)
             | Self::UsageUpTo(..)
@@ -122,6 +125,9 @@ impl Query<'_> {
         Ok(match *self {
             Self::Session(session) => doc! { "_id": id_to_bson(session.0) },
             Self::Kept(session) => doc! { "_id": id_to_bson(session.0), "dk": exists() },
+            Self::Named(session, name) => {
+                doc! { "_id": id_to_bson(session.0), "dk": exists(), "nm": bytes_to_bson(name) }
+            }
             Self::SummaryBefore(session, seq) => {
                 doc! { "_id": id_to_bson(session.0), "dk": exists(), "seq": { "$lt": signed(seq)? } }
             }
@@ -180,6 +186,7 @@ impl Query<'_> {
             Self::UnansweredBetween(..) => Some(doc! { "ts": 1 }),
             Self::Session(_)
             | Self::Kept(_)
+            | Self::Named(..)
             | Self::SummaryBefore(..)
             | Self::ReadBefore(..)
             | Self::UsageUpTo(..)

@@ -173,6 +173,12 @@ impl Store for SqliteStore {
         Ok(self.change(queries::RENAME, vec![id_to_sql(session.0), name]).await? > 0)
     }
 
+    async fn replace_name(&self, session: SessionId, from: &[u8], to: &[u8]) -> StoreResult<bool> {
+        let names = [from, to].map(|name| Sql::Blob(name.to_vec()));
+        let values = std::iter::once(id_to_sql(session.0)).chain(names).collect();
+        Ok(self.change(queries::REPLACE_NAME, values).await? > 0)
+    }
+
     async fn mark_read(&self, session: SessionId, seq: Seq) -> StoreResult<()> {
         self.change(queries::MARK_READ, vec![id_to_sql(session.0), number(seq)?]).await.map(drop)
     }

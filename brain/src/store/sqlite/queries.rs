@@ -72,6 +72,8 @@ statements! {
          WHERE _id = ?1 AND seq < ?3 AND \"dk.kid\" IS NOT NULL";
     /// Another name.
     RENAME = "UPDATE sessions SET nm = ?2 WHERE _id = ?1 AND \"dk.kid\" IS NOT NULL";
+    /// Another name, in place of this one.
+    REPLACE_NAME = "UPDATE sessions SET nm = ?3 WHERE _id = ?1 AND nm = ?2 AND \"dk.kid\" IS NOT NULL";
     /// The read marker, forward only.
     MARK_READ = "UPDATE sessions SET readSeq = ?2 WHERE _id = ?1 AND readSeq < ?2";
     /// One more finished answer.
