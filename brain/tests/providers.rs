@@ -2,106 +2,21 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on says so")]
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use chatbox_brain::llm::catalog::{Catalog, Model};
-use chatbox_brain::llm::{Chunk, ErrorClass, Generation, Prompt, PromptTurn, ProviderError, TokenUsage};
+use chatbox_brain::llm::catalog::Model;
+use chatbox_brain::llm::{Chunk, ErrorClass, Generation, Prompt, TokenUsage};
 use chatbox_brain::session::entry::FinishReason;
-use chatbox_shared::clock::{Clock, SystemClock};
 use chatbox_tests::provider::dialect::{anthropic, dify, openai};
 use chatbox_tests::provider::{Call, End, Gate, ProviderDouble, Script, Step};
 use serde_json::{Value, json};
 
-const KINDS: [&str; 3] = ["openai", "anthropic", "dify"];
+mod support;
 
-/// The key of all models here: a variable every build has, whose value is no secret.
-const KEY_ENV: &str = "CARGO_PKG_NAME";
+use support::{KINDS, ask, ask_with, chats, model, prompt};
+
+/// The key of all models here, as [`support::KEY_ENV`] holds it.
 const KEY: &str = env!("CARGO_PKG_NAME");
-
-/// A model of this kind at the double, with short limits. `more` overrides its settings.
-fn model(kind: &str, url: &str, more: Value) -> Arc<Model> {
-    let mut config = json!({"id": "m", "provider": kind, "base_url": url, "api_key_env": KEY_ENV});
-    if kind != "dify" {
-        config["model"] = json!("model-x");
-    }
-    config.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-    let calls = json!({"connect_timeout_ms": 1000, "first_token_timeout_ms": 5000, "idle_timeout_ms": 5000,
-        "total_timeout_ms": 20000, "max_retries": 2, "max_retry_after_ms": 1000});
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let models = serde_json::from_value(json!([config])).unwrap();
-    let models: Vec<_> = models;
-    let catalog = Catalog::build(
-        &models,
-        &serde_json::from_value(calls).unwrap(),
-        "",
-        &clock,
-        &chatbox_brain::llm::endpoint::Endpoints::default(),
-    )
-    .unwrap();
-    Arc::clone(catalog.default_model())
-}
-
-fn prompt() -> Prompt {
-    Prompt {
-        system: Some("Be brief.".into()),
-        turns: vec![PromptTurn::user("What is this?"), PromptTurn::assistant("A cat."), PromptTurn::user("Sure?")],
-        user: "u-hash".into(),
-        ..Prompt::default()
-    }
-}
-
-#[derive(Debug, Default)]
-struct Read {
-    text: String,
-    replaced: Vec<String>,
-    usage: Option<TokenUsage>,
-    conversation: Option<String>,
-}
-
-impl Read {
-    fn take(&mut self, chunk: Chunk) -> Option<FinishReason> {
-        match chunk {
-            Chunk::Delta(text) => self.text += &text,
-            Chunk::Replace(text) => self.replaced.push(std::mem::replace(&mut self.text, text)),
-            Chunk::InputTokens { .. } => {}
-            Chunk::Usage(usage) => self.usage = Some(usage),
-            Chunk::Conversation(id) => self.conversation = Some(id),
-            Chunk::Finish(reason) => return Some(reason),
-        }
-        None
-    }
-}
-
-async fn ask_with(model: &Model, prompt: &Prompt) -> (Read, Result<FinishReason, ProviderError>) {
-    let mut read = Read::default();
-    let mut generation = match model.provider.generate(prompt).await {
-        Ok(generation) => generation,
-        Err(error) => return (read, Err(error)),
-    };
-    loop {
-        match generation.next().await.unwrap() {
-            Ok(chunk) => {
-                if let Some(reason) = read.take(chunk) {
-                    assert!(generation.next().await.is_none(), "nothing follows a finish");
-                    return (read, Ok(reason));
-                }
-            }
-            Err(error) => {
-                assert!(generation.next().await.is_none(), "nothing follows an error");
-                return (read, Err(error));
-            }
-        }
-    }
-}
-
-async fn ask(model: &Model) -> (Read, Result<FinishReason, ProviderError>) {
-    ask_with(model, &prompt()).await
-}
-
-fn chats(calls: &[Call]) -> Vec<&Call> {
-    calls.iter().filter(|call| call.is_chat()).collect()
-}
 
 #[tokio::test]
 async fn answers_arrive_whole_however_the_bytes_are_cut() {
@@ -131,6 +46,7 @@ async fn requests_are_exactly_what_the_protocols_ask_for() {
     let calls = double.journal();
     let header = |call: &Call, name: &str| call.headers.get(name).cloned().unwrap_or_default();
     for call in &calls {
+        assert_eq!(header(call, "x-client-request-id"), "call-7");
         assert_eq!((call.method.as_str(), header(call, "content-type").as_str()), ("POST", "application/json"));
         assert!(!call.headers.contains_key("accept-encoding"), "a stream must not be compressed");
     }

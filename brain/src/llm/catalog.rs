@@ -23,6 +23,7 @@ use super::{Provider, SharedProvider, TokenUsage};
 pub const DEMO: &str = "demo";
 
 /// A model.
+#[derive(Clone)]
 pub struct Model {
     /// What clients name.
     pub id: String,

@@ -252,6 +252,11 @@ pub(crate) fn truncated() -> ProviderError {
     ProviderError::new(ErrorClass::Truncated, "the stream ended before the answer did")
 }
 
+/// The error of a whole reply that is JSON, but not an answer.
+pub(crate) fn no_answer() -> ProviderError {
+    ProviderError::new(ErrorClass::Protocol, "the reply holds no answer")
+}
+
 /// The error of an answer that asks for a tool: none was offered.
 pub(crate) fn tool_requested() -> ProviderError {
     ProviderError::new(ErrorClass::Protocol, "the model asked for a tool although none was offered")

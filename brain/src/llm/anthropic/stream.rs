@@ -2,8 +2,8 @@
 
 use super::wire::{BlockDelta, Reply, StreamEvent, Tokens};
 use crate::llm::sse::Event;
-use crate::llm::stream::{Decode, Output, json, tool_requested, truncated};
-use crate::llm::{Chunk, ErrorClass, ProviderError, TokenUsage};
+use crate::llm::stream::{Decode, Output, json, no_answer, tool_requested, truncated};
+use crate::llm::{Chunk, ProviderError, TokenUsage};
 use crate::session::entry::FinishReason;
 
 /// The state of one stream.
@@ -18,7 +18,10 @@ impl Decoder {
     /// Reads a whole reply.
     pub(super) fn whole(body: &[u8], out: &mut Output) -> Result<(), ProviderError> {
         let reply: Reply = json(body)?;
-        reply.content.iter().for_each(|block| out.delta(block.text()));
+        if let Some(error) = reply.error {
+            return Err(error.in_stream());
+        }
+        reply.content.ok_or_else(no_answer)?.iter().for_each(|block| out.delta(block.text()));
         let mut decoder = Self::default();
         decoder.tokens.update(&reply.usage.unwrap_or_default());
         decoder.report(out);
@@ -59,7 +62,7 @@ impl Decode for Decoder {
             }
             StreamEvent::MessageStop => out.finish(self.stop_reason.unwrap_or(FinishReason::Stop)),
             StreamEvent::Error { error } => {
-                return Err(ProviderError::new(error.class(true).unwrap_or(ErrorClass::Server), error.said()));
+                return Err(error.in_stream());
             }
             StreamEvent::ContentBlockDelta { delta: BlockDelta::Other } | StreamEvent::Other => {}
         }
@@ -87,6 +90,7 @@ fn finish_reason(stop_reason: Option<&str>) -> Result<Option<FinishReason>, Prov
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::llm::ErrorClass;
     use crate::llm::stream::testing::{assert_reads, assert_truncated_before, delta, finish, read};
 
     const RECORDED: &str = r#"event: message_start

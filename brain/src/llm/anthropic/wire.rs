@@ -4,7 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
-use crate::llm::{ErrorClass, Image, Prompt, PromptRole, PromptTurn};
+use crate::llm::{ErrorClass, Image, Prompt, PromptRole, PromptTurn, ProviderError};
 
 /// A request.
 #[derive(Debug, Serialize)]
@@ -114,10 +114,11 @@ pub(super) enum StreamEvent {
 /// A message: empty at the start of a stream, whole where no stream was given.
 #[derive(Debug, Deserialize)]
 pub(super) struct Reply {
-    #[serde(default)]
-    pub(super) content: Vec<Block>,
+    pub(super) content: Option<Vec<Block>>,
     pub(super) stop_reason: Option<String>,
     pub(super) usage: Option<Tokens>,
+    /// In place of all the others, whatever the status said.
+    pub(super) error: Option<Fault>,
 }
 
 /// A part of the answer. Only `text` is the answer; thinking and tools are not.
@@ -208,6 +209,11 @@ impl Fault {
     /// For the log.
     pub(super) fn said(&self) -> String {
         format!("{}/{}: {}", self.kind, self.code(), self.message)
+    }
+
+    /// The error of a fault that came with status 200.
+    pub(super) fn in_stream(&self) -> ProviderError {
+        ProviderError::new(self.class(true).unwrap_or(ErrorClass::Server), self.said())
     }
 
     /// Is it the temperature that is not taken?

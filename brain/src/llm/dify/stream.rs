@@ -3,7 +3,7 @@
 
 use super::wire::{StreamEvent, Tokens, WorkflowData};
 use crate::llm::sse::Event;
-use crate::llm::stream::{Decode, Output, json, truncated};
+use crate::llm::stream::{Decode, Output, json, no_answer, truncated};
 use crate::llm::{Chunk, ErrorClass, ProviderError, TokenUsage};
 use crate::session::entry::FinishReason;
 
@@ -33,7 +33,7 @@ impl Decoder {
         if reply.event == "error" {
             return Err(reply.fault.in_stream());
         }
-        out.delta(&reply.answer.unwrap_or_default());
+        out.delta(&reply.answer.ok_or_else(no_answer)?);
         report(reply.metadata.and_then(|metadata| metadata.usage), out);
         out.finish(FinishReason::Stop);
         Ok(())

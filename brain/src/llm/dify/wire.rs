@@ -109,9 +109,12 @@ pub(super) struct Fault {
 }
 
 impl Fault {
-    /// The fault in the body of a refusal, if it is one of Dify's.
+    /// The fault in the body of a refusal, if it is one of Dify's: proxies in between answer too.
     pub(super) fn find(refusal: &Refusal) -> Option<Self> {
-        serde_json::from_slice(&refusal.body).ok()
+        // Serde would take a list for the fields in their order.
+        let is_object = refusal.body.trim_ascii_start().starts_with(b"{");
+        let fault: Self = serde_json::from_slice(&refusal.body).ok().filter(|_| is_object)?;
+        Some(fault).filter(|fault| !fault.code.is_empty() || !fault.message.is_empty())
     }
 
     /// For the log.

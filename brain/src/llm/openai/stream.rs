@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::wire::{Fault, Reply};
 use crate::llm::sse::Event;
-use crate::llm::stream::{Decode, Output, json, tool_requested, truncated};
+use crate::llm::stream::{Decode, Output, json, no_answer, tool_requested, truncated};
 use crate::llm::{Chunk, ProviderError, TokenUsage};
 use crate::session::entry::FinishReason;
 
@@ -21,13 +21,15 @@ impl Decoder {
     /// Reads a whole reply. It cannot be cut off: where it names no reason, the model was done.
     pub(super) fn whole(body: &[u8], out: &mut Output) -> Result<(), ProviderError> {
         let mut decoder = Self::default();
-        decoder.reply(body, out)?;
+        if !decoder.reply(body, out)? {
+            return Err(no_answer());
+        }
         decoder.finish.get_or_insert(FinishReason::Stop);
         decoder.end(out)
     }
 
-    /// Takes a chunk, or a whole reply: they hold the same parts.
-    fn reply(&mut self, text: &[u8], out: &mut Output) -> Result<(), ProviderError> {
+    /// Takes a chunk, or a whole reply: they hold the same parts. Is there a choice in it?
+    fn reply(&mut self, text: &[u8], out: &mut Output) -> Result<bool, ProviderError> {
         let reply: Reply = json(text)?;
         if reply.error.is_some() || reply.object.as_deref() == Some("error") {
             let body: Value = json(text)?;
@@ -35,7 +37,9 @@ impl Decoder {
                 return Err(ProviderError::new(fault.class_in_stream(), fault.said()));
             }
         }
+        let mut any = false;
         for choice in reply.choices.iter().flatten().filter(|choice| choice.index == 0) {
+            any = true;
             if let Some(delta) = choice.delta.as_ref().or(choice.message.as_ref()) {
                 out.delta(delta.content.as_deref().unwrap_or_default());
                 if let Some(refusal) = delta.refusal.as_deref().filter(|text| !text.is_empty()) {
@@ -61,7 +65,7 @@ impl Decoder {
             };
             out.chunk(Chunk::Usage(usage));
         }
-        Ok(())
+        Ok(any)
     }
 }
 
@@ -71,7 +75,7 @@ impl Decode for Decoder {
         match data {
             "" => Ok(()),
             _ if data.starts_with("[DONE]") => self.end(out),
-            _ => self.reply(data.as_bytes(), out),
+            _ => self.reply(data.as_bytes(), out).map(|_| ()),
         }
     }
 

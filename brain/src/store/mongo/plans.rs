@@ -179,10 +179,11 @@ fn kind(query: &Query<'_>) -> usize {
         Query::AccountsFrom(..) => 24,
         Query::OpenOf(_) => 25,
         Query::OpenExpired(_) => 26,
+        Query::Named(..) => 27,
     }
 }
 
-const KINDS: usize = 27;
+const KINDS: usize = 28;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_query_enters_an_index() {

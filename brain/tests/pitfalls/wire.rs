@@ -1,0 +1,97 @@
+//! Streams of the three protocols as text, to be damaged by tests, and what a refusal is checked for.
+
+use std::time::Duration;
+
+use chatbox_brain::llm::{ErrorClass, ProviderError};
+use chatbox_brain::session::entry::FinishReason;
+use chatbox_tests::provider::{ProviderDouble, Script, Step};
+use serde_json::{Value, json};
+
+use crate::support::{Read, ask, model};
+
+/// How an answer came out.
+pub(crate) type Asked = (Read, Result<FinishReason, ProviderError>);
+
+/// One event of this text.
+pub(crate) fn text(kind: &str, text: &str) -> Value {
+    match kind {
+        "openai" => json!({"choices": [{"index": 0, "delta": {"content": text}, "finish_reason": null}]}),
+        "anthropic" => {
+            json!({"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": text}})
+        }
+        _ => json!({"event": "message", "task_id": "t", "conversation_id": "c", "answer": text}),
+    }
+}
+
+/// The event after which the answer is whole.
+pub(crate) fn end(kind: &str) -> Value {
+    match kind {
+        "openai" => json!({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}),
+        "anthropic" => json!({"type": "message_stop"}),
+        _ => json!({"event": "message_end", "task_id": "t", "conversation_id": "c", "metadata": {}}),
+    }
+}
+
+/// Events with LF.
+pub(crate) fn stream(events: &[Value]) -> String {
+    events.iter().map(|event| format!("data: {event}\n\n")).collect()
+}
+
+/// A well-formed stream of one text.
+pub(crate) fn whole(kind: &str, said: &str) -> String {
+    stream(&[text(kind, said), end(kind)])
+}
+
+/// These bytes as one body.
+pub(crate) fn body(bytes: impl AsRef<[u8]>) -> Script {
+    Script::body(200, "text/event-stream", bytes.as_ref().to_vec())
+}
+
+/// These pieces, each by itself on the wire.
+pub(crate) fn pieces<T: AsRef<[u8]>>(pieces: impl IntoIterator<Item = T>) -> Script {
+    let steps = pieces
+        .into_iter()
+        .flat_map(|piece| [Step::Bytes(piece.as_ref().to_vec().into()), Step::Wait(Duration::from_millis(5))]);
+    Script::steps(steps)
+}
+
+/// Asks a model of this kind, which tries once, with this script before it.
+pub(crate) async fn ask_once(double: &ProviderDouble, kind: &str, script: Script) -> Asked {
+    double.script(script);
+    ask(&model(kind, &double.url(), json!({"max_retries": 0}))).await
+}
+
+/// The text of an answer that must be whole.
+pub(crate) async fn said(double: &ProviderDouble, kind: &str, script: Script, row: &str) -> String {
+    let (read, end) = ask_once(double, kind, script).await;
+    assert_eq!(end.map_err(|error| error.to_string()), Ok(FinishReason::Stop), "{row}: {kind}");
+    read.text
+}
+
+/// The class of an answer that must fail, after `so_far`.
+pub(crate) async fn failed(double: &ProviderDouble, kind: &str, script: Script, so_far: &str, row: &str) -> ErrorClass {
+    let (read, end) = ask_once(double, kind, script).await;
+    assert_eq!(read.text, so_far, "{row}: {kind}");
+    assert!(end.is_err(), "{row}: {kind}: {end:?}");
+    end.unwrap_err().class
+}
+
+/// A row of a table of refusals: its name, the refusal, its class, whether the same call is made again.
+pub(crate) type Refused = (&'static str, Script, ErrorClass, bool);
+
+/// Each row has its class, and is called again only where the table says so.
+pub(crate) async fn assert_refusals(kind: &str, rows: Vec<Refused>) {
+    let double = ProviderDouble::start().await.unwrap();
+    let model = model(kind, &double.url(), json!({"max_retries": 1}));
+    for (row, script, class, again) in rows {
+        let before = double.journal().len();
+        // With a hint of a millisecond the test needs no patience.
+        double.always(script.header("retry-after-ms", "1"));
+        let error = ask(&model).await.1.unwrap_err();
+        assert_eq!((error.class, error.retryable()), (class, again), "{kind}, {row}: {error}");
+        assert!(error.remedy.is_none(), "{kind}, {row}: {error:?}");
+        let calls = double.journal().split_off(before);
+        assert_eq!(calls.len(), 1 + usize::from(again), "{kind}, {row}: how often it is called");
+        assert!(calls.iter().all(|call| call.body == calls[0].body), "{kind}, {row}: what is called again");
+    }
+}

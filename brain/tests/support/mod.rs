@@ -1,0 +1,197 @@
+//! A model at the provider double, and a question to it: what the tests of providers share.
+
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use chatbox_brain::ledger::{self, Reservation};
+use chatbox_brain::llm::answer::{Answering, Ask, Outcome, Piece};
+use chatbox_brain::llm::catalog::{Catalog, Model};
+use chatbox_brain::llm::conversation::Conversation;
+use chatbox_brain::llm::endpoint::Endpoints;
+use chatbox_brain::llm::meter::{CallOutcome, Meter, Planned, Refused};
+use chatbox_brain::llm::{
+    Chunk, ErrorClass, Generation, Prompt, PromptTurn, Provider, ProviderError, SharedProvider, TokenUsage,
+};
+use chatbox_brain::session::entry::FinishReason;
+use chatbox_shared::clock::{Clock, SystemClock};
+use chatbox_shared::failure::ErrorCode;
+use chatbox_shared::ids::{SessionId, UserId};
+use chatbox_tests::provider::Call;
+use serde_json::{Value, json};
+
+/// The protocols.
+pub(crate) const KINDS: [&str; 3] = ["openai", "anthropic", "dify"];
+
+/// The key of all models here: a variable every build has, whose value is no secret.
+pub(crate) const KEY_ENV: &str = "CARGO_PKG_NAME";
+
+/// A model of this kind at the double, with short limits. `more` overrides its settings.
+pub(crate) fn model(kind: &str, url: &str, more: Value) -> Arc<Model> {
+    let mut config = json!({"id": "m", "provider": kind, "base_url": url, "api_key_env": KEY_ENV});
+    if kind != "dify" {
+        config["model"] = json!("model-x");
+    }
+    config.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    let calls = json!({"connect_timeout_ms": 1000, "first_token_timeout_ms": 5000, "idle_timeout_ms": 5000,
+        "total_timeout_ms": 20000, "max_retries": 2, "max_retry_after_ms": 1000, "max_concurrent": 100,
+        "max_queued": 100, "breaker_failures": 1000, "breaker_open_ms": 1000});
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let models: Vec<_> = serde_json::from_value(json!([config])).unwrap();
+    let catalog =
+        Catalog::build(&models, &serde_json::from_value(calls).unwrap(), "", &clock, &Endpoints::default()).unwrap();
+    Arc::clone(catalog.default_model())
+}
+
+/// A short conversation.
+pub(crate) fn prompt() -> Prompt {
+    Prompt {
+        system: Some("Be brief.".into()),
+        turns: vec![PromptTurn::user("What is this?"), PromptTurn::assistant("A cat."), PromptTurn::user("Sure?")],
+        user: "u-hash".into(),
+        request_id: "call-7".into(),
+        ..Prompt::default()
+    }
+}
+
+/// What an answer told.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Read {
+    /// The text at the end.
+    pub(crate) text: String,
+    /// Texts that were replaced by others.
+    pub(crate) replaced: Vec<String>,
+    /// What `InputTokens` told: all and cached.
+    pub(crate) input: Option<(u64, u64)>,
+    /// The last usage.
+    pub(crate) usage: Option<TokenUsage>,
+    /// The provider's conversation.
+    pub(crate) conversation: Option<String>,
+}
+
+/// Asks as the brain does, with all tries, and reads to the end, whichever it is.
+pub(crate) async fn ask_with(model: &Model, prompt: &Prompt) -> (Read, Result<FinishReason, ProviderError>) {
+    let witness = Arc::new(Witness {
+        inner: Arc::clone(&model.provider),
+        request_id: prompt.request_id.clone(),
+        seen: Arc::default(),
+        failed: Arc::default(),
+    });
+    let watched = Model {
+        provider: Arc::clone(&witness) as SharedProvider,
+        system_prompt: prompt.system.clone(),
+        ..model.clone()
+    };
+    let conversation = Conversation {
+        turns: prompt.turns.clone(),
+        user: prompt.user.clone(),
+        conversations: prompt.conversation.iter().map(|id| (model.id.clone(), id.clone())).collect(),
+    };
+    let mut answering = Answering::start(Ask {
+        session: SessionId::generate(),
+        user: "u".into(),
+        models: vec![Arc::new(watched)],
+        conversation: Arc::new(conversation),
+        meter: Arc::new(Uncounted),
+    });
+    let (mut text, mut replaced, mut outcome) = (String::new(), Vec::new(), None);
+    while let Some(piece) = answering.next().await {
+        assert!(outcome.is_none(), "nothing follows the end");
+        match piece {
+            Piece::Model(_) | Piece::Conversation(_) => {}
+            Piece::Delta(more) => text += &more,
+            Piece::Replace(other) => replaced.push(std::mem::replace(&mut text, other)),
+            Piece::End(end) => outcome = Some(end.outcome),
+        }
+    }
+    let read = Read { text, replaced, ..witness.seen.lock().unwrap().clone() };
+    let failed = witness.failed.lock().unwrap().take();
+    match outcome.expect("an end") {
+        Outcome::Finished(reason) => (read, Ok(reason)),
+        Outcome::Stopped => panic!("nobody stopped it"),
+        // A time limit of the brain's own is no error of the provider.
+        Outcome::Failed(fault) if fault.code == ErrorCode::ProviderTimeout => {
+            (read, Err(failed.unwrap_or(ProviderError::new(ErrorClass::Timeout, "by a limit of the brain's"))))
+        }
+        Outcome::Failed(_) => (read, Err(failed.expect("the provider's error"))),
+    }
+}
+
+/// Passes everything on and remembers what the provider said of the last call.
+struct Witness {
+    inner: SharedProvider,
+    request_id: String,
+    seen: Arc<Mutex<Read>>,
+    failed: Arc<Mutex<Option<ProviderError>>>,
+}
+
+struct Watched {
+    inner: Box<dyn Generation>,
+    seen: Arc<Mutex<Read>>,
+    failed: Arc<Mutex<Option<ProviderError>>>,
+}
+
+#[async_trait]
+impl Provider for Witness {
+    async fn generate(&self, prompt: &Prompt) -> Result<Box<dyn Generation>, ProviderError> {
+        self.failed.lock().unwrap().take();
+        let prompt = Prompt { request_id: self.request_id.clone(), ..prompt.clone() };
+        let inner = self.inner.generate(&prompt).await.inspect_err(|error| {
+            *self.failed.lock().unwrap() = Some(error.clone());
+        })?;
+        Ok(Box::new(Watched { inner, seen: Arc::clone(&self.seen), failed: Arc::clone(&self.failed) }))
+    }
+}
+
+#[async_trait]
+impl Generation for Watched {
+    async fn next(&mut self) -> Option<Result<Chunk, ProviderError>> {
+        let item = self.inner.next().await;
+        let mut seen = self.seen.lock().unwrap();
+        match &item {
+            Some(Ok(Chunk::InputTokens { input, cached })) => seen.input = Some((*input, *cached)),
+            Some(Ok(Chunk::Usage(usage))) => seen.usage = Some(*usage),
+            Some(Ok(Chunk::Conversation(id))) => seen.conversation = Some(id.clone()),
+            Some(Err(error)) => *self.failed.lock().unwrap() = Some(error.clone()),
+            _ => {}
+        }
+        item
+    }
+
+    async fn cancel(self: Box<Self>) {
+        self.inner.cancel().await;
+    }
+}
+
+/// Lets every call through.
+struct Uncounted;
+
+#[async_trait]
+impl Meter for Uncounted {
+    async fn begin(&self, planned: Planned<'_>) -> Result<Reservation, Refused> {
+        let call = ledger::Call {
+            id: planned.id,
+            user: UserId::new("u"),
+            session: SessionId::generate(),
+            purpose: ledger::Purpose::Answer,
+            seq: 1,
+            attempt: 1,
+            model_id: planned.model.id.clone(),
+            provider: planned.model.kind.as_str().to_owned(),
+            started_at: SystemClock.now(),
+        };
+        let expires_at = call.started_at;
+        Ok(Reservation { call, tokens: 0, cost: 0, input_estimate: planned.input_estimate, expires_at })
+    }
+
+    async fn end(&self, _: &Reservation, _: &Model, _: CallOutcome) {}
+}
+
+/// [`ask_with`] the short conversation.
+pub(crate) async fn ask(model: &Model) -> (Read, Result<FinishReason, ProviderError>) {
+    ask_with(model, &prompt()).await
+}
+
+/// The requests for answers among these.
+pub(crate) fn chats(calls: &[Call]) -> Vec<&Call> {
+    calls.iter().filter(|call| call.is_chat()).collect()
+}
