@@ -142,6 +142,7 @@ async fn anthropic_errors_with_a_remedy() {
     let error = ask_once(&double, "anthropic", refused()).await.1.unwrap_err();
     assert_eq!(error.remedy(), None, "400 temperature: none was sent");
     let long = refusal(400, "invalid_request_error", "prompt is too long: 9 tokens > 8 maximum", None);
+    double.script(long.clone());
     let error = ask_once(&double, "anthropic", long).await.1.unwrap_err();
     assert_eq!((error.class, error.remedy()), (ErrorClass::ContextLength, Some(Remedy::LessHistory)), "400 too long");
 }

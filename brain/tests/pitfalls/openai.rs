@@ -109,7 +109,12 @@ async fn openai_errors_of_length_ask_for_less_history() {
         refusal(400, "invalid_request_error", "context_length_exceeded", "x"),
         refusal(400, "", "", "This model's maximum context length is 8192 tokens."),
     ] {
+        let before = double.journal().len();
+        double.script(script.clone());
         let error = ask_once(&double, "openai", script).await.1.unwrap_err();
+        let turns = |call: &chatbox_tests::provider::Call| call.body["messages"].as_array().map(Vec::len);
+        let sent: Vec<_> = double.journal()[before..].iter().map(turns).collect();
+        assert_eq!(sent, [Some(4), Some(2)], "once more, with the instructions and the question alone");
         let remedy = Some(chatbox_brain::llm::Remedy::LessHistory);
         assert_eq!((error.class, error.remedy(), error.retryable()), (ErrorClass::ContextLength, remedy, false));
     }
