@@ -92,7 +92,14 @@ async fn silence_and_signs_of_life() {
     let double = ProviderDouble::start().await.unwrap();
     double.script(Script::silent());
     let patience = Duration::from_millis(50);
-    assert!(tokio::time::timeout(patience, post(&double, OPENAI)).await.is_err());
+    let waited = async {
+        double.wait_until(|calls| !calls.is_empty()).await.unwrap();
+        tokio::time::sleep(patience).await;
+    };
+    tokio::select! {
+        reply = post(&double, OPENAI) => panic!("{reply:?}"),
+        () = waited => {}
+    }
     let call = ended(&double).await;
     assert_eq!((call.ended(), call.sent.status), (Some(End::ClientClosed), 0));
     double.script(Script::answer(["late"]).head_after(patience));
