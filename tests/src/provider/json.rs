@@ -122,16 +122,17 @@ impl Fields {
         if let Some(name) = self.take::<String>("name")? {
             script.name = name;
         }
+        if let Some(status) = self.take("status")? {
+            let known = (200..=999).contains(&status);
+            script = if known { script.with_status(status) } else { return Err("status: 200 to 999".to_owned()) };
+        }
         match self.take::<String>("head")?.as_deref() {
-            None | Some("reply") => {}
+            None => {}
+            Some("reply") => script = script.replying(),
             Some("close") => script.head = Head::Close,
             Some("reset") => script.head = Head::Reset,
             Some("stall") => script.head = Head::Stall,
             Some(other) => return Err(format!("head: `{other}` is none of reply, close, reset, stall")),
-        }
-        if let Some(status) = self.take("status")? {
-            let known = (200..=999).contains(&status);
-            script = if known { script.with_status(status) } else { return Err("status: 200 to 999".to_owned()) };
         }
         if let Some(value) = self.0.remove("content_type") {
             let value: Option<String> = read("content_type", value)?;
@@ -303,6 +304,18 @@ mod tests {
         let script = script_text(text).unwrap();
         assert_eq!((script.name.as_str(), script.steps.len()), ("n", 25 * 2 - 1));
         assert!(script.gzip && script.close_delimited && script.ignores_stop);
+    }
+
+    #[test]
+    fn a_head_can_be_changed_both_ways() {
+        let head = |text| script_text(text).unwrap().head;
+        assert_eq!(head(r#"{"preset": "reset_before_head", "head": "reply"}"#), Head::Reply(http::StatusCode::OK));
+        assert_eq!(
+            head(r#"{"refuse": {"status": 503}, "head": "reply"}"#),
+            Head::Reply(http::StatusCode::SERVICE_UNAVAILABLE)
+        );
+        assert_eq!(head(r#"{"status": 503, "head": "close"}"#), Head::Close);
+        assert_eq!(head("stall_before_head"), Head::Stall);
     }
 
     #[test]

@@ -126,7 +126,15 @@ impl ProviderDouble {
     /// # Errors
     /// With the journal as it is, if that takes more than ten seconds.
     pub async fn wait_until(&self, done: impl Fn(&[Call]) -> bool) -> anyhow::Result<Vec<Call>> {
-        self.shared.journal.wait_until(done, WAIT).await
+        self.wait_up_to(WAIT, done).await
+    }
+
+    /// Like [`ProviderDouble::wait_until`], for tests that take longer.
+    ///
+    /// # Errors
+    /// With the journal as it is, if that takes more time than this.
+    pub async fn wait_up_to(&self, limit: Duration, done: impl Fn(&[Call]) -> bool) -> anyhow::Result<Vec<Call>> {
+        self.shared.journal.wait_until(done, limit).await
     }
 }
 

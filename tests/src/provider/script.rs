@@ -168,6 +168,11 @@ impl Script {
         self
     }
 
+    /// Replies, with status 200 unless it has another.
+    pub(super) fn replying(self) -> Self {
+        if let Head::Reply(_) = self.head { self } else { self.with_status(200) }
+    }
+
     /// Waits before the head.
     #[must_use]
     pub fn head_after(mut self, time: Duration) -> Self {

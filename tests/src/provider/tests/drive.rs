@@ -3,6 +3,9 @@
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 
+use bytes::Bytes;
+use serde_json::json;
+
 use crate::provider::*;
 
 async fn post(client: &reqwest::Client, double: &ProviderDouble) -> reqwest::Response {
