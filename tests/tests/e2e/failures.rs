@@ -100,7 +100,6 @@ async fn what_trying_again_does_not_mend_is_not_tried_again() -> Result<()> {
         (401, "invalid_request_error", "invalid_api_key", "provider_rejected"),
         (403, "permission_error", "forbidden", "provider_rejected"),
         (429, "insufficient_quota", "insufficient_quota", "provider_rejected"),
-        (400, "invalid_request_error", "context_length_exceeded", "provider_rejected"),
         (404, "invalid_request_error", "model_not_found", "model_unavailable"),
         (400, "invalid_request_error", "content_filter", "content_filtered"),
     ];
