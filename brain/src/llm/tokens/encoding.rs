@@ -170,7 +170,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(200))]
+        #![proptest_config(ProptestConfig::with_cases(64))]
 
         #[test]
         fn slices_are_short_and_make_up_the_text(text in "([a-z ]{0,40}|\\PC{0,9}| {0,9}|日{0,9}){0,300}") {
