@@ -77,6 +77,10 @@ async fn sse_05_several_lines_of_data_are_one_event() {
         let stream = lines(&text(kind, "hi")) + &lines(&end(kind));
         assert!(stream.lines().count() > 6);
         assert_eq!(said(&double, kind, body(stream), "row 5").await, "hi", "{kind}");
+        // Joined without the line break it would be the number 12.
+        let torn = whole(kind, "hi").replacen("data: {", "data: {\"created\":1\ndata: 2,", 1);
+        let class = failed(&double, kind, body(torn), "", "row 5, the break is kept").await;
+        assert_eq!(class, ErrorClass::Protocol, "{kind}");
     }
 }
 
