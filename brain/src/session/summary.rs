@@ -206,7 +206,51 @@ pub(crate) fn session_deleted(session_id: &str) -> proto::Notice {
 
 #[cfg(test)]
 mod tests {
+    use chatbox_shared::clock::Timestamp;
+    use chatbox_shared::ids::CallId;
+    use chatbox_shared::lifecycle::Lifecycle;
+
     use super::*;
+    use crate::ledger::{Call, Purpose, Reservation, UsageSum};
+    use crate::store::keyring::Keyring;
+    use crate::store::sqlite::SqliteStore;
+    use crate::store::{Responses, Store};
+
+    #[tokio::test]
+    async fn a_counted_answer_brings_the_sum_of_the_ledger() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Arc::new(SqliteStore::open(&folder.path().join("chat.db")).unwrap());
+        store.migrate().await.unwrap();
+        let keyring = Keyring::parse(&Keyring::generate_line("k1").unwrap(), None).unwrap();
+        let sessions = Sessions::new(store.clone(), keyring, Lifecycle::new());
+        let user = UserId::new("user");
+        let session = sessions.create(SessionId::generate(), &user, "m".into(), "").await.unwrap().unwrap();
+        let call = Call {
+            id: CallId::generate(),
+            user,
+            session: session.id,
+            purpose: Purpose::Answer,
+            seq: 2,
+            attempt: 1,
+            model_id: "m".into(),
+            provider: "demo".into(),
+            started_at: Timestamp(0),
+        };
+        let reservation = Reservation { call, tokens: 9, cost: 0, input_estimate: 5, expires_at: Timestamp(9) };
+        store.record_usage(&reservation.lost(3, Timestamp(7))).await.unwrap();
+        sessions.count_answer(&session, 40).await;
+        let usage = UsageSum { calls: 1, input: 5, cached: 0, output: 3, cost: 0 };
+        let responses = Responses { count: 1, ms_sum: 40, ms_max: 40 };
+        assert_eq!(session.read(|live| (live.usage, live.responses)), (usage, responses));
+        let row = store.session(session.id).await.unwrap().unwrap();
+        assert_eq!((row.usage, row.responses), (usage, responses));
+
+        // One of more calls, which another brain has told of, stays.
+        let newer = UsageSum { calls: 2, ..usage };
+        session.live.lock().usage = newer;
+        sessions.refresh_usage(&session).await;
+        assert_eq!(session.read(|live| live.usage), newer);
+    }
 
     #[test]
     fn a_name_is_the_first_line_cut_at_a_word() {

@@ -178,3 +178,51 @@ fn is_open(account: &Stored, call: CallId) -> bool {
     let id = id_to_bson(call.0);
     open(account).any(|entry| entry.get("id") == Some(&id))
 }
+
+#[cfg(test)]
+mod tests {
+    use chatbox_shared::clock::Timestamp;
+    use chatbox_shared::ids::UserId;
+    use chatbox_tests::mongod::Mongod;
+
+    use super::*;
+    use crate::ledger::{Call, Day, Purpose};
+    use crate::store::Store;
+    use crate::store::conformance::mongo;
+
+    /// A brain that dies after the insertion and before the change of the account.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_record_without_its_settlement_is_settled_by_whoever_records_the_call_again() {
+        let server = Mongod::start().await.unwrap();
+        let store = mongo(&server, "unsettled").await;
+        let call = Call {
+            id: CallId::generate(),
+            user: UserId::new("user"),
+            session: SessionId::generate(),
+            purpose: Purpose::Answer,
+            seq: 2,
+            attempt: 1,
+            model_id: "demo".into(),
+            provider: "demo".into(),
+            started_at: Timestamp(0),
+        };
+        let reservation =
+            Reservation { call: call.clone(), tokens: 9, cost: 8, input_estimate: 5, expires_at: Timestamp(100) };
+        assert!(store.reserve_usage(&reservation, &Allowance::default()).await.unwrap());
+        let first = reservation.lost(1, Timestamp(10));
+        assert_eq!(store.insert_record(&first).await.unwrap(), first);
+        let accounts = || async { store.user_usage(&call.user, call.day(), 10).await.unwrap() };
+        let reserved = DayUsage { reserved_tokens: 9, reserved_cost: 8, ..DayUsage::unused(Day::of(Timestamp(0))) };
+        assert_eq!(accounts().await, std::slice::from_ref(&reserved));
+        assert!(store.reserve_usage(&reservation, &Allowance::default()).await.unwrap());
+
+        let found = store.expired_reservations(Timestamp(101), 10).await.unwrap();
+        assert_eq!(found, std::slice::from_ref(&reservation));
+        for output in [77, 88] {
+            assert_eq!(store.record_usage(&found[0].lost(output, Timestamp(200))).await.unwrap(), first);
+            let used = UsageSum::of(&first);
+            assert_eq!(accounts().await, [DayUsage { used, ..DayUsage::unused(call.day()) }]);
+        }
+        assert_eq!(store.expired_reservations(Timestamp(101), 10).await.unwrap(), []);
+    }
+}
