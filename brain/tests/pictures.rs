@@ -89,7 +89,7 @@ async fn dify_takes_files_that_were_uploaded_before() {
         let second = ("200 OK", "application/json", json!({"id": "f-2"}).to_string());
         let server = Raw::start([uploaded("f-1"), second, answered()]).await;
         let (read, end) = ask_with(&model("dify", &server.url, json!({})), &shown(question)).await;
-        assert!(end.is_ok() && read.text == "hi", "{end:?}");
+        assert!(end.is_ok() && read.text == "hi" && read.replaced.is_empty(), "{end:?}");
         let received = server.received();
         for (upload, (name, media_type)) in
             received.iter().zip([("image-1.png", "image/png"), ("image-2.webp", "image/webp")])

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::catalog::Model;
+use super::config::Kind;
 use super::{Prompt, PromptTurn};
 
 /// What may go into a prompt.
@@ -53,6 +54,10 @@ impl Conversation {
 
     /// The same with half as much history, where the model found it too long; `None` where nothing can be left out.
     pub fn shorter(&self, model: &Model, prompt: &Prompt) -> Option<Prompt> {
+        if model.kind == Kind::Dify {
+            // It keeps the history itself; nothing of it is sent.
+            return None;
+        }
         let shorter = self.prompt(model, model.counter.estimate_prompt(prompt) / 2);
         (shorter.turns.len() < prompt.turns.len()).then(|| Prompt { turns: shorter.turns, ..prompt.clone() })
     }

@@ -11,7 +11,7 @@ use crate::session::Session;
 use crate::session::append::{Draft, Outcome};
 use crate::session::entry::{Answer, Body, Entry, EntryMeta, EntryState, Sender};
 use crate::session::state::Intent;
-use crate::store::Appended;
+use crate::store::{Appended, EntryRow};
 
 /// How far back the last user message is looked for when an answer is generated anew.
 const LOOK_BACK: u32 = 100;
@@ -49,12 +49,7 @@ impl Turns {
         model_id: String,
         id: MessageId,
     ) -> Result<Option<Entry>, Failure> {
-        let store = &self.sessions.store;
-        let storage = |error| self.sessions.storage(session, &error);
-        let recent = store.entries_before(session.id, Seq::MAX, LOOK_BACK).await.map_err(storage)?;
-        let asked = recent.iter().rev().find(|row| matches!(row.meta.sender, Sender::User(_)));
-        let reply_to = asked.ok_or(ErrorCode::NotFound)?.meta.seq;
-        let latest = store.latest_answer(session.id, reply_to).await.map_err(storage)?;
+        let (reply_to, latest) = self.latest(session).await?;
         if latest.as_ref().is_some_and(|row| row.meta.id == id) {
             return Ok(None);
         }
@@ -65,6 +60,22 @@ impl Turns {
             Outcome::Appended(row) => Ok(Some(row)),
             _ => Err(still_answering()),
         }
+    }
+
+    /// Has an earlier try claimed the last user message as an entry with this id?
+    pub(super) async fn was_claimed(&self, session: &Session, id: MessageId) -> Result<bool, Failure> {
+        let (_, latest) = self.latest(session).await?;
+        Ok(latest.is_some_and(|row| row.meta.id == id))
+    }
+
+    /// The last user message and the latest answer to it.
+    async fn latest(&self, session: &Session) -> Result<(Seq, Option<EntryRow>), Failure> {
+        let store = &self.sessions.store;
+        let storage = |error| self.sessions.storage(session, &error);
+        let recent = store.entries_before(session.id, Seq::MAX, LOOK_BACK).await.map_err(storage)?;
+        let asked = recent.iter().rev().find(|row| matches!(row.meta.sender, Sender::User(_)));
+        let reply_to = asked.ok_or(ErrorCode::NotFound)?.meta.seq;
+        Ok((reply_to, store.latest_answer(session.id, reply_to).await.map_err(storage)?))
     }
 
     pub(super) fn draft(&self, reply_to: Seq, generation: u32, regenerates: Option<Seq>, model_id: String) -> Draft {

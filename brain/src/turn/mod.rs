@@ -11,13 +11,14 @@ use chatbox_shared::ids::{MessageId, Seq, SessionId};
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry as Place;
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::metrics::Metrics;
 use crate::session::Session;
 use crate::session::entry::{Entry, EntryState, FinishReason};
 use crate::session::registry::Sessions;
+use crate::store::EntryRow;
 use crate::tunables::Current;
 
 mod claim;
@@ -61,15 +62,35 @@ pub struct Turns {
     hand_over: CancellationToken,
 }
 
-/// Somebody works on this session's turns here.
+/// Somebody works on this session's turns here. The note is there before a row of an answer is ours, and goes when none is
+/// any more: whoever finds none can be sure that nothing of this session grows here.
 #[derive(Debug, Default)]
 struct Working {
     /// A message came meanwhile: look again before stopping.
     again: bool,
-    /// Rows that became ours meanwhile: to be generated before anything new is begun.
-    rows: Vec<Entry>,
-    /// The answer being generated.
-    answer: Option<Arc<RunningAnswer>>,
+    /// What is to be done before anything new is begun.
+    jobs: Vec<Job>,
+    /// The answer being generated; `None` while one is looked for.
+    answer: watch::Sender<Option<Arc<RunningAnswer>>>,
+}
+
+/// An answer that is to be generated here, besides those of messages that wait for one.
+#[derive(Debug)]
+enum Job {
+    /// Its owner is gone.
+    Adopt(EntryRow),
+    /// The last message is to be answered again.
+    Regenerate(Regeneration),
+}
+
+/// A wish to have the last message answered again.
+#[derive(Debug)]
+struct Regeneration {
+    model_id: String,
+    /// The id of the entry, so that the wish can be repeated.
+    id: MessageId,
+    /// Told once the answer has begun, or cannot.
+    begun: oneshot::Sender<Result<(), Failure>>,
 }
 
 /// An answer that is generated here, as others on this brain may influence it.
@@ -112,17 +133,17 @@ impl Turns {
         self.work(session, None);
     }
 
-    /// Runs the session's turns one after the other, the given row first. Where somebody does so already, it is left to
+    /// Runs the session's turns one after the other, the given job first. Where somebody does so already, it is left to
     /// them.
-    fn work(self: &Arc<Self>, session: &Arc<Session>, row: Option<Entry>) {
+    fn work(self: &Arc<Self>, session: &Arc<Session>, job: Option<Job>) {
         match self.working.entry(session.id) {
             Place::Occupied(mut place) => {
                 place.get_mut().again = true;
-                place.get_mut().rows.extend(row);
+                place.get_mut().jobs.extend(job);
                 return;
             }
             Place::Vacant(place) => {
-                place.insert(Working { rows: row.into_iter().collect(), ..Working::default() });
+                place.insert(Working { jobs: job.into_iter().collect(), ..Working::default() });
             }
         }
         let (turns, session) = (Arc::clone(self), Arc::clone(session));
@@ -130,12 +151,14 @@ impl Turns {
             // Removes the note also if the work panics; the sweep then finds what is left.
             let _worker = Worker { turns: &turns, session: session.id };
             loop {
-                let rows = turns.working.get_mut(&session.id).map(|mut working| {
+                let jobs = turns.working.get_mut(&session.id).map(|mut working| {
                     working.again = false;
-                    std::mem::take(&mut working.rows)
+                    std::mem::take(&mut working.jobs)
                 });
-                for row in rows.unwrap_or_default() {
-                    turns.run(&session, row).await;
+                for job in jobs.unwrap_or_default() {
+                    if let Some(row) = turns.begin(&session, job).await {
+                        turns.run(&session, row).await;
+                    }
                 }
                 turns.answer_all(&session).await;
                 let idle = turns.working.remove_if(&session.id, |_, working| !working.again);
@@ -148,6 +171,25 @@ impl Turns {
                 }
             }
         });
+    }
+
+    /// Does what makes an answer's row ours; `None`: it is not.
+    async fn begin(&self, session: &Arc<Session>, job: Job) -> Option<Entry> {
+        match job {
+            Job::Adopt(row) => self.adopt(session, row).await.unwrap_or_else(|failure| {
+                tracing::debug!(session = %session.id, %failure, "an expired answer was not taken up");
+                None
+            }),
+            Job::Regenerate(Regeneration { model_id, id, begun }) => {
+                let (outcome, row) = match self.claim_again(session, model_id, id).await {
+                    Ok(row) => (Ok(()), row),
+                    Err(failure) => (Err(failure), None),
+                };
+                // Who has stopped waiting asks again, and learns that it is done.
+                let _told = begun.send(outcome);
+                row
+            }
+        }
     }
 
     /// Answers what needs an answer, oldest first, until nothing does or somebody else is at it.
@@ -171,15 +213,25 @@ impl Turns {
     /// # Errors
     /// Where the store cannot be reached.
     pub async fn end(&self, session: &Arc<Session>, reason: FinishReason) -> Result<(), Failure> {
-        let here = self.working.get(&session.id).and_then(|working| working.answer.clone());
-        if let Some(answer) = here {
-            answer.end(reason);
-            let mut ended = answer.ended.subscribe();
-            let waited = tokio::time::timeout(END_PATIENCE, ended.wait_for(|ended| *ended)).await;
-            waited.map_err(|_| ErrorCode::StorageUnavailable)?.map_err(|_| ErrorCode::Internal)?;
-        }
+        let ending = tokio::time::timeout(END_PATIENCE, self.end_here(session, reason)).await;
+        ending.map_err(|_| ErrorCode::StorageUnavailable)??;
         // Also after it has ended here: another brain may have taken the row over and go on.
         self.end_elsewhere(session, reason).await
+    }
+
+    /// Ends what is generated here. An answer whose row is just becoming ours is waited for: its row must not be taken away
+    /// while it is about to show text.
+    async fn end_here(&self, session: &Session, reason: FinishReason) -> Result<(), Failure> {
+        let Some(mut answer) = self.working.get(&session.id).map(|working| working.answer.subscribe()) else {
+            return Ok(());
+        };
+        // An error means that nothing is worked on any more.
+        let Ok(answer) = answer.wait_for(Option::is_some).await.map(|answer| answer.clone()) else { return Ok(()) };
+        if let Some(answer) = answer {
+            answer.end(reason);
+            answer.ended.subscribe().wait_for(|ended| *ended).await.map_err(|_| ErrorCode::Internal)?;
+        }
+        Ok(())
     }
 
     /// The answer is generated by another brain, or by nobody any more: takes its row away from whoever has it.
@@ -211,10 +263,13 @@ impl Turns {
         model_id: String,
         id: MessageId,
     ) -> Result<(), Failure> {
-        if let Some(row) = self.claim_again(session, model_id, id).await? {
-            self.work(session, Some(row));
+        if self.is_answering(session.id) {
+            // It has the log's one place for a growing answer. Only what an earlier try of this wish began is fine.
+            return if self.was_claimed(session, id).await? { Ok(()) } else { Err(still_answering()) };
         }
-        Ok(())
+        let (begun, outcome) = oneshot::channel();
+        self.work(session, Some(Job::Regenerate(Regeneration { model_id, id, begun })));
+        outcome.await.map_err(|_| ErrorCode::Unavailable)?
     }
 
     /// The session is about to be erased: what is generated for it is of no use.
@@ -241,7 +296,16 @@ impl Turns {
 
     /// Is this very answer generated here?
     fn runs_here(&self, session: SessionId, seq: Seq) -> bool {
-        self.working.get(&session).is_some_and(|working| working.answer.as_ref().is_some_and(|here| here.seq == seq))
+        self.answer_of(session).is_some_and(|here| here.seq == seq)
+    }
+
+    /// Is any answer of this session generated here?
+    fn is_answering(&self, session: SessionId) -> bool {
+        self.answer_of(session).is_some()
+    }
+
+    fn answer_of(&self, session: SessionId) -> Option<Arc<RunningAnswer>> {
+        self.working.get(&session).and_then(|working| working.answer.borrow().clone())
     }
 }
 

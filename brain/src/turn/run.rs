@@ -54,8 +54,8 @@ impl Turns {
     }
 
     fn set_running(&self, session: &Session, running: Option<Arc<RunningAnswer>>) {
-        if let Some(mut working) = self.working.get_mut(&session.id) {
-            working.answer = running;
+        if let Some(working) = self.working.get(&session.id) {
+            working.answer.send_replace(running);
         }
     }
 

@@ -8,7 +8,7 @@ use chatbox_shared::clock::Timestamp;
 use chatbox_shared::failure::Failure;
 use rand::RngExt;
 
-use super::{Turns, journal};
+use super::{Job, Turns, journal};
 use crate::ledger::{Call, Purpose};
 use crate::llm::tokens;
 use crate::session::Session;
@@ -46,10 +46,15 @@ impl Turns {
     async fn sweep_once(self: &Arc<Self>, from: Timestamp) -> StoreResult<Timestamp> {
         let now = self.sessions.read_clock().await?;
         for row in self.sessions.store.expired_answers(now, ROUND).await? {
-            if !self.runs_here(row.meta.session, row.meta.seq)
-                && let Err(failure) = self.adopt(row).await
-            {
-                tracing::debug!(%failure, "an expired answer was not taken up");
+            let id = row.meta.session;
+            if self.runs_here(id, row.meta.seq) {
+                continue;
+            }
+            match self.sessions.get(id).await {
+                Ok(Some(session)) => self.work(&session, Some(Job::Adopt(row))),
+                // Erased while this was being written: out with it too.
+                Ok(None) => self.sessions.store.erase_session(id).await?,
+                Err(failure) => tracing::debug!(%failure, "an expired answer was not taken up"),
             }
         }
         self.settle_expired(now).await?;
@@ -105,35 +110,29 @@ impl Turns {
     }
 
     /// Takes over an answer whose owner is gone: answers anew, or ends it with the text it has where no model may.
-    async fn adopt(self: &Arc<Self>, row: EntryRow) -> Result<(), Failure> {
-        let id = row.meta.session;
-        let Some(session) = self.sessions.get(id).await? else {
-            // Erased while this was being written: out with it too.
-            return self.sessions.store.erase_session(id).await.map_err(|error| self.sessions.storage_of(id, &error));
-        };
-        self.sessions.catch_up(&session).await?;
+    pub(super) async fn adopt(&self, session: &Arc<Session>, row: EntryRow) -> Result<Option<Entry>, Failure> {
+        self.sessions.catch_up(session).await?;
         let mut entry = session.unseal(row);
-        let Some(answer) = entry.meta.answer() else { return Ok(()) };
+        let Some(answer) = entry.meta.answer() else { return Ok(None) };
         let allowed = session.read(|live| live.state.allows(Intent::Answer(answer.reply_to))).is_ok();
         if !allowed || answer.attempt >= self.settings.max_attempts {
             let fence = journal::finish_as(&mut entry, EntryState::Final, Some(FinishReason::Interrupted), None);
-            if self.sessions.replace_answer(&session, &entry, fence).await? {
+            if self.sessions.replace_answer(session, &entry, fence).await? {
                 session.apply(&entry);
-                self.account_for(&session, &entry).await;
-                self.kick(&session);
+                self.account_for(session, &entry).await;
             }
-            return Ok(());
+            return Ok(None);
         }
         let lost = entry.clone();
         let fence = self.begin_anew(&mut entry);
-        if self.sessions.replace_answer(&session, &entry, fence).await? {
-            self.account_for(&session, &lost).await;
-            tracing::info!(session = %session.id, seq = entry.meta.seq, "took over an answer whose owner is gone");
-            self.metrics.answer_adopted();
-            session.apply(&entry);
-            self.work(&session, Some(entry));
+        if !self.sessions.replace_answer(session, &entry, fence).await? {
+            return Ok(None);
         }
-        Ok(())
+        tracing::info!(session = %session.id, seq = entry.meta.seq, "took over an answer whose owner is gone");
+        self.metrics.answer_adopted();
+        session.apply(&entry);
+        self.account_for(session, &lost).await;
+        Ok(Some(entry))
     }
 
     /// [`Turns::settle_lost`], without anything depending on it: what it leaves expires and is found.

@@ -181,6 +181,14 @@ async fn wait_for<T, F: Future<Output = Option<T>>>(mut look: impl FnMut() -> F)
     tokio::time::timeout(PATIENCE, waiting).await.expect("it never happened")
 }
 
+/// The mark that an answer is due says nothing any more once one has begun, and goes a moment later.
+fn without_mark(mut entry: Entry) -> Entry {
+    if let Body::Message { needs_answer, .. } = &mut entry.meta.body {
+        *needs_answer = false;
+    }
+    entry
+}
+
 fn streams(entry: &Entry) -> bool {
     entry.meta.state == EntryState::Streaming
 }
@@ -386,7 +394,9 @@ async fn no_word_of_the_ai_stands_after_a_human_has_taken_over() {
         wait_for(async || (user_side.turns.count() == 0).then_some(())).await;
         let later = world.log(&admin_side, session.id).await;
         assert!(!at_reply.iter().any(streams), "round {round}: an answer grows on after the takeover");
-        assert_eq!(later[..at_reply.len()], at_reply[..], "round {round}: the log changed behind the takeover");
+        let said = |log: &[Entry]| log.iter().cloned().map(without_mark).collect::<Vec<_>>();
+        let (before, after) = (said(&at_reply), said(&later[..at_reply.len()]));
+        assert_eq!(after, before, "round {round}: the log changed behind the takeover");
         let answers = later.iter().filter(|entry| entry.meta.seq > joined && reply_to(entry) > 0);
         assert_eq!(answers.count(), 0, "round {round}: the AI spoke after the takeover");
     }

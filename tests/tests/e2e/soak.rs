@@ -80,12 +80,22 @@ impl Providers {
 }
 
 /// One user who asks and asks, stops some answers, and has some generated again.
-async fn ask(mut connection: Connection, model: &'static str, rounds: u64, seed: u64) -> Result<(Connection, String)> {
+/// `killed`: the last words of an answer may be lost with their brain.
+async fn ask(
+    mut connection: Connection,
+    model: &'static str,
+    rounds: u64,
+    seed: u64,
+    killed: bool,
+) -> Result<(Connection, String)> {
     let mut random = StdRng::seed_from_u64(seed);
     let session = new_session();
     connection
         .open_with(json!({ "type": "session_open", "session_id": session, "create": true, "model_id": model }))
         .await?;
+    if killed {
+        connection.may_miss_deltas(&session);
+    }
     for round in 0..rounds {
         let ack = connection.say(&session, &format!("question {round} of {seed} 🦅")).await?;
         let seq = ack.number("/seq").context("no seq")?;
@@ -133,7 +143,8 @@ fn same_numbers(record: &Record, call: &Call) -> Result<()> {
         "stopped" => {}
         other => anyhow::bail!("{other}: {}", about()),
     }
-    if call.sent.status >= 400 {
+    // One that was stopped may have been given up before it had read the refusal.
+    if call.sent.status >= 400 && record.finish == "failed" {
         ensure!((record.input, record.output, record.estimated) == (0, 0, false), "{}", about());
     }
     let expected = record.input * 1500 + record.output * 6000;
@@ -188,7 +199,7 @@ async fn a_thousand_answers_through_providers_that_fail_at_random() -> Result<()
     for user in 0..users {
         let connection = stack.user(&format!("user-{user}"))?.connect().await?;
         let model = MODELS[usize::try_from(user)? % MODELS.len()].0;
-        asking.spawn(ask(connection, model, rounds, seed + user));
+        asking.spawn(ask(connection, model, rounds, seed + user, false));
     }
     while let Some(asked) = asking.join_next().await {
         let (connection, session) = asked??;
@@ -223,7 +234,7 @@ async fn answers_go_on_and_are_accounted_for_while_brains_are_killed() -> Result
     for user in 0..users {
         let connection = stack.user(&format!("user-{user}"))?.connect().await?;
         let model = MODELS[usize::try_from(user)? % MODELS.len()].0;
-        asking.spawn(ask(connection, model, rounds, seed + user));
+        asking.spawn(ask(connection, model, rounds, seed + user, true));
     }
     let mut random = StdRng::seed_from_u64(seed);
     let mut asked = Vec::new();
