@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use chatbox_shared::clock::{Clock, SystemClock};
+use chatbox_shared::ids::UserId;
 use chatbox_shared::lifecycle::Lifecycle;
 use chatbox_shared::ops::{Ops, register_process_metrics};
 use chatbox_shared::proto::link_server::LinkServer;
@@ -19,6 +20,7 @@ use uuid::Uuid;
 use crate::config::{BrainConfig, StoreKind};
 use crate::connections::Connections;
 use crate::grpc::link::{LinkParts, LinkService};
+use crate::ledger::Day;
 use crate::llm::endpoint::Endpoints;
 use crate::llm::endpoint::metrics::EndpointCollector;
 use crate::metrics::Metrics;
@@ -33,6 +35,8 @@ use crate::store::sqlite::SqliteStore;
 use crate::tunables::{Current, Tunables};
 use crate::turn::{TurnSettings, Turns};
 
+/// Days read at once.
+const USAGE_PAGE: u32 = 100;
 /// How often a dead gateway is looked for, and how long it may take to answer.
 const KEEPALIVE: Duration = Duration::from_secs(5);
 /// A link frame is a client frame and little more; an entry sent to a gateway is one message.
@@ -126,6 +130,25 @@ pub async fn migrate(config: BrainConfig) -> anyhow::Result<bool> {
     let store = connect(&config).await?;
     store.migrate().await?;
     tracing::info!("the store is up to date");
+    Ok(true)
+}
+
+/// Says what a user has used on each day from `from` on, oldest first, one line of JSON for each.
+///
+/// # Errors
+/// Where the store cannot be reached.
+pub async fn usage(config: BrainConfig, user: String, from: Day, mut say: impl FnMut(&str)) -> anyhow::Result<bool> {
+    let store = connect(&config).await?;
+    let user = UserId::new(user);
+    let mut next = Some(from);
+    while let Some(from) = next {
+        let days = store.user_usage(&user, from, USAGE_PAGE).await?;
+        for day in &days {
+            say(&day.to_json().to_string());
+        }
+        let full = days.len() >= USAGE_PAGE as usize;
+        next = days.last().filter(|_| full).and_then(|last| last.day.next());
+    }
     Ok(true)
 }
 

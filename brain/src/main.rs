@@ -1,10 +1,11 @@
-//! The brain: `brain [--config FILE]`, `brain migrate`, `brain check-config`.
+//! The brain: `brain [--config FILE]`, `brain migrate`, `brain usage --user ID`, `brain check-config`.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use chatbox_brain::app;
 use chatbox_brain::config::BrainConfig;
+use chatbox_brain::ledger::Day;
 use chatbox_shared::{config, telemetry};
 use clap::{Parser, Subcommand};
 
@@ -23,6 +24,15 @@ struct Arguments {
 enum Command {
     /// Create missing tables and indexes, then end.
     Migrate,
+    /// Print what a user has used on each day, as one line of JSON for each, then end.
+    Usage {
+        /// The user's id: the `sub` of their tokens.
+        #[arg(long)]
+        user: String,
+        /// The first day, such as 2026-11-24 (UTC). Days without a call are left out.
+        #[arg(long, value_parser = day, default_value = "1970-01-01")]
+        from: Day,
+    },
     /// Check the settings, list every fault, then end: 0 if they are good, else 2.
     CheckConfig,
 }
@@ -34,7 +44,8 @@ fn main() -> ExitCode {
         Err(faults) => return complain(&faults, 2),
     };
     if let Some(Command::CheckConfig) = arguments.command {
-        return say("the settings are good");
+        print("the settings are good");
+        return ExitCode::SUCCESS;
     }
     if let Err(error) = telemetry::init(&config.log) {
         return complain(&error, 2);
@@ -45,6 +56,7 @@ fn main() -> ExitCode {
     };
     let done = match arguments.command {
         Some(Command::Migrate) => runtime.block_on(app::migrate(config)),
+        Some(Command::Usage { user, from }) => runtime.block_on(app::usage(config, user, from, print)),
         _ => runtime.block_on(app::run(config, arguments.config)),
     };
     match done {
@@ -57,6 +69,10 @@ fn main() -> ExitCode {
     }
 }
 
+fn day(text: &str) -> Result<Day, String> {
+    Day::parse(text).ok_or_else(|| "is no day such as 2026-11-24".to_owned())
+}
+
 #[expect(clippy::print_stderr, reason = "before the log is set up, the terminal is all there is")]
 fn complain(what: &dyn std::fmt::Display, code: u8) -> ExitCode {
     eprintln!("{what}");
@@ -64,7 +80,6 @@ fn complain(what: &dyn std::fmt::Display, code: u8) -> ExitCode {
 }
 
 #[expect(clippy::print_stdout, reason = "the answer of a command")]
-fn say(what: &str) -> ExitCode {
+fn print(what: &str) {
     println!("{what}");
-    ExitCode::SUCCESS
 }

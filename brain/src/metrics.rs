@@ -1,5 +1,6 @@
-//! Every metric of the brain but the store's own, in one place. All label values come from closed lists, and every
-//! series exists from the start.
+//! Every metric of the brain but those of the store and the endpoints, in one place. Label values come from closed lists, or
+//! from the configuration (models), so there are few; a series exists once something was counted, those of outcomes from
+//! the start.
 
 use std::time::Duration;
 
@@ -114,7 +115,7 @@ impl Metrics {
         );
         registry.register(
             "answers_fell_back",
-            "Answers another model gave than the one that was asked",
+            "Times another model began to speak in place of the one before",
             metrics.fallbacks.clone(),
         );
         registry.register(

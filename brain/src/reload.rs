@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chatbox_shared::clock::Clock;
-use chatbox_shared::config::{self, ENV_FILE, Faults};
+use chatbox_shared::config::{self, ENV_FILE};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -45,28 +45,26 @@ impl Reloader {
     ) -> std::io::Result<impl Future<Output = ()> + Send + 'static> {
         let mut hangup = signal(SignalKind::hangup())?;
         let every = Some(config.reload.watch_seconds).filter(|seconds| *seconds > 0).map(Duration::from_secs);
-        let mut fixed = fixed(config);
+        let fixed = fixed(config);
         let mut files = self.files(config);
         Ok(async move {
             let mut known = read(&files).await;
             loop {
-                let changed = tokio::select! {
+                let asked = tokio::select! {
                     () = drain.cancelled() => return,
-                    _ = hangup.recv() => None,
-                    () = pause(every) => {
-                        let now = read(&files).await;
-                        if now == known {
-                            continue;
-                        }
-                        Some(now)
-                    }
+                    _ = hangup.recv() => true,
+                    () = pause(every) => false,
                 };
-                // Also a file with faults is not read again before it changes again.
-                known = match changed {
-                    Some(now) => now,
-                    None => read(&files).await,
-                };
-                if let Some(config) = self.reload(&mut fixed).await {
+                // Read before it is loaded, so that what is written meanwhile is another change. Also a file with faults
+                // is not loaded again before it changes again.
+                let now = read(&files).await;
+                if !asked && now == known {
+                    continue;
+                }
+                known = now;
+                if let Some(config) = self.reload(&fixed).await
+                    && self.files(&config) != files
+                {
                     files = self.files(&config);
                     known = read(&files).await;
                 }
@@ -75,22 +73,27 @@ impl Reloader {
     }
 
     /// Reads the configuration and puts it in force; `None` where it has faults.
-    async fn reload(&self, fixed: &mut Vec<(&'static str, String)>) -> Option<BrainConfig> {
-        let file = self.file.clone();
-        let loaded = tokio::task::spawn_blocking(move || config::load::<BrainConfig>(file.as_deref())).await;
-        let loaded = loaded.unwrap_or_else(|_| {
-            let mut faults = Faults::default();
-            faults.add("", "reading the configuration failed");
-            Err(faults)
-        });
-        let config = match loaded {
-            Ok(config) => config,
-            Err(faults) => return self.refused(&faults),
+    async fn reload(&self, fixed: &[(&'static str, String)]) -> Option<BrainConfig> {
+        let (file, clock, endpoints) = (self.file.clone(), Arc::clone(&self.clock), Arc::clone(&self.endpoints));
+        // Reads files, and perhaps loads the table of an encoding.
+        let loading = move || {
+            let config = config::load::<BrainConfig>(file.as_deref()).map_err(|faults| faults.to_string())?;
+            let tunables = Tunables::new(&config, &clock, &endpoints).map_err(|error| error.to_string())?;
+            Ok((config, tunables))
         };
-        match Tunables::new(&config, &self.clock, &self.endpoints) {
-            Ok(tunables) => self.current.replace(tunables),
-            Err(error) => return self.refused(&error),
-        }
+        let loaded = tokio::task::spawn_blocking(loading).await.unwrap_or_else(|error| Err(error.to_string()));
+        let (config, tunables) = match loaded {
+            Ok(loaded) => loaded,
+            Err(why) => {
+                self.metrics.reloaded(false);
+                tracing::error!(
+                    faults = why,
+                    "the configuration was read again and has faults; what was in force stays"
+                );
+                return None;
+            }
+        };
+        self.current.replace(tunables);
         self.metrics.reloaded(true);
         let now = self::fixed(&config);
         let waiting: Vec<_> = now.iter().filter(|section| !fixed.contains(section)).map(|(name, _)| *name).collect();
@@ -104,12 +107,6 @@ impl Reloader {
             );
         }
         Some(config)
-    }
-
-    fn refused(&self, why: &dyn std::fmt::Display) -> Option<BrainConfig> {
-        self.metrics.reloaded(false);
-        tracing::error!(faults = %why, "the configuration was read again and has faults; what was in force stays");
-        None
     }
 
     /// The files whose contents count.

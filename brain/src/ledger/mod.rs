@@ -12,6 +12,8 @@ use chatbox_shared::clock::Timestamp;
 use chatbox_shared::ids::{CallId, Seq, SessionId, UserId};
 
 use crate::llm::TokenUsage;
+use crate::llm::price::Price;
+use crate::session::entry::FinishReason;
 
 /// A provider call, as it is known before it is made.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -164,17 +166,22 @@ impl Purpose {
 }
 
 impl Reservation {
-    /// The record of a call that nobody can tell the end of: its prompt was sent, and this many tokens of an answer were
-    /// seen of it.
-    pub fn lost(&self, output: u64, now: Timestamp) -> UsageRecord {
+    /// The record of a call whose brain did not get to write it, from what is known of it: this many tokens of an answer,
+    /// and perhaps how it ended. The price is of now.
+    pub fn lost(&self, output: u64, finish: CallFinish, price: Option<Price>, now: Timestamp) -> UsageRecord {
+        self.record(TokenUsage { input: self.input_estimate, cached: 0, output, estimated: true }, finish, price, now)
+    }
+
+    /// The record of a call that used this.
+    pub fn record(&self, usage: TokenUsage, finish: CallFinish, price: Option<Price>, now: Timestamp) -> UsageRecord {
         UsageRecord {
             call: self.call.clone(),
-            usage: TokenUsage { input: self.input_estimate, cached: 0, output, estimated: true },
-            finish: CallFinish::Lost,
+            usage,
+            finish,
             error: None,
             first_token_ms: None,
             total_ms: u64::try_from(now.since(self.call.started_at).as_millis()).unwrap_or(u64::MAX),
-            cost: None,
+            cost: price.map(|price| price.cost(&usage)),
         }
     }
 }
@@ -206,6 +213,17 @@ impl CallFinish {
         }
     }
 
+    /// How the call of an answer ended that ended so.
+    pub fn of(reason: FinishReason) -> Self {
+        match reason {
+            FinishReason::Stop => Self::Stop,
+            FinishReason::Length => Self::Length,
+            FinishReason::Stopped => Self::Stopped,
+            FinishReason::Interrupted => Self::Interrupted,
+            FinishReason::ContentFilter => Self::ContentFilter,
+        }
+    }
+
     /// The ending with this name.
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|finish| finish.as_str() == text)
@@ -222,6 +240,21 @@ impl Allowance {
 }
 
 impl DayUsage {
+    /// As operators read it.
+    pub fn to_json(&self) -> serde_json::Value {
+        let UsageSum { calls, input, cached, output, cost } = self.used;
+        serde_json::json!({
+            "day": self.day.to_string(),
+            "calls": calls,
+            "input_tokens": input,
+            "cached_tokens": cached,
+            "output_tokens": output,
+            "cost_billionths": cost,
+            "reserved_tokens": self.reserved_tokens,
+            "reserved_cost_billionths": self.reserved_cost,
+        })
+    }
+
     /// The account of a day on which nothing was used yet.
     pub fn unused(day: Day) -> Self {
         Self { day, used: UsageSum::default(), reserved_tokens: 0, reserved_cost: 0 }
@@ -252,6 +285,11 @@ impl Day {
     pub fn end(self) -> Timestamp {
         let next = self.0.next_day().unwrap_or(self.0);
         Timestamp(next.midnight().assume_utc().unix_timestamp() * 1000)
+    }
+
+    /// The day after; `None` at the end of the calendar.
+    pub fn next(self) -> Option<Self> {
+        self.0.next_day().map(Self)
     }
 
     /// The day written as [`Day`] writes it.

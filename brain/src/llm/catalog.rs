@@ -52,7 +52,7 @@ pub struct Model {
 }
 
 impl Model {
-    /// What a prompt may cost: [`super::tokens::fit`] takes it.
+    /// What a prompt may cost: [`TokenCounter::fit`] takes it.
     pub fn prompt_budget(&self) -> u64 {
         self.context_tokens.saturating_sub(self.max_output_tokens)
     }
@@ -151,13 +151,11 @@ impl Builder<'_> {
         let calls = config.calls(self.provider);
         let kind = Kind::parse(&config.provider).unwrap_or(Kind::Demo);
         let key = config.endpoint_key().unwrap_or_default();
-        // Without the scheme; the configuration allows no user and no password in it.
-        let name = key.split_once("://").map_or(kind.as_str(), |(_, address)| address);
         Ok(Model {
             kind,
             provider: self.bare(config, &calls)?,
             policy: calls.policy(),
-            endpoint: self.endpoints.get(&key, name, &calls.endpoint()),
+            endpoint: self.endpoints.get(&key, &calls.endpoint()),
             fallback: config.fallback.clone(),
             price: config.price(),
             id: config.id.clone(),
@@ -296,7 +294,7 @@ mod tests {
         assert!(catalog.candidates("nope").is_empty());
         let endpoint = |id: &str| Arc::clone(&catalog.get(id).unwrap().endpoint);
         assert!(Arc::ptr_eq(&endpoint("a"), &endpoint("b")) && !Arc::ptr_eq(&endpoint("a"), &endpoint("c")));
-        assert_eq!(endpoint("a").name, "127.0.0.1:1/v1");
+        assert_eq!(endpoint("a").name, "openai http://127.0.0.1:1/v1");
     }
 
     #[test]

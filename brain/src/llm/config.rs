@@ -407,7 +407,7 @@ impl ModelConfig {
         }
     }
 
-    /// Tells its endpoint from others; `None` for a model that is not understood.
+    /// The name of its endpoint: protocol and address. `None` for a model that is not understood.
     pub fn endpoint_key(&self) -> Option<String> {
         let kind = Kind::parse(&self.provider)?;
         let url = if kind == Kind::Demo { String::new() } else { self.base_url(kind).ok()?.to_string() };

@@ -13,11 +13,18 @@ use crate::ledger::{CallFinish, Reservation};
 /// Keeps account of calls.
 #[async_trait]
 pub trait Meter: Send + Sync + 'static {
-    /// A call is about to be made. It is made only if this succeeds, and then [`Meter::end`] is called once for it.
-    async fn begin(&self, call: Planned<'_>) -> Result<Reservation, Refused>;
+    /// What is to be set aside for a call that is about to be made.
+    fn plan(&self, call: Planned<'_>) -> Reservation;
+
+    /// Sets it aside. The call is made only if this succeeds, and then [`Meter::end`] is called once for it. May be
+    /// repeated with the same reservation.
+    async fn begin(&self, call: &Reservation) -> Result<(), Refused>;
 
     /// The call has ended. Returns when that is recorded, or never will be by this process.
     async fn end(&self, call: &Reservation, model: &Model, outcome: CallOutcome);
+
+    /// The call is not made after all, and whether something is set aside for it is not known.
+    async fn withdraw(&self, call: &Reservation);
 }
 
 /// A call before it is made.
@@ -29,6 +36,8 @@ pub struct Planned<'a> {
     pub model: &'a Model,
     /// Tokens of its prompt, as far as chatbox can tell.
     pub input_estimate: u64,
+    /// How long the call may take.
+    pub time: Duration,
     /// How many times the text of the answer has begun anew within this turn when this call speaks.
     pub restarts: u32,
 }
@@ -36,10 +45,12 @@ pub struct Planned<'a> {
 /// Why a call may not be made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refused {
-    /// What the user may use is used up until then.
-    Quota(Timestamp),
+    /// What the user may use is used up until then; `None`: this call is too large for any day.
+    Quota(Option<Timestamp>),
     /// The accounts cannot be reached; nothing is called without them.
     Unavailable,
+    /// The account cannot be used, and asking again does not mend it.
+    Broken,
 }
 
 /// What became of a call.

@@ -192,6 +192,8 @@ pub struct ProviderError {
     pub should_retry: Option<bool>,
     /// What to change before the same call is made once more, at once.
     pub remedy: Option<Remedy>,
+    /// Nothing of the request has reached the provider.
+    pub unsent: bool,
     /// For the log: a short prefix of what the provider said. Never contains a key.
     pub detail: String,
 }
@@ -348,12 +350,27 @@ impl ErrorClass {
 impl ProviderError {
     /// A failure without any HTTP answer.
     pub fn new(class: ErrorClass, detail: impl Into<String>) -> Self {
-        Self { class, status: None, retry_after: None, should_retry: None, remedy: None, detail: detail.into() }
+        Self {
+            class,
+            status: None,
+            retry_after: None,
+            should_retry: None,
+            remedy: None,
+            unsent: false,
+            detail: detail.into(),
+        }
     }
 
     /// What to change before the call is made once more.
     pub fn remedy(&self) -> Option<Remedy> {
         self.remedy.or((self.class == ErrorClass::ContextLength).then_some(Remedy::LessHistory))
+    }
+
+    /// What it says about the endpoint. A request that was refused for what it is, or a fault the provider has by itself
+    /// found to be final, says nothing.
+    pub fn verdict(&self) -> Verdict {
+        let about_request = self.status.is_some_and(|status| (400..500).contains(&status));
+        if about_request || self.should_retry == Some(false) { Verdict::Neutral } else { self.class.verdict() }
     }
 
     /// May the same call succeed when made again?

@@ -8,13 +8,16 @@ use async_trait::async_trait;
 use serde::de::DeserializeOwned;
 use tokio::time::{Instant, timeout_at};
 
-use super::http::{Body, detail_of};
+use super::http::Body;
 use super::sse::{self, Event};
-use super::{Chunk, ErrorClass, Generation, ProviderError};
+use super::{Chunk, ErrorClass, Generation, ProviderError, TokenUsage};
 use crate::session::entry::FinishReason;
 
 /// No answer is longer: a provider that never stops would fill the memory and the store.
 const MAX_ANSWER_BYTES: usize = 4 << 20;
+
+/// No call takes more tokens: a provider that says so is mistaken.
+const MAX_TOKENS: u64 = 1_000_000_000;
 
 /// How long an answer that could be complete waits for the event that makes it certain.
 pub(crate) const LINGER: Duration = Duration::from_millis(1500);
@@ -57,6 +60,14 @@ impl Output {
     pub(crate) fn replace(&mut self, text: String) {
         self.text_bytes += text.len();
         self.chunk(Chunk::Replace(text));
+    }
+
+    /// What the call used. Zeros mean that no model ran, and numbers beyond all reason are cut.
+    pub(crate) fn usage(&mut self, input: u64, cached: u64, output: u64) {
+        let [input, cached, output] = [input, cached, output].map(|tokens| tokens.min(MAX_TOKENS));
+        if input + output > 0 {
+            self.chunk(Chunk::Usage(TokenUsage { input, cached: cached.min(input), output, estimated: false }));
+        }
     }
 
     /// Any chunk but text and the end.
@@ -222,7 +233,7 @@ impl Whole {
     /// Reads it with `read`, which must end with a finish.
     pub(crate) fn read(read: impl FnOnce(&mut Output) -> Result<(), ProviderError>) -> Result<Self, ProviderError> {
         let mut out = Output::default();
-        read(&mut out).map_err(|error| ProviderError { detail: detail_of(error.class, &error.detail), ..error })?;
+        read(&mut out)?;
         Ok(Self(out))
     }
 }
@@ -294,7 +305,7 @@ pub(crate) mod testing {
     }
 
     pub(crate) fn usage(input: u64, output: u64) -> Result<Chunk, ErrorClass> {
-        Ok(Chunk::Usage(crate::llm::TokenUsage { input, cached: 0, output, estimated: false }))
+        Ok(Chunk::Usage(TokenUsage { input, cached: 0, output, estimated: false }))
     }
 
     /// The stream (written with LF) gives `expected` whatever its line ends, split at every byte, with comments and

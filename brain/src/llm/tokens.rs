@@ -71,11 +71,6 @@ impl TokenCounter {
         }
     }
 
-    /// Are texts counted as the model does it?
-    pub fn is_exact(&self) -> bool {
-        matches!(self, Self::Tiktoken(_))
-    }
-
     /// The tokens of a text, rounded up.
     pub fn count(&self, text: &str) -> u64 {
         match self {
@@ -163,11 +158,6 @@ pub fn estimate_prompt(prompt: &Prompt) -> u64 {
     TokenCounter::default().estimate_prompt(prompt)
 }
 
-/// [`TokenCounter::fit`] by the common rule.
-pub fn fit<'a>(system: Option<&str>, turns: &'a [PromptTurn], budget: u64) -> &'a [PromptTurn] {
-    TokenCounter::default().fit(system, turns, budget)
-}
-
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
@@ -175,6 +165,10 @@ mod tests {
 
     use super::*;
     use crate::llm::Image;
+
+    fn fit<'a>(system: Option<&str>, turns: &'a [PromptTurn], budget: u64) -> &'a [PromptTurn] {
+        TokenCounter::default().fit(system, turns, budget)
+    }
 
     const ANTHROPIC: TokenCounter = TokenCounter::Estimate(Family::Anthropic);
 
@@ -209,7 +203,7 @@ mod tests {
     #[test]
     fn the_name_of_a_model_tells_its_encoding_only_where_it_is_openai_s() {
         let exact = |kind, name: &str, configured: &str| {
-            TokenCounter::for_model(kind, name, configured).map(|counter| counter.is_exact())
+            TokenCounter::for_model(kind, name, configured).map(|counter| matches!(counter, TokenCounter::Tiktoken(_)))
         };
         assert_eq!(exact(Kind::OpenAi, "my-deployment", ""), Ok(false));
         assert_eq!(exact(Kind::OpenAi, "gpt-4o", "estimate"), Ok(false));

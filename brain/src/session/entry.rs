@@ -115,6 +115,8 @@ pub struct Answer {
     pub regenerates: Option<Seq>,
     /// The model that answers.
     pub model_id: String,
+    /// The model that was asked, while a fallback answers in its place.
+    pub asked_model: Option<String>,
     /// Which try this is, from 1. Each starts with an empty text.
     pub attempt: u32,
     /// The index the next delta of this attempt will have.

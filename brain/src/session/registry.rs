@@ -111,6 +111,8 @@ impl Sessions {
                 live.streaming = Some(Box::new(entry));
             }
         }
+        // A brain that died may have recorded calls and not got to sum them up.
+        self.sum_up(&session).await;
         Ok(Some(self.share(session)))
     }
 

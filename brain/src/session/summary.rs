@@ -1,6 +1,6 @@
-//! Saving the summary of a session after its log has grown. The log is the truth, so this may come late or not at all:
-//! whoever loads the session folds the rest in. It is therefore kept off the path of acknowledgements and done once for
-//! many entries.
+//! The session document, which holds what lists show: the summary of the log, the name, the sum of the ledger. Log and ledger
+//! are the truth, so it may be written late or not at all: whoever loads the session adds the rest. It is therefore kept off
+//! the path of acknowledgements and written once for many entries.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +14,8 @@ use crate::session::registry::Sessions;
 
 /// How long entries may gather before the summary is saved.
 const SAVE_AFTER: Duration = Duration::from_secs(1);
+/// A session of more messages gets no name any more: somebody may have wanted it to have none.
+const YOUNG: u64 = 3;
 /// Characters of a name made from a message.
 const NAME_CHARS: usize = 60;
 
@@ -108,26 +110,38 @@ impl Sessions {
     }
 
     /// Asks the ledger what the session has used, and tells those who read along. A sum that does not come is repaired by
-    /// the next one.
+    /// the next one, or when the session is loaded again.
     pub(crate) async fn refresh_usage(&self, session: &Session) {
+        if self.sum_up(session).await {
+            session.read(|live| live.broadcast_summary(session));
+        }
+    }
+
+    /// Asks the ledger what the session has used, and stores the sum where it is another one; says whether there is one.
+    pub(crate) async fn sum_up(&self, session: &Session) -> bool {
         let usage = match self.store.session_usage(session.id).await {
             Ok(usage) => usage,
             Err(error) => {
                 tracing::debug!(session = %session.id, %error, "the session's usage was not summed up");
-                return;
+                return false;
             }
         };
-        {
+        let known = {
             let mut live = session.live.lock();
+            let known = live.usage;
             // Records are only ever added: a sum of fewer ones is an older one.
             if usage.calls >= live.usage.calls {
                 live.usage = usage;
             }
-            live.broadcast_summary(session);
+            known
+        };
+        if usage.calls <= known.calls {
+            return true;
         }
         if let Err(error) = self.store.save_session_usage(session.id, &usage).await {
             tracing::debug!(session = %session.id, %error, "the session's usage was not saved; the ledger has it all");
         }
+        true
     }
 
     /// Was this a session of the user that is erased now?
@@ -142,12 +156,12 @@ impl Sessions {
     /// Names the session after its first message, where it has no name. The name is saved behind the acknowledgement.
     pub(crate) fn name_after(self: &Arc<Self>, session: &Arc<Session>, message: &str) {
         let name = name_of(message);
-        if name.is_empty() || session.read(|live| !live.name.is_empty() || live.state.message_count > 1) {
+        if name.is_empty() || session.read(|live| !live.name.is_empty() || live.state.message_count > YOUNG) {
             return;
         }
         let (sessions, session) = (Arc::clone(self), Arc::clone(session));
         self.lifecycle.spawn(async move {
-            if let Err(failure) = sessions.rename(&session, &name).await {
+            if let Err(failure) = sessions.rename_from(&session, "", &name).await {
                 tracing::debug!(session = %session.id, %failure, "the session stays without a name");
             }
         });
@@ -211,13 +225,13 @@ mod tests {
     use chatbox_shared::lifecycle::Lifecycle;
 
     use super::*;
-    use crate::ledger::{Call, Purpose, Reservation, UsageSum};
+    use crate::ledger::{Call, CallFinish, Purpose, Reservation, UsageSum};
     use crate::store::keyring::Keyring;
     use crate::store::sqlite::SqliteStore;
     use crate::store::{Responses, Store};
 
     #[tokio::test]
-    async fn a_counted_answer_brings_the_sum_of_the_ledger() {
+    async fn answers_are_counted_and_usage_is_the_sum_of_the_ledger() {
         let folder = tempfile::tempdir().unwrap();
         let store = Arc::new(SqliteStore::open(&folder.path().join("chat.db")).unwrap());
         store.migrate().await.unwrap();
@@ -237,8 +251,9 @@ mod tests {
             started_at: Timestamp(0),
         };
         let reservation = Reservation { call, tokens: 9, cost: 0, input_estimate: 5, expires_at: Timestamp(9) };
-        store.record_usage(&reservation.lost(3, Timestamp(7))).await.unwrap();
+        store.record_usage(&reservation.lost(3, CallFinish::Lost, None, Timestamp(7))).await.unwrap();
         sessions.count_answer(&session, 40).await;
+        sessions.refresh_usage(&session).await;
         let usage = UsageSum { calls: 1, input: 5, cached: 0, output: 3, cost: 0 };
         let responses = Responses { count: 1, ms_sum: 40, ms_max: 40 };
         assert_eq!(session.read(|live| (live.usage, live.responses)), (usage, responses));

@@ -156,6 +156,7 @@ pub(super) fn answer(session: SessionId, seq: Seq, reply_to: Seq, generation: u3
         generation,
         regenerates: None,
         model_id: "demo".into(),
+        asked_model: None,
         attempt: 1,
         next_index: 0,
         owner: "brain-1".into(),

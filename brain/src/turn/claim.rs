@@ -84,6 +84,7 @@ impl Turns {
             generation,
             regenerates,
             model_id,
+            asked_model: None,
             attempt: 1,
             next_index: 0,
             owner: self.settings.owner.clone(),

@@ -85,6 +85,11 @@ impl Journal {
         }
     }
 
+    /// Takes back what [`Journal::restart`] did and could not be saved.
+    pub(super) fn undo_restart(&mut self, before: Entry) {
+        self.entry = before;
+    }
+
     /// Shows the row as it stands.
     pub(super) fn show(&self) {
         self.session.apply(&self.entry);
@@ -100,7 +105,8 @@ impl Journal {
         let Some(answer) = self.entry.meta.answer_mut().filter(|answer| answer.model_id != model_id) else {
             return false;
         };
-        model_id.clone_into(&mut answer.model_id);
+        let before = std::mem::replace(&mut answer.model_id, model_id.to_owned());
+        answer.asked_model.get_or_insert(before);
         // It was the other one's.
         answer.conversation = None;
         true

@@ -8,7 +8,7 @@ use chatbox_shared::ids::Seq;
 
 use super::Turns;
 use super::journal::millis;
-use crate::ledger::{Call, Purpose, Reservation, UsageRecord};
+use crate::ledger::{Allowance, Call, CallFinish, DayUsage, Purpose, Reservation, UsageRecord};
 use crate::llm::TokenUsage;
 use crate::llm::catalog::Model;
 use crate::llm::meter::{CallOutcome, Meter, Planned, Refused};
@@ -77,27 +77,37 @@ impl SessionMeter {
 
 #[async_trait]
 impl Meter for SessionMeter {
-    async fn begin(&self, planned: Planned<'_>) -> Result<Reservation, Refused> {
+    fn plan(&self, planned: Planned<'_>) -> Reservation {
         let model = planned.model;
         let (input, output) = (planned.input_estimate, model.max_output_tokens);
         let largest = TokenUsage { input, cached: 0, output, estimated: true };
         let call = self.call(&planned);
-        let reservation = Reservation {
-            tokens: input + output,
+        Reservation {
+            tokens: input.saturating_add(output),
             cost: model.cost(&largest).unwrap_or(0),
             input_estimate: input,
-            expires_at: call.started_at.plus(model.policy.total + GRACE),
+            expires_at: call.started_at.plus(planned.time + GRACE),
             call,
-        };
-        match self.sessions.store.reserve_usage(&reservation, &self.current.get().allowance).await {
-            Ok(true) => Ok(reservation),
+        }
+    }
+
+    async fn begin(&self, reservation: &Reservation) -> Result<(), Refused> {
+        let allowance = self.current.get().allowance;
+        match self.sessions.store.reserve_usage(reservation, &allowance).await {
+            Ok(true) => Ok(()),
             Ok(false) => {
                 self.metrics.quota_refused();
-                Err(Refused::Quota(reservation.call.day().end()))
+                let day = reservation.call.day();
+                let ever = allowance.admits(&DayUsage::unused(day), reservation);
+                Err(Refused::Quota(ever.then(|| day.end())))
+            }
+            Err(error @ StoreError::Unavailable(_)) => {
+                tracing::debug!(session = %self.session.id, %error, "no call without an account of it");
+                Err(Refused::Unavailable)
             }
             Err(error) => {
-                tracing::warn!(session = %self.session.id, %error, "no call without an account of it");
-                Err(Refused::Unavailable)
+                tracing::error!(session = %self.session.id, %error, "an account cannot be used");
+                Err(Refused::Broken)
             }
         }
     }
@@ -113,6 +123,22 @@ impl Meter for SessionMeter {
             total_ms: millis(outcome.total),
             cost: model.cost(&outcome.usage),
         };
+        self.sessions.record_usage(&record).await;
+    }
+
+    async fn withdraw(&self, reservation: &Reservation) {
+        // Only what is surely there can be taken back.
+        let mut pause = FIRST_PAUSE;
+        while let Err(error) = self.sessions.store.reserve_usage(reservation, &Allowance::default()).await {
+            if !matches!(error, StoreError::Unavailable(_)) || self.sessions.lifecycle.stopping().is_cancelled() {
+                tracing::debug!(session = %self.session.id, %error, "a reservation was not withdrawn; it will expire");
+                return;
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+        let nothing = TokenUsage::default();
+        let record = reservation.record(nothing, CallFinish::Stopped, None, reservation.call.started_at);
         self.sessions.record_usage(&record).await;
     }
 }

@@ -129,6 +129,7 @@ mod tests {
             generation,
             regenerates: None,
             model_id: "m".into(),
+            asked_model: None,
             attempt: 1,
             next_index: 0,
             owner: String::new(),

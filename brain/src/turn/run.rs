@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use chatbox_shared::failure::{ErrorCode, Failure};
+use chatbox_shared::ids::Seq;
 
 use super::journal::{End, Journal, Lost, millis};
 use super::{RunningAnswer, Turns};
@@ -16,8 +17,8 @@ use crate::llm::catalog::Model;
 use crate::session::Session;
 use crate::session::entry::{Entry, EntryState, FinishReason, Usage};
 
-/// How long to wait before a store that was away is asked again for a prompt.
-const PREPARE_PAUSE: Duration = Duration::from_millis(250);
+/// How long to wait before a store that was away is asked again.
+const PAUSE: Duration = Duration::from_millis(250);
 /// How long an answer that is to end is waited for; only a store that does not answer can take so long.
 const STOP_PATIENCE: Duration = Duration::from_secs(3);
 
@@ -73,10 +74,10 @@ impl Turns {
             Ok(ask) => {
                 let answering = answering.insert(Answering::start(ask));
                 let ending = self.grow(session, &mut journal, running, answering, &mut usage).await;
-                self.stop(answering, &ending, &mut usage).await;
+                self.end_call(session, answering, seq, &ending, &mut usage).await;
                 ending
             }
-            Err(failure) => Ending::Failed(failure.code.into()),
+            Err(ending) => ending,
         };
         if let Some(answering) = answering {
             // At once: a store that is away must not keep the provider's connection open.
@@ -114,15 +115,17 @@ impl Turns {
         session: &Arc<Session>,
         journal: &Journal,
         running: &RunningAnswer,
-    ) -> Result<Ask, Failure> {
+    ) -> Result<Ask, Ending> {
         loop {
             match self.prepare(session, journal).await {
+                Ok(ask) => return Ok(ask),
                 Err(failure) if failure.code == ErrorCode::StorageUnavailable && journal.owned() => {}
-                prepared => return prepared,
+                Err(failure) => return Err(Ending::Failed(failure.code.into())),
             }
             tokio::select! {
-                _ = running.end_wanted() => return Err(ErrorCode::Unavailable.into()),
-                () = tokio::time::sleep(PREPARE_PAUSE) => {}
+                reason = running.end_wanted() => return Err(Ending::Finished(reason)),
+                () = self.hand_over.cancelled() => return Err(Ending::HandedOver),
+                () = tokio::time::sleep(PAUSE) => {}
             }
         }
     }
@@ -179,20 +182,17 @@ impl Turns {
                 Event::Piece(Some(Piece::Conversation(id))) => journal.set_conversation(id),
                 Event::Piece(Some(Piece::Model(model))) if !self.changes_text(journal, &model) => {}
                 Event::Piece(Some(piece @ (Piece::Model(_) | Piece::Replace(_)))) => {
-                    journal.restart(match piece {
-                        Piece::Replace(text) => text,
-                        _ => String::new(),
-                    });
                     if let Some(save) = save.take() {
                         // An older state must not arrive behind the newer one.
                         drop(save.await);
                     }
-                    match self.save(session, journal).await {
-                        (begun, Ok(true)) => journal.saved(begun, self.settings.lease),
-                        (_, Ok(false)) => return Ending::Lost,
-                        (_, Err(failure)) => return Ending::Failed(failure.code.into()),
+                    let text = match piece {
+                        Piece::Replace(text) => text,
+                        _ => String::new(),
+                    };
+                    if let Some(ending) = self.restart(session, journal, running, text).await {
+                        return ending;
                     }
-                    journal.show();
                 }
                 Event::Piece(Some(Piece::End(end))) => {
                     *usage = end.usage.map(Usage::from);
@@ -224,6 +224,37 @@ impl Turns {
         }
     }
 
+    /// Begins the text anew: saved first, so that no other brain can begin an attempt of the same number, then shown. What
+    /// was shown stays until that has succeeded.
+    async fn restart(
+        &self,
+        session: &Arc<Session>,
+        journal: &mut Journal,
+        running: &RunningAnswer,
+        text: String,
+    ) -> Option<Ending> {
+        let before = journal.entry().clone();
+        journal.restart(text);
+        let ending = loop {
+            match self.save(session, journal).await {
+                (begun, Ok(true)) => {
+                    journal.saved(begun, self.settings.lease);
+                    journal.show();
+                    return None;
+                }
+                (_, Ok(false)) => return Some(Ending::Lost),
+                (_, Err(failure)) if !journal.owned() => break Ending::Failed(failure.code.into()),
+                (_, Err(_)) => {}
+            }
+            tokio::select! {
+                reason = running.end_wanted() => break Ending::Finished(reason),
+                () = tokio::time::sleep(PAUSE) => {}
+            }
+        };
+        journal.undo_restart(before);
+        Some(ending)
+    }
+
     /// This model speaks from here on. Is there text of another one, which is void now?
     fn changes_text(&self, journal: &mut Journal, model: &Model) -> bool {
         if journal.set_model(&model.id) {
@@ -233,16 +264,22 @@ impl Turns {
     }
 
     /// Ends the call that may still be under way, and takes its usage from it. Where it has ended by itself, nothing changes.
-    async fn stop(&self, answering: &mut Answering, ending: &Ending, usage: &mut Option<Usage>) {
-        answering.stop(match ending {
-            Ending::Finished(FinishReason::Length) => CallFinish::Length,
-            Ending::Finished(FinishReason::Interrupted) => CallFinish::Interrupted,
-            Ending::Finished(_) => CallFinish::Stopped,
+    async fn end_call(
+        &self,
+        session: &Session,
+        answering: &mut Answering,
+        seq: Seq,
+        ending: &Ending,
+        usage: &mut Option<Usage>,
+    ) {
+        let finish = match ending {
+            Ending::Finished(reason) => CallFinish::of(*reason),
             Ending::Failed(_) => CallFinish::Failed,
-            Ending::Lost => CallFinish::Lost,
+            Ending::Lost => self.finish_of_lost(session, seq).await,
             Ending::HandedOver => CallFinish::HandedOver,
-        });
-        if usage.is_some() {
+        };
+        answering.stop(finish);
+        if usage.is_some() || matches!(ending, Ending::Lost | Ending::HandedOver) {
             return;
         }
         let end = async {
@@ -255,6 +292,17 @@ impl Turns {
         };
         if tokio::time::timeout(STOP_PATIENCE, end).await.is_err() {
             tracing::debug!("an answer was ended while its store did not answer");
+        }
+    }
+
+    /// Another brain has the answer: it may have stopped it for somebody, or have taken this one for dead.
+    async fn finish_of_lost(&self, session: &Session, seq: Seq) -> CallFinish {
+        let row = self.sessions.store.entry(session.id, seq).await.ok().flatten();
+        let finish = row.and_then(|row| row.meta.answer().and_then(|answer| answer.finish));
+        match finish {
+            Some(FinishReason::Stopped) => CallFinish::Stopped,
+            Some(FinishReason::Interrupted) => CallFinish::Interrupted,
+            _ => CallFinish::Lost,
         }
     }
 

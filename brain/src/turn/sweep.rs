@@ -9,8 +9,6 @@ use chatbox_shared::failure::Failure;
 use rand::RngExt;
 
 use super::{Job, Turns, journal};
-use crate::ledger::{Call, Purpose};
-use crate::llm::tokens;
 use crate::session::Session;
 use crate::session::entry::{Content, Entry, EntryState, FinishReason};
 use crate::session::state::Intent;
@@ -57,7 +55,6 @@ impl Turns {
                 Err(failure) => tracing::debug!(%failure, "an expired answer was not taken up"),
             }
         }
-        self.settle_expired(now).await?;
         let due = self.sessions.store.unanswered_between(from, now.minus(FORGOTTEN_AFTER), ROUND).await?;
         let full = due.len() >= ROUND as usize;
         // At least one millisecond on, should a whole page be of one.
@@ -71,42 +68,8 @@ impl Turns {
                 Err(failure) => tracing::debug!(%failure, "a forgotten message was not taken up"),
             }
         }
+        self.settle_expired(now).await?;
         Ok(next.unwrap_or_default())
-    }
-
-    /// Records the calls of brains that are gone and did not get to do it. What such a call used, nobody knows but for its
-    /// prompt.
-    async fn settle_expired(&self, now: Timestamp) -> StoreResult<()> {
-        for reservation in self.sessions.store.expired_reservations(now, ROUND).await? {
-            self.sessions.store.record_usage(&reservation.lost(0, now)).await?;
-            let session = reservation.call.session;
-            match self.sessions.in_memory(session) {
-                Some(session) => self.sessions.refresh_usage(&session).await,
-                None => {
-                    let usage = self.sessions.store.session_usage(session).await?;
-                    self.sessions.store.save_session_usage(session, &usage).await?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Records the calls that were under way for an answer when its owner was lost: the text that was saved is what is known
-    /// of the last of them.
-    async fn settle_lost(&self, session: &Arc<Session>, lost: &Entry) -> StoreResult<()> {
-        let seen = tokens::estimate(lost.content.text());
-        let attempt = lost.meta.answer().map_or(0, |answer| answer.attempt);
-        let open = self.sessions.store.open_reservations(&session.owner).await?;
-        let of_answer = |call: &Call| {
-            (call.session, call.seq, call.purpose) == (session.id, lost.meta.seq, Purpose::Answer)
-                && call.attempt <= attempt
-        };
-        for reservation in open.into_iter().filter(|reservation| of_answer(&reservation.call)) {
-            let output = if reservation.call.attempt == attempt { seen } else { 0 };
-            self.sessions.store.record_usage(&reservation.lost(output, self.sessions.now())).await?;
-        }
-        self.sessions.refresh_usage(session).await;
-        Ok(())
     }
 
     /// Takes over an answer whose owner is gone: answers anew, or ends it with the text it has where no model may.
@@ -115,11 +78,12 @@ impl Turns {
         let mut entry = session.unseal(row);
         let Some(answer) = entry.meta.answer() else { return Ok(None) };
         let allowed = session.read(|live| live.state.allows(Intent::Answer(answer.reply_to))).is_ok();
-        if !allowed || answer.attempt >= self.settings.max_attempts {
+        // The fence counts the owners it has had; attempts are also begun by fallbacks.
+        if !allowed || answer.fence >= u64::from(self.settings.max_attempts) {
             let fence = journal::finish_as(&mut entry, EntryState::Final, Some(FinishReason::Interrupted), None);
             if self.sessions.replace_answer(session, &entry, fence).await? {
                 session.apply(&entry);
-                self.account_for(session, &entry).await;
+                self.settle_lost(session, &entry).await;
             }
             return Ok(None);
         }
@@ -131,15 +95,8 @@ impl Turns {
         tracing::info!(session = %session.id, seq = entry.meta.seq, "took over an answer whose owner is gone");
         self.metrics.answer_adopted();
         session.apply(&entry);
-        self.account_for(session, &lost).await;
+        self.settle_lost(session, &lost).await;
         Ok(Some(entry))
-    }
-
-    /// [`Turns::settle_lost`], without anything depending on it: what it leaves expires and is found.
-    async fn account_for(&self, session: &Arc<Session>, lost: &Entry) {
-        if let Err(error) = self.settle_lost(session, lost).await {
-            tracing::debug!(session = %session.id, %error, "calls of a lost owner wait for their reservations to expire");
-        }
     }
 
     /// Makes the row ours with an empty text; gives the fence it had.
@@ -153,6 +110,10 @@ impl Turns {
         answer.attempt += 1;
         answer.next_index = 0;
         answer.owner.clone_from(&self.settings.owner);
+        if let Some(asked) = answer.asked_model.take() {
+            // A fallback was speaking: the model that was asked gets its chance again.
+            answer.model_id = asked;
+        }
         answer.lease_until = lease_until;
         fence
     }

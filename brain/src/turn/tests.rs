@@ -351,7 +351,7 @@ async fn an_answer_whose_owners_keep_dying_keeps_its_text_and_ends() {
     };
     row.content = crate::session::entry::Content::Text("what there was".into());
     let part = row.meta.answer_mut().expect("an answer");
-    part.attempt = 3;
+    part.fence = 3;
     part.lease_until = chatbox_shared::clock::Timestamp(0);
     assert!(brain.sessions.replace_answer(&session, &row, 1).await.expect("the store"));
     brain.sweep();

@@ -105,14 +105,14 @@ pub(crate) async fn ask_with(model: &Model, prompt: &Prompt) -> (Read, Result<Fi
     }
     let read = Read { text, replaced, ..witness.seen.lock().unwrap().clone() };
     let failed = witness.failed.lock().unwrap().take();
-    match outcome.expect("an end") {
+    match outcome.unwrap() {
         Outcome::Finished(reason) => (read, Ok(reason)),
-        Outcome::Stopped => panic!("nobody stopped it"),
+        Outcome::Stopped => (read, Err(ProviderError::new(ErrorClass::Protocol, "stopped by nobody"))),
         // A time limit of the brain's own is no error of the provider.
         Outcome::Failed(fault) if fault.code == ErrorCode::ProviderTimeout => {
             (read, Err(failed.unwrap_or(ProviderError::new(ErrorClass::Timeout, "by a limit of the brain's"))))
         }
-        Outcome::Failed(_) => (read, Err(failed.expect("the provider's error"))),
+        Outcome::Failed(_) => (read, Err(failed.unwrap())),
     }
 }
 
@@ -167,7 +167,7 @@ struct Uncounted;
 
 #[async_trait]
 impl Meter for Uncounted {
-    async fn begin(&self, planned: Planned<'_>) -> Result<Reservation, Refused> {
+    fn plan(&self, planned: Planned<'_>) -> Reservation {
         let call = ledger::Call {
             id: planned.id,
             user: UserId::new("u"),
@@ -180,8 +180,14 @@ impl Meter for Uncounted {
             started_at: SystemClock.now(),
         };
         let expires_at = call.started_at;
-        Ok(Reservation { call, tokens: 0, cost: 0, input_estimate: planned.input_estimate, expires_at })
+        Reservation { call, tokens: 0, cost: 0, input_estimate: planned.input_estimate, expires_at }
     }
+
+    async fn begin(&self, _: &Reservation) -> Result<(), Refused> {
+        Ok(())
+    }
+
+    async fn withdraw(&self, _: &Reservation) {}
 
     async fn end(&self, _: &Reservation, _: &Model, _: CallOutcome) {}
 }

@@ -165,7 +165,8 @@ async fn a_circuit_opens_is_probed_and_closes_and_metrics_show_it() -> Result<()
     let ops = talk.stack.brain_ops();
     let address = talk.first.addr();
     let circuit = async |state: &str| {
-        let line = format!("chatbox_brain_endpoint_circuit{{endpoint=\"{address}/v1\",state=\"{state}\"}} 1");
+        let line =
+            format!("chatbox_brain_endpoint_circuit{{endpoint=\"openai http://{address}/v1\",state=\"{state}\"}} 1");
         eventually(&line, || async {
             let shown = raw_http::get(ops, "/metrics").await?.text();
             ensure!(shown.lines().any(|shown| shown == line), "{shown}");
@@ -219,7 +220,7 @@ async fn an_endpoint_takes_so_many_at_once_and_the_others_wait_in_turn() -> Resu
             ensure!(chats(&double).len() >= running, "not called yet");
             let queued = chatbox_tests::harness::brains::metric(
                 stack.brain_ops(),
-                &format!("chatbox_brain_endpoint_queued{{endpoint=\"{}/v1\"}}", double.addr()),
+                &format!("chatbox_brain_endpoint_queued{{endpoint=\"openai http://{}/v1\"}}", double.addr()),
             )
             .await?;
             ensure!(queued == n, "{queued} wait");
@@ -233,7 +234,7 @@ async fn an_endpoint_takes_so_many_at_once_and_the_others_wait_in_turn() -> Resu
     eventually("bob waits", || async {
         let queued = chatbox_tests::harness::brains::metric(
             stack.brain_ops(),
-            &format!("chatbox_brain_endpoint_queued{{endpoint=\"{}/v1\"}}", double.addr()),
+            &format!("chatbox_brain_endpoint_queued{{endpoint=\"openai http://{}/v1\"}}", double.addr()),
         )
         .await?;
         ensure!(queued == 3, "{queued} wait");
@@ -304,6 +305,25 @@ async fn a_message_sent_while_an_answer_streams_is_answered_next() -> Result<()>
     let answers = [talk.ana.answer(&talk.session, first).await?, talk.ana.answer(&talk.session, second).await?];
     ensure!(answers[0]["content"] == "one" && answers[1]["content"] == "two", "{answers:?}");
     ensure!(chats(&talk.first)[1].body["messages"].to_string().contains("first"), "in the order of the conversation");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_stop_ends_one_answer_and_the_message_behind_it_gets_its_own() -> Result<()> {
+    let mut talk = Talk::start(Dialect::OpenAi, |model| model).await?;
+    for round in 0..20 {
+        talk.first.script(Script::begun(["one"]).then(Step::Stall));
+        talk.first.script(Script::answer(["two"]));
+        let first = talk.ana.say(&talk.session, "first").await?.number("/seq").context("no seq")?;
+        talk.ana.shown(&talk.session, first, "one").await?;
+        let second = talk.ana.say(&talk.session, "second").await?.number("/seq").context("no seq")?;
+        talk.ana.ask_ok(json!({ "type": "stop_generation", "session_id": talk.session })).await?;
+        let stopped = talk.ana.answer(&talk.session, first).await?;
+        ensure!(stopped["finish_reason"] == "stopped" && stopped["content"] == "one", "{round}: {stopped}");
+        let answer = talk.ana.answer(&talk.session, second).await?;
+        ensure!(answer["finish_reason"] == "stop" && answer["content"] == "two", "{round}: {answer}");
+    }
+    ledger::settled(&talk.stack).await?;
     Ok(())
 }
 

@@ -1,9 +1,10 @@
 //! The ledger through the whole stack: what a user used, what it cost, and where it ends.
 
 use anyhow::{Context, Result, ensure};
+use chatbox_tests::harness::binaries::{self, Profile};
 use chatbox_tests::harness::connection::{Connection, new_session};
 use chatbox_tests::harness::model::Model;
-use chatbox_tests::harness::{Dialect, Stack, StoreAt, ledger};
+use chatbox_tests::harness::{Dialect, Stack, StoreAt, ledger, process};
 use chatbox_tests::mongod::Mongod;
 use chatbox_tests::provider::{Call, Gate, ProviderDouble, Script, Step};
 use serde_json::Value;
@@ -73,6 +74,18 @@ async fn every_call_has_one_record_with_its_numbers_and_its_cost() -> Result<()>
         let said = ana.open(&session).await?;
         let sum: i64 = records.values().filter(|record| record.session == session).map(|record| record.input).sum();
         ensure!(said.at("/session/tokens/input") == sum, "{} instead of {sum}", said.raw);
+        // And what an operator asks for is the sum of the user's.
+        let mut launch = stack.brain_command("usage");
+        launch.args.splice(1..1, ["--user", "ana"].map(str::to_owned));
+        let printed = process::run(&binaries::find("brain", Profile::Same)?, &launch).await?;
+        let days: Vec<Value> =
+            printed.stdout.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect();
+        let all = |number: fn(&ledger::Record) -> i64| records.values().map(number).sum::<i64>();
+        let sum = |field: &str| days.iter().filter_map(|day| day[field].as_i64()).sum::<i64>();
+        ensure!(printed.status.success() && (1..=2).contains(&days.len()), "{printed:?}");
+        ensure!(sum("calls") == 3 && sum("input_tokens") == all(|it| it.input), "{days:?}");
+        ensure!(sum("output_tokens") == all(|it| it.output), "{days:?}");
+        ensure!(sum("cost_billionths") == all(|it| it.cost.unwrap_or(0)), "{days:?}");
         // Deleting a conversation deletes no account of it.
         ana.ask_ok(serde_json::json!({ "type": "session_delete", "session_id": other })).await?;
         ensure!(ledger::records(&stack).await?.len() == 3, "a record is gone");
@@ -102,6 +115,18 @@ async fn a_used_up_quota_is_told_with_its_end_and_other_users_go_on() -> Result<
     let answer = bob.converse(&theirs, "one").await?;
     ensure!(answer["state"] == "final", "{answer}");
     ledger::settled(&stack).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_no_day_is_long_enough_for_is_told_without_a_time() -> Result<()> {
+    let double = ProviderDouble::start().await?;
+    let stack = start(StoreAt::Sqlite, &double, &[("quotas.tokens_per_day", 50.into())]).await?;
+    let session = new_session();
+    let mut ana = stack.user("ana")?.connect().await?;
+    ana.open(&session).await?;
+    let answer = ana.converse(&session, "one").await?;
+    ensure!(answer["error"] == serde_json::json!({"code": "quota_exceeded", "retryable": false}), "{answer}");
     Ok(())
 }
 

@@ -30,10 +30,15 @@ fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
 }
 
+#[expect(clippy::print_stdout, reason = "who plays a failed run again needs the seed; the rest are figures")]
+fn say(what: &str) {
+    println!("{what}");
+}
+
 /// The seed of this run.
 fn seed() -> u64 {
     let seed = number("CHATBOX_SEED").unwrap_or_else(|| rand::random::<u32>().into());
-    println!("CHATBOX_SEED={seed}");
+    say(&format!("CHATBOX_SEED={seed}"));
     seed
 }
 
@@ -144,7 +149,7 @@ fn same_numbers(record: &Record, call: &Call) -> Result<()> {
         other => anyhow::bail!("{other}: {}", about()),
     }
     // One that was stopped may have been given up before it had read the refusal.
-    if call.sent.status >= 400 && record.finish == "failed" {
+    if matches!(call.sent.status, 400..=499 | 503 | 529) && record.finish == "failed" {
         ensure!((record.input, record.output, record.estimated) == (0, 0, false), "{}", about());
     }
     let expected = record.input * 1500 + record.output * 6000;
@@ -154,7 +159,7 @@ fn same_numbers(record: &Record, call: &Call) -> Result<()> {
 
 /// A call the provider knows nothing of was given up before its request was whole.
 fn never_arrived(record: &Record) -> Result<()> {
-    ensure!(record.finish == "stopped" && record.first_token_ms.is_none() && record.estimated, "{record:#?}");
+    ensure!(record.finish == "stopped" && record.first_token_ms.is_none() && record.output == 0, "{record:#?}");
     Ok(())
 }
 
@@ -216,7 +221,7 @@ async fn a_thousand_answers_through_providers_that_fail_at_random() -> Result<()
     }
     by_the_rules(&records)?;
     let failed = records.values().filter(|record| record.finish == "failed").count();
-    println!("{} answers took {} calls, of which {failed} failed", users * rounds, records.len());
+    say(&format!("{} answers took {} calls, of which {failed} failed", users * rounds, records.len()));
     ensure!(failed > 0 && records.len() as u64 >= answers * 9 / 10, "the providers were not called, or did not fail");
     Ok(())
 }
@@ -251,7 +256,7 @@ async fn answers_go_on_and_are_accounted_for_while_brains_are_killed() -> Result
             }
         };
         if all_done {
-            println!("{kill} kills");
+            say(&format!("{kill} kills"));
             break;
         }
         stack.kill_brain_at(kill % 2).await?;
@@ -270,7 +275,7 @@ async fn answers_go_on_and_are_accounted_for_while_brains_are_killed() -> Result
         }
     }
     let lost = records.values().filter(|record| record.finish == "lost").count();
-    println!("{} records, {lost} of them of calls that were lost with their brain", records.len());
+    say(&format!("{} records, {lost} of them of calls that were lost with their brain", records.len()));
     ensure!(
         records.values().filter(|record| record.finish == "lost").all(|record| record.estimated),
         "a guess is a fact"

@@ -107,6 +107,11 @@ impl Call<'_> {
         let begun = Instant::now();
         let mut tally = Tally::new(self.model.counter, self.input_estimate);
         let first_text_by = begun + self.model.policy.first_token;
+        if self.stop.is_cancelled() {
+            // Before anything was asked.
+            tally.unused = Some(TokenUsage::default());
+            return Called { ending: Ending::Stopped, tally, generation: None };
+        }
         let started = tokio::select! {
             biased;
             () = self.stop.cancelled() => None,
@@ -117,12 +122,9 @@ impl Call<'_> {
             None => Ending::Stopped,
             Some(Err(_)) => Ending::Failed(self.out_of_time()),
             Some(Ok(Err(error))) => {
-                // A refusal uses nothing; whether a request that broke off did, nobody knows.
-                tally.unused = match (error.status, error.class) {
-                    (Some(_), _) => Some(TokenUsage::default()),
-                    (None, ErrorClass::Connect) => Some(TokenUsage { estimated: true, ..TokenUsage::default() }),
-                    (None, _) => None,
-                };
+                // What was refused or never arrived used nothing; whether a request that broke off did, nobody knows.
+                let refused = error.status.is_some_and(|status| matches!(status, 400..=499 | 503 | 529));
+                tally.unused = (refused || error.unsent).then(TokenUsage::default);
                 Ending::Failed(error)
             }
             Some(Ok(Ok(started))) => {
@@ -133,7 +135,7 @@ impl Call<'_> {
         tally.total = begun.elapsed();
         match &ending {
             Ending::Finished(_) => admission.tell(Verdict::Healthy),
-            Ending::Failed(error) => admission.tell(error.class.verdict()),
+            Ending::Failed(error) => admission.tell(error.verdict()),
             Ending::Stopped => {}
         }
         Called { ending, tally, generation }
@@ -194,7 +196,7 @@ impl Call<'_> {
             let mut before = [None, None];
             if !tally.spoke() {
                 tally.first_token = Some(begun.elapsed());
-                admission.tell(Verdict::Healthy);
+                admission.speaks();
                 before = [opening.cloned().map(Piece::Model), conversation.take().map(Piece::Conversation)];
             }
             for piece in before.into_iter().flatten().chain([piece]) {
@@ -215,12 +217,13 @@ impl Call<'_> {
     }
 
     fn out_of_time(&self) -> ProviderError {
-        let detail = if Instant::now() >= self.end_by {
-            format!("the answer took longer than {:?}", self.model.policy.total)
-        } else {
-            format!("no text within {:?}", self.model.policy.first_token)
-        };
-        ProviderError::new(ErrorClass::Timeout, detail)
+        if Instant::now() < self.end_by {
+            let detail = format!("no text within {:?}", self.model.policy.first_token);
+            return ProviderError::new(ErrorClass::Timeout, detail);
+        }
+        // The time was the answer's: whoever happened to be asked last is not to blame.
+        let should_retry = Some(false);
+        ProviderError { should_retry, ..ProviderError::new(ErrorClass::Timeout, "the answer as a whole took too long") }
     }
 }
 

@@ -15,7 +15,6 @@ use crate::llm::catalog::Model;
 use crate::llm::endpoint::{Admission, Turned};
 use crate::llm::meter::{Planned, Refused};
 use crate::llm::{ErrorClass, Prompt, ProviderError, Remedy, TokenUsage};
-use crate::session::entry::FinishReason;
 
 /// How long to wait before accounts that were away are asked again.
 const METER_PAUSE: Duration = Duration::from_millis(250);
@@ -59,7 +58,8 @@ impl Engine {
             fault = error.class.code().into();
             let fallback = models.get(index + 1).filter(|_| error.class.falls_back() && Instant::now() < self.end_by);
             let fallback = fallback.map(|model| model.id.as_str());
-            tracing::warn!(session = %self.ask.session, model = model.id, fallback, %error, "a model could not answer");
+            self.log(model, &error);
+            tracing::warn!(session = %self.ask.session, model = model.id, fallback, "a model could not answer");
             if fallback.is_none() {
                 break;
             }
@@ -80,7 +80,7 @@ impl Engine {
             };
             let call_id = CallId::generate();
             prompt.request_id = call_id.to_string();
-            let reservation = match self.begin(call_id, model, input_estimate).await {
+            let reservation = match self.reserve(call_id, model, input_estimate).await {
                 Some(Ok(reservation)) => reservation,
                 Some(Err(fault)) => {
                     self.end(Outcome::Failed(fault)).await;
@@ -106,7 +106,8 @@ impl Engine {
             if let Some(remedy) = error.remedy().filter(|remedy| !remedies.contains(remedy))
                 && self.apply(remedy, model, &mut prompt)
             {
-                tracing::info!(session = %self.ask.session, model = model.id, ?remedy, %error, "calling again, changed");
+                self.log(model, &error);
+                tracing::info!(session = %self.ask.session, model = model.id, ?remedy, "calling again, changed");
                 remedies.push(remedy);
                 input_estimate = model.counter.estimate_prompt(&prompt);
                 continue;
@@ -116,7 +117,8 @@ impl Engine {
                 return Ended::Model(error);
             };
             failed += 1;
-            tracing::warn!(session = %self.ask.session, model = model.id, %error, tries = failed, ?wait, "trying again");
+            self.log(model, &error);
+            tracing::warn!(session = %self.ask.session, model = model.id, tries = failed, ?wait, "trying again");
             if !self.pause(wait).await {
                 return self.stopped().await;
             }
@@ -157,24 +159,28 @@ impl Engine {
         })
     }
 
-    /// Sets aside what the call may use; `None`: stopped meanwhile. It is never given up half way: a reservation nobody
-    /// knows of would stay until it expires.
-    async fn begin(&self, id: CallId, model: &Model, input_estimate: u64) -> Option<Result<Reservation, Fault>> {
+    /// Sets aside what the call may use; `None`: stopped meanwhile. A try is never given up half way, and where its outcome
+    /// is not known in the end, what it may have set aside is withdrawn.
+    async fn reserve(&self, id: CallId, model: &Model, input_estimate: u64) -> Option<Result<Reservation, Fault>> {
         let restarts = self.restarts + u32::from(self.speaker.is_some());
-        let planned = Planned { id, model, input_estimate, restarts };
-        loop {
-            match self.ask.meter.begin(planned).await {
-                Ok(reservation) => return Some(Ok(reservation)),
-                Err(Refused::Quota(until)) => {
-                    return Some(Err(Fault { code: ErrorCode::QuotaExceeded, retry_at: Some(until) }));
+        let time = self.end_by.saturating_duration_since(Instant::now());
+        let reservation = self.ask.meter.plan(Planned { id, model, input_estimate, time, restarts });
+        let given_up = loop {
+            match self.ask.meter.begin(&reservation).await {
+                Ok(()) => return Some(Ok(reservation)),
+                Err(Refused::Quota(retry_at)) => {
+                    return Some(Err(Fault { code: ErrorCode::QuotaExceeded, retry_at }));
                 }
+                Err(Refused::Broken) => break Some(Err(ErrorCode::Internal.into())),
                 Err(Refused::Unavailable) if Instant::now() < self.end_by => {}
-                Err(Refused::Unavailable) => return Some(Err(ErrorCode::StorageUnavailable.into())),
+                Err(Refused::Unavailable) => break Some(Err(ErrorCode::StorageUnavailable.into())),
             }
             if !self.pause(METER_PAUSE).await {
-                return None;
+                break None;
             }
-        }
+        };
+        self.ask.meter.withdraw(&reservation).await;
+        given_up
     }
 
     /// Records the call and says the end, if it is one: first to the reader, who waits for it. The error of a failed call
@@ -190,7 +196,7 @@ impl Engine {
                     self.say(Piece::Model(Arc::clone(model))).await;
                 }
                 self.end(Outcome::Finished(reason)).await;
-                meter.end(call, model, tally.outcome(finish_of(reason), None)).await;
+                meter.end(call, model, tally.outcome(CallFinish::of(reason), None)).await;
                 Ok(())
             }
             Ending::Stopped => {
@@ -218,6 +224,13 @@ impl Engine {
         }
     }
 
+    /// What a provider says may quote the conversation, so its words are for those only who ask for details.
+    fn log(&self, model: &Model, error: &ProviderError) {
+        let (class, status) = (error.class.as_str(), error.status);
+        tracing::warn!(session = %self.ask.session, model = model.id, class, status, "a call failed");
+        tracing::debug!(session = %self.ask.session, model = model.id, detail = error.detail, "what the provider said");
+    }
+
     async fn stopped(&self) -> Ended {
         self.end(Outcome::Stopped).await;
         Ended::All
@@ -239,15 +252,5 @@ impl Engine {
             () = self.stop.token.cancelled() => false,
             () = sleep(time) => true,
         }
-    }
-}
-
-fn finish_of(reason: FinishReason) -> CallFinish {
-    match reason {
-        FinishReason::Stop => CallFinish::Stop,
-        FinishReason::Length => CallFinish::Length,
-        FinishReason::Stopped => CallFinish::Stopped,
-        FinishReason::Interrupted => CallFinish::Interrupted,
-        FinishReason::ContentFilter => CallFinish::ContentFilter,
     }
 }

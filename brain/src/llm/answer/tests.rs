@@ -57,7 +57,9 @@ impl Generation for Stream {
 /// Records what it is told.
 #[derive(Default)]
 struct Recorder {
+    planned: Mutex<Vec<(CallId, String, u32)>>,
     begun: Mutex<Vec<(CallId, String, u32)>>,
+    withdrawn: Mutex<Vec<CallId>>,
     ended: Mutex<Vec<(CallId, CallOutcome)>>,
     /// What the next calls are told instead.
     refusals: Mutex<VecDeque<Refused>>,
@@ -65,11 +67,8 @@ struct Recorder {
 
 #[async_trait]
 impl Meter for Recorder {
-    async fn begin(&self, call: Planned<'_>) -> Result<Reservation, Refused> {
-        if let Some(refused) = self.refusals.lock().pop_front() {
-            return Err(refused);
-        }
-        self.begun.lock().push((call.id, call.model.id.clone(), call.restarts));
+    fn plan(&self, call: Planned<'_>) -> Reservation {
+        let planned = (call.id, call.model.id.clone(), call.restarts);
         let call = Call {
             id: call.id,
             user: UserId::new("u"),
@@ -81,7 +80,21 @@ impl Meter for Recorder {
             provider: "demo".into(),
             started_at: Timestamp(0),
         };
-        Ok(Reservation { call, tokens: 0, cost: 0, input_estimate: 0, expires_at: Timestamp(0) })
+        self.planned.lock().push(planned);
+        Reservation { call, tokens: 0, cost: 0, input_estimate: 0, expires_at: Timestamp(0) }
+    }
+
+    async fn begin(&self, call: &Reservation) -> Result<(), Refused> {
+        if let Some(refused) = self.refusals.lock().pop_front() {
+            return Err(refused);
+        }
+        let planned = self.planned.lock().iter().find(|(id, ..)| *id == call.call.id).cloned();
+        self.begun.lock().extend(planned);
+        Ok(())
+    }
+
+    async fn withdraw(&self, call: &Reservation) {
+        self.withdrawn.lock().push(call.call.id);
     }
 
     async fn end(&self, call: &Reservation, _: &Model, outcome: CallOutcome) {
@@ -478,7 +491,7 @@ async fn an_endpoint_that_keeps_failing_is_left_alone() {
 #[tokio::test(start_paused = true)]
 async fn a_user_without_allowance_is_told_until_when_and_nothing_is_called() {
     let until = Timestamp(1_795_564_800_000);
-    let meter = Recorder { refusals: Mutex::new([Refused::Quota(until)].into()), ..Recorder::default() };
+    let meter = Recorder { refusals: Mutex::new([Refused::Quota(Some(until))].into()), ..Recorder::default() };
     let seen = read(play(vec![model("a", vec![says("no")]), model("b", vec![says("no")])], meter)).await;
     let fault = Fault { code: ErrorCode::QuotaExceeded, retry_at: Some(until) };
     assert_eq!((seen.end.outcome.clone(), seen.end.usage), (Outcome::Failed(fault), None));
@@ -486,6 +499,18 @@ async fn a_user_without_allowance_is_told_until_when_and_nothing_is_called() {
     let meter = Recorder { refusals: Mutex::new([Refused::Unavailable; 3].into()), ..Recorder::default() };
     let seen = read(play(vec![model("a", vec![says("hi")])], meter)).await;
     assert_eq!((seen.text.as_str(), seen.took), ("hi", Duration::from_millis(750)), "accounts that come back");
+    assert!(seen.meter.withdrawn.lock().is_empty());
+    let meter = Recorder { refusals: Mutex::new([Refused::Broken].into()), ..Recorder::default() };
+    let seen = read(play(vec![model("a", vec![says("no")]), model("b", vec![says("no")])], meter)).await;
+    assert_eq!((seen.failed(), seen.calls_left(0), seen.took), (ErrorCode::Internal, 1, Duration::ZERO));
+    assert_eq!(seen.meter.withdrawn.lock().len(), 1);
+    let meter = Recorder { refusals: Mutex::new([Refused::Unavailable; 100].into()), ..Recorder::default() };
+    let mut play = play(vec![model("a", vec![says("no")])], meter);
+    assert!(tokio::time::timeout(Duration::from_secs(3), play.answering.next()).await.is_err());
+    play.answering.stop(CallFinish::Stopped);
+    let seen = read(play).await;
+    assert_eq!((seen.end.outcome.clone(), seen.calls_left(0)), (Outcome::Stopped, 1));
+    assert_eq!(seen.meter.withdrawn.lock().len(), 1, "what may be set aside is given back");
 }
 
 #[tokio::test(start_paused = true)]
@@ -496,7 +521,16 @@ async fn usage_is_the_providers_word_or_an_estimate_that_says_so() {
     let seen = run(vec![model("a", vec![says("hi")])]).await;
     let estimate = seen.end.usage.expect("a call was made");
     assert!(estimate.estimated && estimate.output == 1 && estimate.input > 100, "{estimate:?}");
-    let refused = ProviderError { status: Some(401), ..error(ErrorClass::Auth) };
-    let seen = run(vec![model("a", vec![Err(refused)])]).await;
-    assert_eq!(seen.end.usage, Some(TokenUsage::default()), "a refusal uses nothing");
+    let refused = |status| ProviderError { status: Some(status), ..error(ErrorClass::Auth) };
+    for status in [401, 429, 503, 529] {
+        let seen = run(vec![model("a", vec![Err(refused(status))])]).await;
+        assert_eq!(seen.end.usage, Some(TokenUsage::default()), "a refusal uses nothing: {status}");
+    }
+    let unsent = ProviderError { unsent: true, ..error(ErrorClass::Auth) };
+    let seen = run(vec![model("a", vec![Err(unsent)])]).await;
+    assert_eq!(seen.end.usage, Some(TokenUsage::default()), "it never arrived");
+    for broken in [refused(502), error(ErrorClass::Auth)] {
+        let usage = run(vec![model("a", vec![Err(broken)])]).await.end.usage.expect("a call was made");
+        assert!(usage.estimated && usage.input > 100 && usage.output == 0, "perhaps it was read: {usage:?}");
+    }
 }

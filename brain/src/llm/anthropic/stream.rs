@@ -3,7 +3,7 @@
 use super::wire::{BlockDelta, Reply, StreamEvent, Tokens};
 use crate::llm::sse::Event;
 use crate::llm::stream::{Decode, Output, json, no_answer, tool_requested, truncated};
-use crate::llm::{Chunk, ProviderError, TokenUsage};
+use crate::llm::{Chunk, ProviderError};
 use crate::session::entry::FinishReason;
 
 /// The state of one stream.
@@ -32,8 +32,7 @@ impl Decoder {
     /// Only once the output is known: the number in `message_start` is a placeholder.
     fn report(&self, out: &mut Output) {
         if let Some(output) = self.tokens.output_tokens {
-            let (input, cached) = (self.tokens.input(), self.tokens.cached());
-            out.chunk(Chunk::Usage(TokenUsage { input, cached, output, estimated: false }));
+            out.usage(self.tokens.input(), self.tokens.cached(), output);
         }
     }
 }
@@ -90,8 +89,8 @@ fn finish_reason(stop_reason: Option<&str>) -> Result<Option<FinishReason>, Prov
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::llm::ErrorClass;
     use crate::llm::stream::testing::{assert_reads, assert_truncated_before, delta, finish, read};
+    use crate::llm::{ErrorClass, TokenUsage};
 
     const RECORDED: &str = r#"event: message_start
 data: {"type":"message_start","message":{"id":"msg_1","type":"message","role":"assistant","model":"claude-x","content":[],"stop_reason":null,"stop_sequence":null,"usage":{"input_tokens":25,"cache_creation_input_tokens":3,"cache_read_input_tokens":2,"output_tokens":1}}}

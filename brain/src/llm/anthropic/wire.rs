@@ -174,7 +174,10 @@ impl Tokens {
 
     /// All tokens that went in, cached or not.
     pub(super) fn input(&self) -> u64 {
-        [self.input_tokens, self.cache_creation_input_tokens, self.cache_read_input_tokens].iter().flatten().sum()
+        [self.input_tokens, self.cache_creation_input_tokens, self.cache_read_input_tokens]
+            .iter()
+            .flatten()
+            .fold(0, |sum, tokens| sum.saturating_add(*tokens))
     }
 
     /// Of those, the ones that were read from the cache; writing to it costs more, not less.

@@ -4,7 +4,7 @@
 use super::wire::{StreamEvent, Tokens, WorkflowData};
 use crate::llm::sse::Event;
 use crate::llm::stream::{Decode, Output, json, no_answer, truncated};
-use crate::llm::{Chunk, ErrorClass, ProviderError, TokenUsage};
+use crate::llm::{Chunk, ErrorClass, ProviderError};
 use crate::session::entry::FinishReason;
 
 /// The state of one stream.
@@ -131,10 +131,8 @@ impl Decode for Decoder {
 }
 
 fn report(usage: Option<Tokens>, out: &mut Output) {
-    if let Some(Tokens { prompt_tokens: input, completion_tokens: output }) = usage
-        && input + output > 0
-    {
-        out.chunk(Chunk::Usage(TokenUsage { input, cached: 0, output, estimated: false }));
+    if let Some(Tokens { prompt_tokens: input, completion_tokens: output }) = usage {
+        out.usage(input, 0, output);
     }
 }
 

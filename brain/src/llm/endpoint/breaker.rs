@@ -1,6 +1,7 @@
 //! A circuit breaker: after several failures in a row an endpoint is left alone for a while, then one call tries it again.
 //! Pure state: the time is a parameter.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -55,6 +56,7 @@ pub enum Verdict {
 #[derive(Debug)]
 pub(super) struct Breaker {
     state: Mutex<State>,
+    probes: AtomicU64,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -65,21 +67,29 @@ enum State {
     Open {
         until: Instant,
     },
-    /// `probing`: one call is out to see.
+    /// `probe`: the one call that is out to see.
     HalfOpen {
-        probing: bool,
+        probe: Option<u64>,
     },
 }
 
 /// The right to make one call. It is to be given back with a verdict; dropped without one it says nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Pass {
-    probe: bool,
+    /// Its number, if it is a probe: one from an earlier opening decides nothing any more.
+    probe: Option<u64>,
+}
+
+impl Pass {
+    /// Is the call out to see whether the endpoint is back?
+    pub(super) fn is_probe(self) -> bool {
+        self.probe.is_some()
+    }
 }
 
 impl Default for Breaker {
     fn default() -> Self {
-        Self { state: Mutex::new(State::Closed { failures: 0 }) }
+        Self { state: Mutex::new(State::Closed { failures: 0 }), probes: AtomicU64::new(0) }
     }
 }
 
@@ -91,12 +101,13 @@ impl Breaker {
     pub(super) fn admit(&self, now: Instant) -> Result<Pass, Duration> {
         let mut state = self.state.lock();
         match *state {
-            State::Closed { .. } => Ok(Pass { probe: false }),
+            State::Closed { .. } => Ok(Pass { probe: None }),
             State::Open { until } if now < until => Err(until - now),
-            State::HalfOpen { probing: true } => Err(Duration::ZERO),
-            State::Open { .. } | State::HalfOpen { probing: false } => {
-                *state = State::HalfOpen { probing: true };
-                Ok(Pass { probe: true })
+            State::HalfOpen { probe: Some(_) } => Err(Duration::ZERO),
+            State::Open { .. } | State::HalfOpen { probe: None } => {
+                let probe = Some(self.probes.fetch_add(1, Ordering::Relaxed));
+                *state = State::HalfOpen { probe };
+                Ok(Pass { probe })
             }
         }
     }
@@ -105,7 +116,7 @@ impl Breaker {
     pub(super) fn check(&self, now: Instant) -> Result<(), Duration> {
         match *self.state.lock() {
             State::Open { until } if now < until => Err(until - now),
-            State::HalfOpen { probing: true } => Err(Duration::ZERO),
+            State::HalfOpen { probe: Some(_) } => Err(Duration::ZERO),
             _ => Ok(()),
         }
     }
@@ -115,9 +126,11 @@ impl Breaker {
         let mut state = self.state.lock();
         let open = State::Open { until: now + settings.open_for };
         *state = match (*state, verdict) {
-            (State::HalfOpen { .. }, Verdict::Healthy) if pass.probe => State::Closed { failures: 0 },
-            (State::HalfOpen { .. }, Verdict::Failed) if pass.probe => open,
-            (State::HalfOpen { .. }, Verdict::Neutral) if pass.probe => State::HalfOpen { probing: false },
+            (State::HalfOpen { probe: Some(probe) }, verdict) if pass.probe == Some(probe) => match verdict {
+                Verdict::Healthy => State::Closed { failures: 0 },
+                Verdict::Failed => open,
+                Verdict::Neutral => State::HalfOpen { probe: None },
+            },
             (State::Closed { .. }, Verdict::Healthy) => State::Closed { failures: 0 },
             (State::Closed { failures }, Verdict::Failed) if failures + 1 >= settings.failures => open,
             (State::Closed { failures }, Verdict::Failed) => State::Closed { failures: failures + 1 },
@@ -193,6 +206,24 @@ mod tests {
         world.breaker.report(probe, Verdict::Neutral, &SETTINGS, world.now);
         let probe = world.breaker.admit(world.now).expect("another one, since the last said nothing");
         world.breaker.report(probe, Verdict::Healthy, &SETTINGS, world.now);
+        assert_eq!(world.circuit(), Circuit::Closed);
+    }
+
+    #[tokio::test]
+    async fn a_probe_of_an_earlier_opening_decides_nothing() {
+        let mut world = World::new();
+        (0..3).for_each(|_| world.call(Verdict::Failed));
+        world.now += SETTINGS.open_for;
+        let old = world.breaker.admit(world.now).expect("a probe");
+        world.breaker.report(old, Verdict::Healthy, &SETTINGS, world.now);
+        (0..3).for_each(|_| world.call(Verdict::Failed));
+        world.now += SETTINGS.open_for;
+        let new = world.breaker.admit(world.now).expect("another probe");
+        for verdict in [Verdict::Healthy, Verdict::Failed, Verdict::Neutral] {
+            world.breaker.report(old, verdict, &SETTINGS, world.now);
+            assert_eq!((world.circuit(), world.breaker.admit(world.now).is_err()), (Circuit::HalfOpen, true));
+        }
+        world.breaker.report(new, Verdict::Healthy, &SETTINGS, world.now);
         assert_eq!(world.circuit(), Circuit::Closed);
     }
 

@@ -9,6 +9,9 @@ use prometheus_client::metrics::gauge::ConstGauge;
 
 use super::{Circuit, Endpoint, Endpoints};
 
+/// Values of an endpoint, each with its state where there are several.
+type Values = Vec<(Option<&'static str>, usize)>;
+
 /// Tells Prometheus about all endpoints.
 #[derive(Debug)]
 pub struct EndpointCollector(pub Arc<Endpoints>);
@@ -16,7 +19,7 @@ pub struct EndpointCollector(pub Arc<Endpoints>);
 impl Collector for EndpointCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let endpoints = self.0.in_use();
-        let mut family = |name, help, values: &dyn Fn(&Endpoint) -> Vec<(Option<&'static str>, usize)>| {
+        let mut family = |name, help, values: &dyn Fn(&Endpoint) -> Values| {
             let zero = ConstGauge::<i64>::new(0);
             let mut family = encoder.encode_descriptor(name, help, None, zero.metric_type())?;
             for endpoint in &endpoints {
@@ -58,7 +61,7 @@ mod tests {
         let endpoints = Arc::new(Endpoints::default());
         let mut registry = Registry::default();
         registry.register_collector(Box::new(EndpointCollector(Arc::clone(&endpoints))));
-        let endpoint = endpoints.get("k", "api.example.com/v1", &WIDE);
+        let endpoint = endpoints.get("api.example.com/v1", &WIDE);
         let place = endpoint.admit("u").await.unwrap();
         let text = |registry: &Registry| {
             let mut text = String::new();

@@ -30,7 +30,7 @@ pub struct EndpointSettings {
 /// One address that models are called at.
 #[derive(Debug)]
 pub struct Endpoint {
-    /// The name in metrics and logs: the address without its scheme. It never holds a key.
+    /// The name in metrics and logs: protocol and address. The configuration allows no secret in an address.
     pub name: String,
     breaker: Breaker,
     breaker_settings: RwLock<BreakerSettings>,
@@ -41,7 +41,7 @@ pub struct Endpoint {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Turned {
     /// It has failed too often; it will not be called for this long.
-    #[error("the circuit is open")]
+    #[error("the circuit is open, for {0:?} more")]
     CircuitOpen(Duration),
     /// As many wait as may.
     #[error("the queue is full")]
@@ -97,6 +97,13 @@ impl Endpoint {
 }
 
 impl Admission {
+    /// The call has begun to answer. That is all a probe is to find out; whether any other one ends well is still open.
+    pub fn speaks(&mut self) {
+        if self.pass.is_probe() {
+            self.tell(Verdict::Healthy);
+        }
+    }
+
     /// What the call has shown.
     pub fn tell(&mut self, verdict: Verdict) {
         self.told = true;
@@ -121,28 +128,28 @@ impl Drop for Admission {
 /// All endpoints of this process.
 #[derive(Debug, Default)]
 pub struct Endpoints {
-    by_key: Mutex<HashMap<String, Arc<Endpoint>>>,
+    by_name: Mutex<HashMap<String, Arc<Endpoint>>>,
 }
 
 impl Endpoints {
-    /// The endpoint with this key, with these limits from now on.
-    pub fn get(&self, key: &str, name: &str, settings: &EndpointSettings) -> Arc<Endpoint> {
-        let mut by_key = self.by_key.lock();
-        if let Some(known) = by_key.get(key) {
+    /// The endpoint with this name, with these limits from now on.
+    pub fn get(&self, name: &str, settings: &EndpointSettings) -> Arc<Endpoint> {
+        let mut by_name = self.by_name.lock();
+        if let Some(known) = by_name.get(name) {
             known.set(settings);
             return Arc::clone(known);
         }
         let endpoint = Arc::new(Endpoint::new(name, settings));
-        by_key.insert(key.to_owned(), Arc::clone(&endpoint));
+        by_name.insert(name.to_owned(), Arc::clone(&endpoint));
         endpoint
     }
 
     /// All that some model still uses, by name.
     pub fn in_use(&self) -> Vec<Arc<Endpoint>> {
-        let mut by_key = self.by_key.lock();
+        let mut by_name = self.by_name.lock();
         // One reference is the map's own.
-        by_key.retain(|_, endpoint| Arc::strong_count(endpoint) > 1);
-        let mut all: Vec<_> = by_key.values().cloned().collect();
+        by_name.retain(|_, endpoint| Arc::strong_count(endpoint) > 1);
+        let mut all: Vec<_> = by_name.values().cloned().collect();
         all.sort_by(|one, other| one.name.cmp(&other.name));
         all
     }
@@ -172,14 +179,15 @@ mod tests {
     async fn who_waited_while_it_opened_is_turned_away() {
         let endpoint = Arc::new(Endpoint::new("e", &TIGHT));
         let mut first = endpoint.admit("a").await.unwrap();
-        let waiting = tokio::spawn({
+        let mut waiting = tokio::task::JoinSet::new();
+        waiting.spawn({
             let endpoint = Arc::clone(&endpoint);
             async move { endpoint.admit("b").await.map(drop) }
         });
         tokio::task::yield_now().await;
         first.tell(Verdict::Failed);
         drop(first);
-        assert_eq!(waiting.await.unwrap(), Err(Turned::CircuitOpen(Duration::from_secs(5))));
+        assert_eq!(waiting.join_next().await.unwrap().unwrap(), Err(Turned::CircuitOpen(Duration::from_secs(5))));
         tokio::time::advance(Duration::from_secs(5)).await;
         drop(endpoint.admit("a").await.unwrap());
         let mut probe = endpoint.admit("a").await.expect("a probe that was given up makes room for another");
@@ -190,9 +198,9 @@ mod tests {
     #[tokio::test]
     async fn an_endpoint_outlives_a_reload_as_long_as_a_model_uses_it() {
         let endpoints = Endpoints::default();
-        let first = endpoints.get("k", "e", &TIGHT);
+        let first = endpoints.get("e", &TIGHT);
         first.admit("a").await.unwrap().tell(Verdict::Failed);
-        let again = endpoints.get("k", "e", &testing::WIDE);
+        let again = endpoints.get("e", &testing::WIDE);
         assert!(Arc::ptr_eq(&first, &again) && again.circuit() == Circuit::Open);
         drop((first, again));
         assert!(endpoints.in_use().is_empty());

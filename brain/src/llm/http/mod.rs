@@ -142,7 +142,8 @@ impl Transport {
         }
     }
 
-    fn redact(&self, error: ProviderError) -> ProviderError {
+    /// Makes an error that quotes the provider fit for the log.
+    pub(crate) fn redact(&self, error: ProviderError) -> ProviderError {
         for_log(self.key.as_deref(), error)
     }
 }
@@ -245,13 +246,14 @@ fn media_type(headers: &HeaderMap) -> String {
 
 /// A request that got no reply.
 fn unsent(error: reqwest::Error) -> ProviderError {
+    // Anything else broke after the request was on its way.
+    let unsent = error.is_connect() || error.is_builder();
     let class = match () {
-        () if error.is_connect() => ErrorClass::Connect,
-        () if error.is_timeout() => ErrorClass::Timeout,
+        () if error.is_timeout() && !error.is_connect() => ErrorClass::Timeout,
         () if error.is_builder() => ErrorClass::Rejected,
         () => ErrorClass::Connect,
     };
-    ProviderError::new(class, chain(&error.without_url()))
+    ProviderError { unsent, ..ProviderError::new(class, chain(&error.without_url())) }
 }
 
 /// An error with its causes, in one line.

@@ -44,6 +44,7 @@ impl Refusal {
             // A missing right or an empty account does not come back by asking again, whatever a proxy in between says.
             should_retry: self.should_retry.filter(|_| !matches!(class, ErrorClass::Auth | ErrorClass::Quota)),
             remedy: None,
+            unsent: false,
             detail: detail_of(class, &detail),
         }
     }
@@ -82,7 +83,9 @@ fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
     let millis = text(&HeaderName::from_static("retry-after-ms")).and_then(number).map(|millis| millis / 1000.0);
     let after = text(&http::header::RETRY_AFTER);
     let wait = match millis.or_else(|| after.and_then(number)) {
-        Some(seconds) => Duration::try_from_secs_f64(seconds).ok(),
+        // Longer than anybody could wait is a wait, too.
+        Some(seconds) if seconds > 0.0 => Some(Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)),
+        Some(_) => None,
         None => {
             let date = httpdate::parse_http_date(after?).ok()?.duration_since(std::time::UNIX_EPOCH).ok()?;
             Some(Timestamp(i64::try_from(date.as_millis()).ok()?).since(now))
@@ -126,7 +129,10 @@ mod tests {
         assert_eq!(wait(&[("retry-after-ms", "soon"), ("retry-after", "7")]), Some(7.0));
         assert_eq!(wait(&[("retry-after", &date(30))]), Some(30.0));
         assert_eq!(wait(&[("retry-after", &date(-30))]), None);
-        for nonsense in ["0", "-3", "NaN", "inf", "1e300", "tomorrow", ""] {
+        for endless in ["inf", "1e300"] {
+            assert_eq!(wait(&[("retry-after", endless)]), Some(Duration::MAX.as_secs_f64()), "{endless}");
+        }
+        for nonsense in ["0", "-3", "NaN", "tomorrow", ""] {
             assert_eq!(wait(&[("retry-after", nonsense)]), None, "{nonsense}");
         }
     }

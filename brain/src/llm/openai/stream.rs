@@ -3,9 +3,9 @@
 use serde_json::Value;
 
 use super::wire::{Fault, Reply};
+use crate::llm::ProviderError;
 use crate::llm::sse::Event;
 use crate::llm::stream::{Decode, Output, json, no_answer, tool_requested, truncated};
-use crate::llm::{Chunk, ProviderError, TokenUsage};
 use crate::session::entry::FinishReason;
 
 /// The state of one stream.
@@ -56,14 +56,8 @@ impl Decoder {
                 Some(_) => Some(FinishReason::Stop),
             };
         }
-        if let Some(tokens) = reply.usage.filter(|tokens| tokens.prompt_tokens + tokens.completion_tokens > 0) {
-            let usage = TokenUsage {
-                input: tokens.prompt_tokens,
-                cached: tokens.cached(),
-                output: tokens.completion_tokens,
-                estimated: false,
-            };
-            out.chunk(Chunk::Usage(usage));
+        if let Some(tokens) = reply.usage {
+            out.usage(tokens.prompt_tokens, tokens.cached(), tokens.completion_tokens);
         }
         Ok(any)
     }

@@ -127,7 +127,7 @@ impl Chat {
     ) -> Result<Reply, Failure> {
         let session = self.readable(connection, &ask.session_id).await?;
         self.may_steer(connection, &session)?;
-        self.turns.end(&session, FinishReason::Stopped).await?;
+        self.turns.stop(&session).await?;
         Ok(Reply::Done)
     }
 

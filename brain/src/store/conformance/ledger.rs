@@ -295,7 +295,7 @@ pub(super) async fn open_and_expired_reservations_until_they_are_settled(store: 
 
     // Whoever settles the first of an account makes the next one the first.
     for place in [1, 2, 5] {
-        let lost = all[place].lost(0, Timestamp(all[place].call.started_at.0 + 9));
+        let lost = all[place].lost(0, CallFinish::Lost, None, Timestamp(all[place].call.started_at.0 + 9));
         assert_eq!(store.record_usage(&lost).await.unwrap(), lost);
     }
     assert_eq!(expired(1_000, 10).await, some(&[0, 3]));
@@ -355,7 +355,7 @@ pub(super) async fn racing_calls_leave_accounts_that_equal_the_ledger(store: &dy
         let account = account(store, call.user.as_str(), call.started_at).await.unwrap();
         assert!(account.used.tokens() + account.reserved_tokens <= 400, "{account:?}");
         // Its own brain and another one, which takes it for lost.
-        let (record, lost) = (used(call, n % 25), reservation(call, 30).lost(n % 15, NEXT_DAY));
+        let (record, lost) = (used(call, n % 25), reservation(call, 30).lost(n % 15, CallFinish::Lost, None, NEXT_DAY));
         let (mine, theirs) = tokio::join!(store.record_usage(&record), store.record_usage(&lost));
         assert_eq!(mine.as_ref().unwrap(), theirs.as_ref().unwrap());
         Some(mine.unwrap())

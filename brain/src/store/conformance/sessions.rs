@@ -81,6 +81,9 @@ pub(super) async fn names_and_read_markers(store: &dyn Store) {
     assert_eq!(store.session(row.id).await.unwrap().unwrap().name, [8, 9]);
     assert!(store.rename_session(row.id, &[]).await.unwrap());
     assert!(!store.replace_name(row.id, &[8, 9], &[1]).await.unwrap());
+    assert!(store.replace_name(row.id, &[], &[2]).await.unwrap(), "from none");
+    assert!(!store.replace_name(row.id, &[], &[3]).await.unwrap());
+    assert!(store.rename_session(row.id, &[]).await.unwrap());
     assert_eq!(store.session(row.id).await.unwrap().unwrap().name, Vec::<u8>::new());
     assert!(!store.rename_session(SessionId::generate(), &[1]).await.unwrap());
     store.mark_read(SessionId::generate(), 1).await.unwrap();

@@ -186,7 +186,7 @@ mod tests {
     use chatbox_tests::mongod::Mongod;
 
     use super::*;
-    use crate::ledger::{Call, Day, Purpose};
+    use crate::ledger::{Call, CallFinish, Day, Purpose};
     use crate::store::Store;
     use crate::store::conformance::mongo;
 
@@ -209,7 +209,7 @@ mod tests {
         let reservation =
             Reservation { call: call.clone(), tokens: 9, cost: 8, input_estimate: 5, expires_at: Timestamp(100) };
         assert!(store.reserve_usage(&reservation, &Allowance::default()).await.unwrap());
-        let first = reservation.lost(1, Timestamp(10));
+        let first = reservation.lost(1, CallFinish::Lost, None, Timestamp(10));
         assert_eq!(store.insert_record(&first).await.unwrap(), first);
         let accounts = || async { store.user_usage(&call.user, call.day(), 10).await.unwrap() };
         let reserved = DayUsage { reserved_tokens: 9, reserved_cost: 8, ..DayUsage::unused(Day::of(Timestamp(0))) };
@@ -219,7 +219,10 @@ mod tests {
         let found = store.expired_reservations(Timestamp(101), 10).await.unwrap();
         assert_eq!(found, std::slice::from_ref(&reservation));
         for output in [77, 88] {
-            assert_eq!(store.record_usage(&found[0].lost(output, Timestamp(200))).await.unwrap(), first);
+            assert_eq!(
+                store.record_usage(&found[0].lost(output, CallFinish::Lost, None, Timestamp(200))).await.unwrap(),
+                first
+            );
             let used = UsageSum::of(&first);
             assert_eq!(accounts().await, [DayUsage { used, ..DayUsage::unused(call.day()) }]);
         }

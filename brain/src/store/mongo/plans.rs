@@ -10,7 +10,7 @@ use super::documents::{document, time_to_bson};
 use super::ledger::summing;
 use super::queries::{ACCOUNTS, MESSAGES, Query, SESSIONS, USAGE};
 use super::{MongoOptions, MongoStore, indexes};
-use crate::ledger::{Allowance, Call, Purpose, Reservation};
+use crate::ledger::{Allowance, Call, CallFinish, Purpose, Reservation};
 use crate::session::entry::Body;
 use crate::store::conformance::{answer, ended, message, mongo, mongo_options, session_row, summary};
 use crate::store::{EntryRow, SessionCursor, SessionRow, StateFilter, Store, StoreError, record};
@@ -66,7 +66,7 @@ async fn fill_ledger(store: &MongoStore) -> Reservation {
     store.collection(ACCOUNTS).insert_many(documents).await.unwrap();
     let session = accounts[100].call.session;
     let records = accounts.iter().zip(0..).map(|(reservation, n)| {
-        let mut record = reservation.lost(5, Timestamp(0));
+        let mut record = reservation.lost(5, CallFinish::Lost, None, Timestamp(0));
         if n % 2 == 0 {
             record.call.session = session;
         }

@@ -126,7 +126,9 @@ impl Query<'_> {
             Self::Session(session) => doc! { "_id": id_to_bson(session.0) },
             Self::Kept(session) => doc! { "_id": id_to_bson(session.0), "dk": exists() },
             Self::Named(session, name) => {
-                doc! { "_id": id_to_bson(session.0), "dk": exists(), "nm": bytes_to_bson(name) }
+                // No name is no field.
+                let name = if name.is_empty() { Bson::Null } else { bytes_to_bson(name) };
+                doc! { "_id": id_to_bson(session.0), "dk": exists(), "nm": name }
             }
             Self::SummaryBefore(session, seq) => {
                 doc! { "_id": id_to_bson(session.0), "dk": exists(), "seq": { "$lt": signed(seq)? } }

@@ -11,14 +11,14 @@ use crate::store::{Appended, EntryRow, StoreError, StoreResult};
 /// Every field an entry may have.
 pub(in crate::store) const FIELDS: &[&str] = &[
     "_id", "sid", "seq", "rev", "ts", "kind", "st", "snd", "uid", "sndNm", "ct", "cmid", "need", "re", "gen", "rgn",
-    "modelId", "try", "idx", "own", "fen", "exp", "fin", "err", "rty", "tokIn", "tokOut", "est", "ftMs", "ms", "conv",
-    "ev", "evUid", "evNm", "evRsn",
+    "modelId", "askId", "try", "idx", "own", "fen", "exp", "fin", "err", "rty", "tokIn", "tokOut", "est", "ftMs", "ms",
+    "conv", "ev", "evUid", "evNm", "evRsn",
 ];
 
 /// The fields of an answer that change while it grows, changes owner, and ends.
 pub(in crate::store) const CHANGING: &[&str] = &[
-    "rev", "st", "ct", "modelId", "try", "idx", "own", "fen", "exp", "fin", "err", "rty", "tokIn", "tokOut", "est",
-    "ftMs", "ms", "conv",
+    "rev", "st", "ct", "modelId", "askId", "try", "idx", "own", "fen", "exp", "fin", "err", "rty", "tokIn", "tokOut",
+    "est", "ftMs", "ms", "conv",
 ];
 
 /// The state of an answer under generation; partial indexes name it.
@@ -108,6 +108,7 @@ fn push_answer<'a>(fields: &mut Vec<Field<'a>>, answer: &'a Answer) -> StoreResu
         ("gen", Value::Int(answer.generation.into())),
         ("rgn", Value::unsigned_or_absent(answer.regenerates)?),
         ("modelId", Value::Text(&answer.model_id)),
+        ("askId", Value::text_or_absent(answer.asked_model.as_deref())),
         ("try", Value::Int(answer.attempt.into())),
         ("idx", Value::unsigned(answer.next_index)?),
         ("own", Value::Text(&answer.owner)),
@@ -177,6 +178,7 @@ fn read_answer(source: &impl Source) -> StoreResult<Answer> {
         generation: required("gen", small(source, "gen"))?,
         regenerates: unsigned(source, "rgn")?,
         model_id: required("modelId", source.text("modelId"))?,
+        asked_model: source.text("askId")?,
         attempt: required("try", small(source, "try"))?,
         next_index: required("idx", unsigned(source, "idx"))?,
         owner: required("own", source.text("own"))?,

@@ -174,7 +174,7 @@ impl Store for SqliteStore {
     }
 
     async fn replace_name(&self, session: SessionId, from: &[u8], to: &[u8]) -> StoreResult<bool> {
-        let names = [from, to].map(|name| Sql::Blob(name.to_vec()));
+        let names = [from, to].map(|name| if name.is_empty() { Sql::Null } else { Sql::Blob(name.to_vec()) });
         let values = std::iter::once(id_to_sql(session.0)).chain(names).collect();
         Ok(self.change(queries::REPLACE_NAME, values).await? > 0)
     }

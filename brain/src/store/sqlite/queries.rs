@@ -3,7 +3,7 @@
 /// The columns of `messages`, in the order of `record::entry::FIELDS`.
 macro_rules! entry {
     () => {
-        "_id, sid, seq, rev, ts, kind, st, snd, uid, sndNm, ct, cmid, need, re, gen, rgn, modelId, try, idx, own, fen, exp, \
+        "_id, sid, seq, rev, ts, kind, st, snd, uid, sndNm, ct, cmid, need, re, gen, rgn, modelId, askId, try, idx, own, fen, exp, \
          fin, err, rty, tokIn, tokOut, est, ftMs, ms, conv, ev, evUid, evNm, evRsn"
     };
 }
@@ -73,7 +73,7 @@ statements! {
     /// Another name.
     RENAME = "UPDATE sessions SET nm = ?2 WHERE _id = ?1 AND \"dk.kid\" IS NOT NULL";
     /// Another name, in place of this one.
-    REPLACE_NAME = "UPDATE sessions SET nm = ?3 WHERE _id = ?1 AND nm = ?2 AND \"dk.kid\" IS NOT NULL";
+    REPLACE_NAME = "UPDATE sessions SET nm = ?3 WHERE _id = ?1 AND nm IS ?2 AND \"dk.kid\" IS NOT NULL";
     /// The read marker, forward only.
     MARK_READ = "UPDATE sessions SET readSeq = ?2 WHERE _id = ?1 AND readSeq < ?2";
     /// One more finished answer.
@@ -90,7 +90,7 @@ statements! {
     /// One more entry.
     APPEND = concat!(
         "INSERT INTO messages (", entry!(), ") VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ",
-        "?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30, ?31, ?32, ?33, ?34, ?35)"
+        "?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30, ?31, ?32, ?33, ?34, ?35, ?36)"
     );
     /// Is this very entry there already, at this very place?
     IS_APPENDED = "SELECT 1 FROM messages WHERE _id = ?1 AND sid = ?2 AND seq = ?3";
@@ -108,8 +108,8 @@ statements! {
     LATEST_ANSWER = concat!("SELECT ", entry!(), " FROM messages WHERE sid = ?1 AND re = ?2 ORDER BY gen DESC LIMIT 1");
     /// A growing answer, its fields in the order of `record::entry::CHANGING`, under its fence.
     UPDATE_ANSWER =
-        "UPDATE messages SET rev = ?4, st = ?5, ct = ?6, modelId = ?7, try = ?8, idx = ?9, own = ?10, fen = ?11, exp = ?12, \
-         fin = ?13, err = ?14, rty = ?15, tokIn = ?16, tokOut = ?17, est = ?18, ftMs = ?19, ms = ?20, conv = ?21 \
+        "UPDATE messages SET rev = ?4, st = ?5, ct = ?6, modelId = ?7, askId = ?8, try = ?9, idx = ?10, own = ?11, fen = ?12, \
+         exp = ?13, fin = ?14, err = ?15, rty = ?16, tokIn = ?17, tokOut = ?18, est = ?19, ftMs = ?20, ms = ?21, conv = ?22 \
          WHERE sid = ?1 AND seq = ?2 AND st = 'streaming' AND fen = ?3";
     /// The session's oldest message that needs an answer.
     NEXT_UNANSWERED = concat!("SELECT ", entry!(), " FROM messages WHERE sid = ?1 AND need = 1 ORDER BY seq LIMIT 1");

@@ -35,7 +35,7 @@ CREATE TABLE IF NOT EXISTS messages (
     sid BLOB NOT NULL, seq INTEGER NOT NULL, rev INTEGER NOT NULL, ts INTEGER NOT NULL,
     kind TEXT NOT NULL, st TEXT NOT NULL, snd TEXT NOT NULL, uid TEXT, sndNm TEXT, ct BLOB,
     cmid BLOB, need INTEGER,
-    re INTEGER, gen INTEGER, rgn INTEGER, modelId TEXT, try INTEGER, idx INTEGER,
+    re INTEGER, gen INTEGER, rgn INTEGER, modelId TEXT, askId TEXT, try INTEGER, idx INTEGER,
     own TEXT, fen INTEGER, exp INTEGER, fin TEXT, err TEXT, rty INTEGER,
     tokIn INTEGER, tokOut INTEGER, est INTEGER, ftMs INTEGER, ms INTEGER, conv TEXT,
     ev TEXT, evUid TEXT, evNm TEXT, evRsn INTEGER
@@ -98,6 +98,7 @@ ALTER TABLE sessions ADD COLUMN calls INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE sessions ADD COLUMN tokCch INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE sessions ADD COLUMN cost INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE messages ADD COLUMN rty INTEGER;
+ALTER TABLE messages ADD COLUMN askId TEXT;
 ";
 
 /// Opens the connection that writes, making the file where there is none.
