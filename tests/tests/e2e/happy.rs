@@ -5,7 +5,7 @@ use anyhow::{Result, ensure};
 use chatbox_tests::harness::connection::{Connection, new_session};
 use chatbox_tests::harness::mask::Mask;
 use chatbox_tests::harness::model::{API_KEY, Model};
-use chatbox_tests::harness::{Dialect, Stack, StoreAt};
+use chatbox_tests::harness::{Dialect, Frame, Stack, StoreAt};
 use chatbox_tests::mongod::Mongod;
 use chatbox_tests::provider::{Call, ProviderDouble, Script};
 use serde_json::{Value, json};
@@ -27,6 +27,9 @@ async fn two_turns(store: StoreAt, dialect: Dialect) -> Result<Vec<Call>> {
     let id = new_session();
     ana.say_as(&session, &id, "Where do swifts sleep?").await?;
     ana.answer(&session, 1).await?;
+    // The call's record is summed up a moment after the answer has ended.
+    let summed_up = |frame: &Frame| frame.is("session") && frame.number("/session/tokens/input") == Some(10);
+    ana.seen("the sum of what was used", summed_up).await?;
     ana.settle().await?;
     check_frames(&ana, &session, &id)?;
 
