@@ -181,8 +181,10 @@ impl FinishReason {
 /// Tokens in and out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Usage {
-    /// Tokens of the prompt.
+    /// Tokens of the prompt, the cached ones included.
     pub input: u64,
+    /// Tokens of the prompt that the provider had in its cache.
+    pub cached: u64,
     /// Tokens of the answer.
     pub output: u64,
     /// The provider reported none; this is chatbox's estimate.
@@ -191,7 +193,7 @@ pub struct Usage {
 
 impl From<TokenUsage> for Usage {
     fn from(usage: TokenUsage) -> Self {
-        Self { input: usage.input, output: usage.output, estimated: usage.estimated }
+        Self { input: usage.input, cached: usage.cached, output: usage.output, estimated: usage.estimated }
     }
 }
 

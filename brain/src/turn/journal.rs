@@ -210,7 +210,7 @@ pub(super) fn finish_as(
     let Body::Answer(answer) = &mut entry.meta.body else { return 0 };
     answer.finish = finish;
     answer.error = error;
-    answer.usage.get_or_insert(Usage { input: 0, output, estimated: true });
+    answer.usage.get_or_insert(Usage { input: 0, cached: 0, output, estimated: true });
     let fence = answer.fence;
     answer.fence += 1;
     fence

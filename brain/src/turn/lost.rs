@@ -9,7 +9,7 @@ use super::Turns;
 use crate::ledger::{CallFinish, Purpose, Reservation, UsageRecord};
 use crate::llm::TokenUsage;
 use crate::session::Session;
-use crate::session::entry::{Entry, EntryState};
+use crate::session::entry::{Entry, EntryState, Usage};
 use crate::store::{StoreError, StoreResult};
 
 /// Reservations settled in one round.
@@ -83,8 +83,10 @@ impl Turns {
         };
         match answer.usage.filter(|usage| !usage.estimated) {
             Some(usage) => {
-                let usage = TokenUsage { input: usage.input, cached: 0, output: usage.output, estimated: false };
-                reservation.record(usage, finish, price, now)
+                let Usage { input, cached, output, estimated } = usage;
+                let record = reservation.record(TokenUsage { input, cached, output, estimated }, finish, price, now);
+                let total_ms = answer.total_ms.unwrap_or(record.total_ms);
+                UsageRecord { first_token_ms: answer.first_token_ms, total_ms, ..record }
             }
             None => {
                 let counter = model.map(|model| model.counter).unwrap_or_default();

@@ -11,14 +11,14 @@ use crate::store::{Appended, EntryRow, StoreError, StoreResult};
 /// Every field an entry may have.
 pub(in crate::store) const FIELDS: &[&str] = &[
     "_id", "sid", "seq", "rev", "ts", "kind", "st", "snd", "uid", "sndNm", "ct", "cmid", "need", "re", "gen", "rgn",
-    "modelId", "askId", "try", "idx", "own", "fen", "exp", "fin", "err", "rty", "tokIn", "tokOut", "est", "ftMs", "ms",
-    "conv", "ev", "evUid", "evNm", "evRsn",
+    "modelId", "askId", "try", "idx", "own", "fen", "exp", "fin", "err", "rty", "tokIn", "tokCch", "tokOut", "est",
+    "ftMs", "ms", "conv", "ev", "evUid", "evNm", "evRsn",
 ];
 
 /// The fields of an answer that change while it grows, changes owner, and ends.
 pub(in crate::store) const CHANGING: &[&str] = &[
-    "rev", "st", "ct", "modelId", "askId", "try", "idx", "own", "fen", "exp", "fin", "err", "rty", "tokIn", "tokOut",
-    "est", "ftMs", "ms", "conv",
+    "rev", "st", "ct", "modelId", "askId", "try", "idx", "own", "fen", "exp", "fin", "err", "rty", "tokIn", "tokCch",
+    "tokOut", "est", "ftMs", "ms", "conv",
 ];
 
 /// The state of an answer under generation; partial indexes name it.
@@ -118,6 +118,7 @@ fn push_answer<'a>(fields: &mut Vec<Field<'a>>, answer: &'a Answer) -> StoreResu
         ("err", Value::text_or_absent(answer.error.map(ErrorCode::as_str))),
         ("rty", Value::time_or_absent(answer.retry_at)),
         ("tokIn", Value::unsigned_or_absent(usage.map(|usage| usage.input))?),
+        ("tokCch", Value::unsigned_or_absent(usage.map(|usage| usage.cached))?),
         ("tokOut", Value::unsigned_or_absent(usage.map(|usage| usage.output))?),
         ("est", usage.map_or(Value::Absent, |usage| Value::Bool(usage.estimated))),
         ("ftMs", Value::unsigned_or_absent(answer.first_token_ms)?),
@@ -169,6 +170,7 @@ fn read_answer(source: &impl Source) -> StoreResult<Answer> {
         (None, None) => None,
         (input, output) => Some(Usage {
             input: input.unwrap_or(0),
+            cached: unsigned(source, "tokCch")?.unwrap_or(0),
             output: output.unwrap_or(0),
             estimated: source.bool("est")?.unwrap_or(false),
         }),

@@ -4,7 +4,7 @@
 macro_rules! entry {
     () => {
         "_id, sid, seq, rev, ts, kind, st, snd, uid, sndNm, ct, cmid, need, re, gen, rgn, modelId, askId, try, idx, own, fen, exp, \
-         fin, err, rty, tokIn, tokOut, est, ftMs, ms, conv, ev, evUid, evNm, evRsn"
+         fin, err, rty, tokIn, tokCch, tokOut, est, ftMs, ms, conv, ev, evUid, evNm, evRsn"
     };
 }
 
@@ -90,7 +90,7 @@ statements! {
     /// One more entry.
     APPEND = concat!(
         "INSERT INTO messages (", entry!(), ") VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ",
-        "?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30, ?31, ?32, ?33, ?34, ?35, ?36)"
+        "?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30, ?31, ?32, ?33, ?34, ?35, ?36, ?37)"
     );
     /// Is this very entry there already, at this very place?
     IS_APPENDED = "SELECT 1 FROM messages WHERE _id = ?1 AND sid = ?2 AND seq = ?3";
@@ -109,7 +109,7 @@ statements! {
     /// A growing answer, its fields in the order of `record::entry::CHANGING`, under its fence.
     UPDATE_ANSWER =
         "UPDATE messages SET rev = ?4, st = ?5, ct = ?6, modelId = ?7, askId = ?8, try = ?9, idx = ?10, own = ?11, fen = ?12, \
-         exp = ?13, fin = ?14, err = ?15, rty = ?16, tokIn = ?17, tokOut = ?18, est = ?19, ftMs = ?20, ms = ?21, conv = ?22 \
+         exp = ?13, fin = ?14, err = ?15, rty = ?16, tokIn = ?17, tokCch = ?18, tokOut = ?19, est = ?20, ftMs = ?21, ms = ?22, conv = ?23 \
          WHERE sid = ?1 AND seq = ?2 AND st = 'streaming' AND fen = ?3";
     /// The session's oldest message that needs an answer.
     NEXT_UNANSWERED = concat!("SELECT ", entry!(), " FROM messages WHERE sid = ?1 AND need = 1 ORDER BY seq LIMIT 1");

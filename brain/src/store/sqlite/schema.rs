@@ -37,7 +37,7 @@ CREATE TABLE IF NOT EXISTS messages (
     cmid BLOB, need INTEGER,
     re INTEGER, gen INTEGER, rgn INTEGER, modelId TEXT, askId TEXT, try INTEGER, idx INTEGER,
     own TEXT, fen INTEGER, exp INTEGER, fin TEXT, err TEXT, rty INTEGER,
-    tokIn INTEGER, tokOut INTEGER, est INTEGER, ftMs INTEGER, ms INTEGER, conv TEXT,
+    tokIn INTEGER, tokCch INTEGER, tokOut INTEGER, est INTEGER, ftMs INTEGER, ms INTEGER, conv TEXT,
     ev TEXT, evUid TEXT, evNm TEXT, evRsn INTEGER
 ) STRICT;
 
@@ -99,6 +99,7 @@ ALTER TABLE sessions ADD COLUMN tokCch INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE sessions ADD COLUMN cost INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE messages ADD COLUMN rty INTEGER;
 ALTER TABLE messages ADD COLUMN askId TEXT;
+ALTER TABLE messages ADD COLUMN tokCch INTEGER;
 ";
 
 /// Opens the connection that writes, making the file where there is none.

@@ -79,7 +79,7 @@ async fn a_file_of_layout_1_is_brought_to_this_one_with_all_that_is_in_it() {
         old.execute_batch(LAYOUT_1).unwrap();
         insert(&old, "sessions", &["calls", "tokCch", "cost"], &record::session::fields(&row).unwrap());
         for entry in &entries {
-            insert(&old, "messages", &["rty", "askId"], &record::entry::fields(entry).unwrap());
+            insert(&old, "messages", &["rty", "askId", "tokCch"], &record::entry::fields(entry).unwrap());
         }
     }
     let store = SqliteStore::open(&file).unwrap();
