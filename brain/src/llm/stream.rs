@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use serde::de::DeserializeOwned;
 use tokio::time::{Instant, timeout_at};
 
-use super::http::Body;
+use super::http::{Body, Transport};
 use super::sse::{self, Event};
 use super::{Chunk, ErrorClass, Generation, ProviderError, TokenUsage};
 use crate::session::entry::FinishReason;
@@ -230,11 +230,14 @@ impl<D: Decode> Generation for Streaming<D> {
 pub(crate) struct Whole(Output);
 
 impl Whole {
-    /// Reads it with `read`, which must end with a finish.
-    pub(crate) fn read(read: impl FnOnce(&mut Output) -> Result<(), ProviderError>) -> Result<Self, ProviderError> {
+    /// Reads it with `read`, which must end with a finish. What the provider says is made fit for the log.
+    pub(crate) fn read(
+        transport: &Transport,
+        read: impl FnOnce(&mut Output) -> Result<(), ProviderError>,
+    ) -> Result<Box<dyn Generation>, ProviderError> {
         let mut out = Output::default();
-        read(&mut out)?;
-        Ok(Self(out))
+        read(&mut out).map_err(|error| transport.redact(error))?;
+        Ok(Box::new(Self(out)))
     }
 }
 

@@ -92,10 +92,7 @@ impl Provider for Anthropic {
         let request = self.request(prompt);
         match self.transport.post(&self.url, headers, &request).await? {
             Reply::Stream(body) => Ok(Box::new(Streaming::new(body, Decoder::default()))),
-            Reply::Whole(body) => {
-                let whole = Whole::read(|out| Decoder::whole(&body, out)).map_err(|error| self.transport.redact(error));
-                Ok(Box::new(whole?))
-            }
+            Reply::Whole(body) => Whole::read(&self.transport, |out| Decoder::whole(&body, out)),
             Reply::Refused(refusal) => Err(refused(&refusal, request.temperature.is_some())),
         }
     }

@@ -99,11 +99,7 @@ impl Provider for Dify {
                 endpoint: Endpoint { headers, ..self.endpoint.clone() },
                 user: prompt.user.clone(),
             })),
-            Reply::Whole(body) => {
-                let whole = Whole::read(|out| Decoder::whole(&body, out))
-                    .map_err(|error| self.endpoint.transport.redact(error));
-                Ok(Box::new(whole?))
-            }
+            Reply::Whole(body) => Whole::read(&self.endpoint.transport, |out| Decoder::whole(&body, out)),
             Reply::Refused(refusal) => {
                 let fault = Fault::find(&refusal);
                 let lost = fault.as_ref().is_some_and(|fault| fault.wants_new_conversation(refusal.status));
