@@ -25,6 +25,8 @@ pub struct Live {
     pub read_seq: Seq,
     /// The sum of the session's records in the ledger, as this brain knows it.
     pub usage: UsageSum,
+    /// The sum covers this many calls in the store, too.
+    pub(crate) usage_saved: u64,
     /// How many answers ended and how long they took.
     pub responses: Responses,
     /// The answer that is growing, as far as this brain has seen it. Boxed: most sessions have none.
@@ -60,6 +62,7 @@ impl Live {
             state,
             name,
             read_seq,
+            usage_saved: usage.calls,
             usage,
             responses,
             streaming: None,

@@ -126,20 +126,25 @@ impl Sessions {
                 return false;
             }
         };
-        let known = {
+        let saved = {
             let mut live = session.live.lock();
-            let known = live.usage;
             // Records are only ever added: a sum of fewer ones is an older one.
             if usage.calls >= live.usage.calls {
                 live.usage = usage;
             }
-            known
+            live.usage_saved
         };
-        if usage.calls <= known.calls {
+        if usage.calls <= saved {
             return true;
         }
-        if let Err(error) = self.store.save_session_usage(session.id, &usage).await {
-            tracing::debug!(session = %session.id, %error, "the session's usage was not saved; the ledger has it all");
+        match self.store.save_session_usage(session.id, &usage).await {
+            Ok(()) => {
+                let mut live = session.live.lock();
+                live.usage_saved = live.usage_saved.max(usage.calls);
+            }
+            Err(error) => {
+                tracing::debug!(session = %session.id, %error, "the session's usage was not saved; the ledger has it all");
+            }
         }
         true
     }

@@ -62,6 +62,7 @@ impl Journal {
 
     /// Appends text and shows it.
     pub(super) fn push(&mut self, text: &str) {
+        let text = beginning(text, MAX_ANSWER_BYTES.saturating_sub(self.entry.content.text().len()));
         self.first_token.get_or_insert_with(|| self.begun.elapsed());
         let Body::Answer(answer) = &mut self.entry.meta.body else { return };
         let (seq, attempt) = (self.entry.meta.seq, answer.attempt);
@@ -76,8 +77,9 @@ impl Journal {
     /// The provider took its text back: a new attempt that starts with the given text. It is to be saved before it is
     /// shown, so that no other brain can begin an attempt of the same number.
     pub(super) fn restart(&mut self, text: String) {
+        let text = beginning(&text, MAX_ANSWER_BYTES);
         self.unsaved_bytes += text.len();
-        self.entry.content = Content::Text(text);
+        self.entry.content = Content::Text(text.to_owned());
         self.entry.meta.rev += 1;
         if let Some(answer) = self.entry.meta.answer_mut() {
             answer.attempt += 1;
@@ -87,7 +89,10 @@ impl Journal {
 
     /// Takes back what [`Journal::restart`] did and could not be saved.
     pub(super) fn undo_restart(&mut self, before: Entry) {
+        // Kept: the save may have arrived after all, and what is shown next must be newer than it.
+        let rev = self.entry.meta.rev;
         self.entry = before;
+        self.entry.meta.rev = rev;
     }
 
     /// Shows the row as it stands.
@@ -97,7 +102,7 @@ impl Journal {
 
     /// Has the answer grown as long as one may be?
     pub(super) fn is_full(&self) -> bool {
-        self.entry.content.text().len() >= MAX_ANSWER_BYTES
+        self.entry.content.text().len() > MAX_ANSWER_BYTES - char::MAX_LEN_UTF8
     }
 
     /// This model answers from here on; says whether it is another one than before.
@@ -178,6 +183,11 @@ impl Journal {
             tracing::warn!(session = %self.session.id, %failure, "a lease was not handed over; it runs out by itself");
         }
     }
+}
+
+/// As much of a text as fits, whole characters.
+fn beginning(text: &str, bytes: usize) -> &str {
+    text.get(..text.floor_char_boundary(bytes)).unwrap_or_default()
 }
 
 /// How an answer ends.

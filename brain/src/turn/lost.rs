@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use chatbox_shared::clock::Timestamp;
+use chatbox_shared::failure::ErrorCode;
 
 use super::Turns;
 use crate::ledger::{CallFinish, Purpose, Reservation, UsageRecord};
@@ -29,8 +30,14 @@ impl Turns {
 
     async fn settle_reservation(&self, reservation: &Reservation, now: Timestamp) -> StoreResult<()> {
         let call = &reservation.call;
-        // Without its session (erased, or a key that is missing) nothing is known but the prompt.
-        let session = self.sessions.get(call.session).await.ok().flatten();
+        let session = match self.sessions.get(call.session).await {
+            Ok(session) => session,
+            Err(failure) if failure.code == ErrorCode::StorageUnavailable => {
+                return Err(StoreError::Unavailable("the session could not be read".into()));
+            }
+            // Its key is missing: nothing is known but the prompt.
+            Err(_) => None,
+        };
         let row = match &session {
             Some(session) if call.purpose == Purpose::Answer => self.sessions.store.entry(session.id, call.seq).await?,
             _ => None,

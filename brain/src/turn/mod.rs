@@ -193,12 +193,30 @@ impl Turns {
         }
     }
 
+    /// An answer begins: nobody waits behind it to have one generated again.
+    fn refuse_regenerations(&self, session: &Session) {
+        let Some(mut working) = self.working.get_mut(&session.id) else { return };
+        let (wishes, jobs) = std::mem::take(&mut working.jobs)
+            .into_iter()
+            .partition::<Vec<_>, _>(|job| matches!(job, Job::Regenerate(_)));
+        working.jobs = jobs;
+        for wish in wishes {
+            if let Job::Regenerate(wish) = wish {
+                // Who has stopped waiting does not want to know.
+                let _told = wish.begun.send(Err(still_answering()));
+            }
+        }
+    }
+
     /// Answers what needs an answer, oldest first, until nothing does or somebody else is at it.
     async fn answer_all(self: &Arc<Self>, session: &Arc<Session>) {
         // What a drain leaves unanswered, another brain's sweep finds.
         while !self.hand_over.is_cancelled() {
             match self.claim_next(session).await {
-                Ok(Some(row)) => self.run(session, row).await,
+                Ok(Some(row)) => {
+                    self.refuse_regenerations(session);
+                    self.run(session, row).await;
+                }
                 Ok(None) => return,
                 Err(failure) => {
                     tracing::debug!(session = %session.id, %failure, "no answer begun; the sweep will try again");

@@ -180,18 +180,28 @@ impl Turns {
                     }
                 }
                 Event::Piece(Some(Piece::Conversation(id))) => journal.set_conversation(id),
-                Event::Piece(Some(Piece::Model(model))) if !self.changes_text(journal, &model) => {}
+                Event::Piece(Some(Piece::Model(model))) if journal.entry().content.text().is_empty() => {
+                    self.speaks(journal, &model);
+                }
                 Event::Piece(Some(piece @ (Piece::Model(_) | Piece::Replace(_)))) => {
                     if let Some(save) = save.take() {
                         // An older state must not arrive behind the newer one.
                         drop(save.await);
                     }
+                    let before = journal.entry().clone();
                     let text = match piece {
                         Piece::Replace(text) => text,
+                        Piece::Model(model) => {
+                            self.speaks(journal, &model);
+                            String::new()
+                        }
                         _ => String::new(),
                     };
-                    if let Some(ending) = self.restart(session, journal, running, text).await {
+                    if let Some(ending) = self.restart(session, journal, running, before, text).await {
                         return ending;
+                    }
+                    if journal.is_full() {
+                        return Ending::Finished(FinishReason::Length);
                     }
                 }
                 Event::Piece(Some(Piece::End(end))) => {
@@ -231,9 +241,9 @@ impl Turns {
         session: &Arc<Session>,
         journal: &mut Journal,
         running: &RunningAnswer,
+        before: Entry,
         text: String,
     ) -> Option<Ending> {
-        let before = journal.entry().clone();
         journal.restart(text);
         let ending = loop {
             match self.save(session, journal).await {
@@ -255,12 +265,11 @@ impl Turns {
         Some(ending)
     }
 
-    /// This model speaks from here on. Is there text of another one, which is void now?
-    fn changes_text(&self, journal: &mut Journal, model: &Model) -> bool {
+    /// This model speaks from here on.
+    fn speaks(&self, journal: &mut Journal, model: &Model) {
         if journal.set_model(&model.id) {
             self.metrics.answer_fell_back();
         }
-        !journal.entry().content.text().is_empty()
     }
 
     /// Ends the call that may still be under way, and takes its usage from it. Where it has ended by itself, nothing changes.

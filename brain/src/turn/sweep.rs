@@ -113,6 +113,7 @@ impl Turns {
         if let Some(asked) = answer.asked_model.take() {
             // A fallback was speaking: the model that was asked gets its chance again.
             answer.model_id = asked;
+            answer.conversation = None;
         }
         answer.lease_until = lease_until;
         fence

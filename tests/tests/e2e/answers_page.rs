@@ -107,6 +107,9 @@ async fn the_page_says_what_happens() -> Result<()> {
     let mut table = HEAD.to_owned();
     for (preset, what, alone, session, backed) in rows {
         let calls = records.values().filter(|record| record.session == session).count();
+        if backed["model_id"] != "fallback" {
+            ensure!(seen(&alone) == seen(&backed), "{preset}: {alone} and with a fallback {backed}");
+        }
         let (seen, backed) = (seen(&alone), seen_with_fallback(&backed));
         writeln!(table, "| `{preset}` | {what} | {calls} | {seen} | {backed} |")?;
     }

@@ -4,6 +4,7 @@
 use anyhow::{Result, ensure};
 use chatbox_tests::harness::connection::new_session;
 use chatbox_tests::harness::start::random_base64;
+use chatbox_tests::harness::waits::eventually;
 use chatbox_tests::harness::{Stack, StoreAt, at_rest, raw_http};
 use chatbox_tests::mongod::Mongod;
 use serde_json::json;
@@ -124,8 +125,17 @@ async fn a_changed_byte_spoils_its_entry_and_no_other() -> Result<()> {
         ensure!(entry["error"].is_object() == spoiled, "entry {seq}: {entry}");
         ensure!(entry["content"] == if spoiled { json!("") } else { json!(known) }, "entry {seq}: {entry}");
     }
-    ensure!(stack.output().contains(&session), "the log names the session");
+    named(&stack, &session).await?;
     Ok(())
+}
+
+/// The log names the session; what a process writes is read a moment later.
+async fn named(stack: &Stack, session: &str) -> Result<()> {
+    eventually("the session in the log", || async {
+        ensure!(stack.output().contains(session), "the log does not name the session");
+        Ok(())
+    })
+    .await
 }
 
 #[tokio::test]
@@ -151,7 +161,7 @@ async fn another_keyring_is_an_error_and_never_garbage() -> Result<()> {
     let mut back = second.user("ana")?.connect().await?;
     let reply = back.ask(json!({ "type": "session_open", "session_id": session })).await?;
     ensure!(reply.is("error") && reply.text("/code") == "internal", "{}", reply.raw);
-    ensure!(second.output().contains(&session), "the log names the session");
+    named(&second, &session).await?;
     // Others are unharmed, also in the same list.
     back.open(&new_session()).await?;
     let list = back.ask_ok(json!({ "type": "session_list" })).await?;

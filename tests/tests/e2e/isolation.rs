@@ -1,9 +1,9 @@
 //! Nobody reaches another user's session: every request that names one gets the answer for one that does not exist.
 
 use anyhow::{Result, ensure};
-use chatbox_tests::harness::Stack;
 use chatbox_tests::harness::connection::{new_session, user_message};
 use chatbox_tests::harness::mask::Mask;
+use chatbox_tests::harness::{Frame, Stack};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -30,6 +30,9 @@ async fn another_users_session_looks_like_none() -> Result<()> {
     let mut ana = stack.user("ana")?.connect().await?;
     ana.open(&session).await?;
     ana.converse(&session, "a secret").await?;
+    // The last thing that comes of it by itself.
+    let summed_up = |frame: &Frame| frame.is("session") && frame.number("/session/tokens/output") > Some(0);
+    ana.seen("the sum of what was used", summed_up).await?;
     ana.settle().await?;
     let known = ana.frames.len();
 

@@ -94,6 +94,8 @@ async fn what_a_human_has_named_stays() -> Result<()> {
     talk.ana.ask_ok(json!({ "type": "session_rename", "session_id": talk.session, "name": "mine" })).await?;
     gate.open();
     ledger::settled(&talk.stack).await?;
+    // The name comes after the record, if it comes.
+    tokio::time::sleep(Duration::from_millis(200)).await;
     talk.ana.settle().await?;
     let last = talk
         .ana

@@ -1,5 +1,5 @@
 //! Many answers through providers that fail at random: whatever happens on the way, each message gets one answer, each call one
-//! record, and nobody is called more often than the rules allow. The seed is printed; `CHATBOX_SEED` plays a run again, and
+//! record, and nobody is called more often than the rules allow. The seed is printed; `CHATBOX_SEED` has the providers draw the same lots again, and
 //! `CHATBOX_SOAK_ANSWERS` makes it longer.
 
 use std::collections::BTreeMap;
@@ -84,7 +84,7 @@ impl Providers {
     }
 }
 
-/// One user who asks and asks, stops some answers, and has some generated again.
+/// One user who asks and asks, and stops some answers.
 /// `killed`: the last words of an answer may be lost with their brain.
 async fn ask(
     mut connection: Connection,
@@ -142,9 +142,15 @@ fn same_numbers(record: &Record, call: &Call) -> Result<()> {
         ensure!(record.output == i64::try_from(usage.output)?, "{}", about());
         ensure!(record.cached == i64::try_from(usage.cached)?, "{}", about());
     }
+    let whole = matches!(record.finish.as_str(), "stop" | "length");
+    ensure!(!(whole && call.sent.usage.is_some() && record.estimated), "an estimate in place of a fact: {}", about());
     match record.finish.as_str() {
         "stop" | "length" => ensure!(call.sent.finished, "{}", about()),
-        "failed" => ensure!(!call.sent.finished, "{}", about()),
+        // What was sent on a busy machine may not have been read in time.
+        "failed" => {
+            let in_time = record.error.as_deref() != Some("timeout");
+            ensure!(!call.sent.finished || !in_time, "{}", about());
+        }
         "stopped" => {}
         other => anyhow::bail!("{other}: {}", about()),
     }

@@ -106,7 +106,16 @@ async fn the_same_seed_gives_the_same_sequence_and_the_journal_tells_the_truth()
         let calls = double.wait_until(|calls| calls.iter().all(|call| call.end.is_some())).await.unwrap();
         for (number, (call, bytes)) in calls.iter().zip(&read).enumerate() {
             assert_eq!(call.random, Some(u64::try_from(number).unwrap()));
-            assert_eq!(call.bytes_sent, bytes.len(), "{}", call.script);
+            // What was on its way when the connection broke may not have arrived.
+            let broken = call.ended() == Some(End::Cut);
+            let all = call.bytes_sent == bytes.len();
+            assert!(
+                all || (broken && bytes.len() < call.bytes_sent),
+                "{}: {} of {}",
+                call.script,
+                bytes.len(),
+                call.bytes_sent
+            );
             assert_eq!(call.sent.finished, call.script == "random/answer", "{call:#?}");
             assert_eq!(call.sent.usage.is_some(), call.script == "random/answer");
             assert_eq!(call.sent.fault, call.script.starts_with("random/fault"));
