@@ -2,13 +2,14 @@
 //! with a database of its own.
 
 use chatbox_shared::clock::Timestamp;
-use chatbox_shared::ids::{ClientMessageId, MessageId, Seq, SessionId, UserId};
+use chatbox_shared::ids::{CallId, ClientMessageId, MessageId, Seq, SessionId, UserId};
 use futures_util::future::{BoxFuture, join_all};
 
 use super::mongo::{MongoOptions, MongoStore};
 use super::sqlite::SqliteStore;
 use super::{EntryRow, Responses, SessionRow, Store, Summary, WrappedKey};
 use crate::ledger::UsageSum;
+use crate::ledger::{Call, Purpose};
 use crate::session::entry::{Answer, Body, EntryMeta, EntryState, Event, Person, Sender};
 
 mod answers;
@@ -99,6 +100,21 @@ pub(super) fn mongo_options(server: &chatbox_tests::mongod::Mongod, database: &s
         max_pool_size: 10,
         allow_standalone: false,
         timeout: std::time::Duration::from_secs(5),
+    }
+}
+
+/// A call for the answer in a new session of `user`.
+pub(super) fn call(user: &str, started_at: Timestamp) -> Call {
+    Call {
+        id: CallId::generate(),
+        user: UserId::new(user),
+        session: SessionId::generate(),
+        purpose: Purpose::Answer,
+        seq: 2,
+        attempt: 1,
+        model_id: "demo".into(),
+        provider: "demo".into(),
+        started_at,
     }
 }
 

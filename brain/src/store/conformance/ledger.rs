@@ -1,7 +1,5 @@
 //! The ledger: a call is recorded once, and no calls at the same time use more than their user is allowed.
 
-use chatbox_shared::ids::CallId;
-
 use super::*;
 use crate::ledger::{Allowance, Call, CallFinish, Day, DayUsage, Purpose, Reservation, UsageRecord};
 use crate::llm::TokenUsage;
@@ -11,20 +9,6 @@ const DAY: Timestamp = Timestamp(1_795_478_400_000);
 /// The same time on the next day.
 const NEXT_DAY: Timestamp = Timestamp(1_795_564_800_000);
 const UNLIMITED: Allowance = Allowance { tokens: None, cost: None };
-
-fn call(user: &str, started_at: Timestamp) -> Call {
-    Call {
-        id: CallId::generate(),
-        user: UserId::new(user),
-        session: SessionId::generate(),
-        purpose: Purpose::Answer,
-        seq: 2,
-        attempt: 1,
-        model_id: "demo".into(),
-        provider: "demo".into(),
-        started_at,
-    }
-}
 
 /// A reservation of so many tokens, which cost ten each.
 fn reservation(call: &Call, tokens: u64) -> Reservation {

@@ -182,30 +182,19 @@ fn is_open(account: &Stored, call: CallId) -> bool {
 #[cfg(test)]
 mod tests {
     use chatbox_shared::clock::Timestamp;
-    use chatbox_shared::ids::UserId;
     use chatbox_tests::mongod::Mongod;
 
     use super::*;
-    use crate::ledger::{Call, CallFinish, Day, Purpose};
+    use crate::ledger::{CallFinish, Day};
     use crate::store::Store;
-    use crate::store::conformance::mongo;
+    use crate::store::conformance::{call, mongo};
 
     /// A brain that dies after the insertion and before the change of the account.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_record_without_its_settlement_is_settled_by_whoever_records_the_call_again() {
         let server = Mongod::start().await.unwrap();
         let store = mongo(&server, "unsettled").await;
-        let call = Call {
-            id: CallId::generate(),
-            user: UserId::new("user"),
-            session: SessionId::generate(),
-            purpose: Purpose::Answer,
-            seq: 2,
-            attempt: 1,
-            model_id: "demo".into(),
-            provider: "demo".into(),
-            started_at: Timestamp(0),
-        };
+        let call = call("user", Timestamp(0));
         let reservation =
             Reservation { call: call.clone(), tokens: 9, cost: 8, input_estimate: 5, expires_at: Timestamp(100) };
         assert!(store.reserve_usage(&reservation, &Allowance::default()).await.unwrap());

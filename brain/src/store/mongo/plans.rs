@@ -10,9 +10,9 @@ use super::documents::{document, time_to_bson};
 use super::ledger::summing;
 use super::queries::{ACCOUNTS, MESSAGES, Query, SESSIONS, USAGE};
 use super::{MongoOptions, MongoStore, indexes};
-use crate::ledger::{Allowance, Call, CallFinish, Purpose, Reservation};
+use crate::ledger::{Allowance, CallFinish, Reservation};
 use crate::session::entry::Body;
-use crate::store::conformance::{answer, ended, message, mongo, mongo_options, session_row, summary};
+use crate::store::conformance::{answer, call, ended, message, mongo, mongo_options, session_row, summary};
 use crate::store::{EntryRow, SessionCursor, SessionRow, StateFilter, Store, StoreError, record};
 
 /// How many documents a page has here.
@@ -79,17 +79,7 @@ async fn fill_ledger(store: &MongoStore) -> Reservation {
 
 /// On the `day`th day of all.
 fn reservation(user: &str, day: i64) -> Reservation {
-    let call = Call {
-        id: CallId::generate(),
-        user: UserId::new(user),
-        session: SessionId::generate(),
-        purpose: Purpose::Answer,
-        seq: 2,
-        attempt: 1,
-        model_id: "demo".into(),
-        provider: "demo".into(),
-        started_at: Timestamp(day * 86_400_000),
-    };
+    let call = call(user, Timestamp(day * 86_400_000));
     Reservation { call, tokens: 10, cost: 10, input_estimate: 5, expires_at: Timestamp(day * 1_000) }
 }
 
