@@ -1,4 +1,4 @@
-//! The brain: `brain [--config FILE]`, `brain migrate`, `brain usage --user ID`, `brain check-config`.
+//! The brain: `chatbox-brain [--config FILE]`, and the commands `migrate`, `usage --user ID`, `check-config`.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -11,7 +11,7 @@ use clap::{Parser, Subcommand};
 
 /// The conversation service of chatbox.
 #[derive(Debug, Parser)]
-#[command(name = "brain", version)]
+#[command(name = "chatbox-brain", version)]
 struct Arguments {
     /// The settings file; see default.toml.
     #[arg(long, global = true, value_name = "FILE")]

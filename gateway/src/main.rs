@@ -1,4 +1,4 @@
-//! The gateway: `gateway [--config FILE]` serves, `gateway check-config` only looks at the settings.
+//! The gateway: `chatbox-gateway [--config FILE]` serves, `chatbox-gateway check-config` only checks the settings.
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -13,7 +13,7 @@ use clap::{Parser, Subcommand};
 
 /// Holds the WebSocket connections of chat clients and carries their messages to the brains.
 #[derive(Debug, Parser)]
-#[command(name = "gateway", version)]
+#[command(name = "chatbox-gateway", version)]
 struct Arguments {
     /// The settings file (TOML); without it the one that CHATBOX_CONFIG names.
     #[arg(long, global = true, value_name = "FILE")]

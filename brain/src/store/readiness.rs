@@ -36,7 +36,7 @@ impl Readiness {
                     let _ = self.prepared.set(());
                     return true;
                 }
-                Ok(missing) => format!("missing indexes: {}; run `brain migrate`", missing.join(", ")),
+                Ok(missing) => format!("missing indexes: {}; run `chatbox-brain migrate`", missing.join(", ")),
                 Err(error) => error.to_string(),
             };
             if reason != *self.reason.lock() {

@@ -17,7 +17,7 @@ pub enum Profile {
     PreferRelease,
 }
 
-/// The path of the service `name`.
+/// The path of the program of the service `name`: `brain` or `gateway`.
 ///
 /// # Errors
 /// It was not built.
@@ -33,12 +33,12 @@ pub fn find(name: &str, profile: Profile) -> Result<PathBuf> {
     };
     let candidates: Vec<PathBuf> = env::var_os(VARIABLE).map(PathBuf::from).into_iter().chain(candidates).collect();
     for folder in &candidates {
-        let path = folder.join(name);
+        let path = folder.join(format!("chatbox-{name}"));
         if is_file(&path) {
             return Ok(path);
         }
     }
-    bail!("`{name}` is not built: run `cargo build --workspace` first (looked in {candidates:?})")
+    bail!("`chatbox-{name}` is not built: run `cargo build --workspace` first (looked in {candidates:?})")
 }
 
 fn is_file(path: &Path) -> bool {
