@@ -6,12 +6,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use chatbox_shared::auth::Principal;
 use chatbox_shared::clock::Timestamp;
 use chatbox_shared::failure::Failure;
 use chatbox_shared::ids::{ConnectionId, SessionId};
 use chatbox_shared::proto::{ClientMessage, Kick, Notice, ServerMessage, server_message::Message};
 use parking_lot::Mutex;
+use prost::Message as _;
 use smallvec::SmallVec;
 use tokio::sync::oneshot;
 
@@ -200,7 +202,7 @@ impl Connection {
 
     /// Sends an event to this connection alone.
     pub fn deliver(&self, message: Message) {
-        self.outbox.deliver(vec![self.conn], ServerMessage { message: Some(message) }, 0);
+        self.outbox.deliver(vec![self.conn], encode(message), 0);
     }
 
     /// Sends an event and waits until it has left the gateway's queue, so that a long replay takes the pace of the
@@ -212,7 +214,7 @@ impl Connection {
         if self.is_closed() {
             return Paced::Gone;
         }
-        self.outbox.deliver(vec![self.conn], ServerMessage { message: Some(message) }, receipt);
+        self.outbox.deliver(vec![self.conn], encode(message), receipt);
         match tokio::time::timeout(patience, receiver).await {
             Ok(Ok(())) => Paced::Taken,
             Ok(Err(_)) => Paced::Gone,
@@ -267,4 +269,8 @@ impl Connection {
         opened.last_typing = Some(now);
         true
     }
+}
+
+fn encode(message: Message) -> Bytes {
+    ServerMessage { message: Some(message) }.encode_to_vec().into()
 }

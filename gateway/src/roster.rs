@@ -91,7 +91,7 @@ impl Roster {
     /// Queues one event for each connection it is for. Connections that are gone, or that use another link by now, are
     /// passed over.
     pub(crate) fn deliver(&self, link: u64, deliver: proto::Deliver) {
-        let Some(event) = deliver.message.and_then(Event::new) else { return };
+        let Some(event) = Event::decode(&deliver.message) else { return };
         let event = Arc::new(event);
         for conn in &deliver.conns {
             if let Some(outbound) = self.connections.get(conn) {

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use bytes::Bytes;
 use chatbox_shared::proto::{BrainFrame, Deliver, Kick, Reply, ServerMessage, brain_frame::Frame};
 use prost::Message;
 use tokio::sync::mpsc;
@@ -53,9 +54,9 @@ impl Outbox {
         }
     }
 
-    /// One message for many connections.
-    pub fn deliver(&self, conns: Vec<u64>, message: ServerMessage, receipt: u64) {
-        self.send(Frame::Deliver(Deliver { conns, message: Some(message), receipt }));
+    /// One encoded message for many connections.
+    pub fn deliver(&self, conns: Vec<u64>, message: Bytes, receipt: u64) {
+        self.send(Frame::Deliver(Deliver { conns, message, receipt }));
     }
 
     /// The reply to one request.

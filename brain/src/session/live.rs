@@ -3,8 +3,10 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use chatbox_shared::ids::Seq;
 use chatbox_shared::proto::{self, ServerMessage, server_message::Message};
+use prost::Message as _;
 use smallvec::SmallVec;
 
 use crate::connection::Connection;
@@ -169,8 +171,12 @@ impl Live {
                 None => links.push((outbox, vec![connection.conn])),
             }
         }
+        if links.is_empty() {
+            return;
+        }
+        let encoded = Bytes::from(ServerMessage { message: Some(message.clone()) }.encode_to_vec());
         for (link, conns) in links {
-            link.deliver(conns, ServerMessage { message: Some(message.clone()) }, 0);
+            link.deliver(conns, encoded.clone(), 0);
         }
     }
 

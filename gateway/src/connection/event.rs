@@ -2,6 +2,7 @@
 
 use std::sync::OnceLock;
 
+use bytes::Bytes;
 use chatbox_shared::proto::ServerMessage;
 use chatbox_shared::proto::server_message::Message;
 use prost::Message as _;
@@ -18,10 +19,12 @@ pub(crate) struct Event {
 }
 
 impl Event {
-    /// `None` where the message is empty: a fault of the brain, or a kind this build does not know yet.
-    pub(crate) fn new(message: ServerMessage) -> Option<Self> {
-        let size = message.encoded_len();
-        Some(Self { message: message.message?, size, text: OnceLock::new() })
+    /// Decodes a [`ServerMessage`]. `None` where it cannot be decoded, or is of a kind that this build does not know.
+    pub(crate) fn decode(encoded: &Bytes) -> Option<Self> {
+        let message = ServerMessage::decode(encoded.clone())
+            .inspect_err(|error| tracing::error!(%error, "a message from a brain cannot be decoded"))
+            .ok()?;
+        Some(Self { message: message.message?, size: encoded.len(), text: OnceLock::new() })
     }
 
     /// What it says.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use chatbox_shared::proto::{self, ServerMessage};
 use proptest::prelude::*;
+use prost::Message as _;
 
 use super::*;
 
@@ -20,7 +21,7 @@ fn delta(session: &str, seq: u64, attempt: u32, index: u64, text: &str) -> Messa
 }
 
 fn event(message: Message) -> Arc<Event> {
-    Arc::new(Event::new(ServerMessage { message: Some(message) }).expect("an event"))
+    Arc::new(Event::decode(&ServerMessage { message: Some(message) }.encode_to_vec().into()).expect("an event"))
 }
 
 fn ready(seq: u64) -> Arc<Event> {

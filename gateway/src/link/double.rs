@@ -7,6 +7,7 @@ use std::time::Duration;
 use chatbox_shared::lifecycle::Lifecycle;
 use chatbox_shared::proto::link_server::{Link, LinkServer};
 use chatbox_shared::proto::{self, BrainFrame, GatewayFrame, LINK_VERSION, brain_frame, gateway_frame, server_message};
+use prost::Message as _;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_stream::Stream;
@@ -119,7 +120,7 @@ impl BrainLink {
     }
 
     pub(crate) async fn deliver(&self, conns: &[u64], receipt: u64, message: server_message::Message) {
-        let message = Some(proto::ServerMessage { message: Some(message) });
+        let message = proto::ServerMessage { message: Some(message) }.encode_to_vec().into();
         self.send(brain_frame::Frame::Deliver(proto::Deliver { conns: conns.to_vec(), message, receipt })).await;
     }
 

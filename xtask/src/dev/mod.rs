@@ -74,7 +74,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         let ports = Ports::choose(arguments)?;
         let paths = settings::write(&folder, &ports, &models.models, &arguments.origin)?;
         let start = |name, config: &PathBuf, hidden: &[&str]| {
-            Service::start(name, &programs.join(format!("chatbox-{name}")), config, hidden, (!arguments.logs).then(|| folder.log(name)))
+            Service::start(
+                name,
+                &programs.join(format!("chatbox-{name}")),
+                config,
+                hidden,
+                (!arguments.logs).then(|| folder.log(name)),
+            )
         };
         let mut brain = start("brain", &paths.brain, &[])?;
         // The gateway has no business with a provider's key.
