@@ -1,4 +1,4 @@
-//! The project's own commands: `cargo xtask dev | chat | mock-llm | test`.
+//! The project's own commands: `cargo xtask dev | chat | mock-llm | rooms | test`.
 
 #![expect(
     clippy::print_stdout,
@@ -12,6 +12,7 @@ mod dev;
 mod fetch;
 mod mock_llm;
 mod project;
+mod rooms;
 mod test;
 
 use std::process::ExitCode;
@@ -34,6 +35,8 @@ enum Command {
     Chat(chat::Arguments),
     /// Serve a model that does what it is told: OpenAI, Anthropic and Dify on one port.
     MockLlm(mock_llm::Arguments),
+    /// List imports that break the order of the modules: circles between files, and imports of a room listed above.
+    Rooms(rooms::Arguments),
     /// Check formatting, lints, licences, and run every test.
     Test(test::Arguments),
 }
@@ -43,6 +46,7 @@ fn main() -> ExitCode {
         Command::Dev(arguments) => dev::run(&arguments),
         Command::Chat(arguments) => chat::run(&arguments),
         Command::MockLlm(arguments) => mock_llm::run(&arguments),
+        Command::Rooms(arguments) => rooms::run(&arguments),
         Command::Test(arguments) => test::run(&arguments),
     };
     match result {

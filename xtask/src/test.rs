@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 use clap::{Args, ValueEnum};
 
 use crate::project::{cargo, run as execute};
-use crate::{deny, fetch};
+use crate::{deny, fetch, rooms};
 
 /// What to check.
 #[derive(Args)]
@@ -27,6 +27,8 @@ enum Step {
     Format,
     /// cargo clippy, warnings denied
     Lint,
+    /// imports that break the order of the modules (`cargo xtask rooms`)
+    Rooms,
     /// licences and banned crates (deny.toml)
     Deny,
     /// download a real mongod, once
@@ -40,13 +42,14 @@ enum Step {
 }
 
 /// All steps; [`Step::Unit`] is a part of the last.
-const ALL: [Step; 6] = [Step::Format, Step::Lint, Step::Deny, Step::Fetch, Step::Build, Step::Test];
+const ALL: [Step; 7] = [Step::Format, Step::Lint, Step::Rooms, Step::Deny, Step::Fetch, Step::Build, Step::Test];
 
 impl Step {
     fn name(self) -> &'static str {
         match self {
             Self::Format => "formatting",
             Self::Lint => "lints",
+            Self::Rooms => "order of the modules",
             Self::Deny => "licences and bans",
             Self::Fetch => "mongod",
             Self::Build => "build",
@@ -92,6 +95,7 @@ impl Step {
             Self::Lint => {
                 execute(cargo().args(["clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"]))
             }
+            Self::Rooms => rooms::check(),
             Self::Deny => deny::run(),
             Self::Fetch => {
                 println!("{}", fetch::mongod()?.display());
