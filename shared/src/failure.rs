@@ -1,5 +1,5 @@
-//! The faults the outside may see: one closed list of codes, each with its text, its HTTP and gRPC status and whether
-//! trying again may help. What really happened stays in the log, found by `error_id`.
+//! Errors that clients see: one closed list of codes, each with its text, its HTTP and gRPC status, and whether a retry may
+//! help. Details stay in the log; `error_id` finds the log line.
 
 use std::fmt;
 use std::time::Duration;
@@ -10,12 +10,12 @@ use crate::proto;
 
 macro_rules! codes {
     ($($(#[$doc:meta])* $variant:ident = $code:literal, $http:literal, $grpc:ident, $retryable:literal, $text:literal;)*) => {
-        /// What went wrong, in the words of docs/protocol.md.
+        /// The kind of an error, as listed in docs/protocol.md.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         pub enum ErrorCode { $($(#[$doc])* $variant,)* }
 
         impl ErrorCode {
-            /// Every code there is.
+            /// Every code.
             pub const ALL: &[Self] = &[$(Self::$variant,)*];
 
             /// The stable name on the wire.
@@ -23,17 +23,17 @@ macro_rules! codes {
                 match self { $(Self::$variant => $code,)* }
             }
 
-            /// The status of an HTTP answer with this code.
+            /// The status of an HTTP response with this code.
             pub fn http_status(self) -> u16 {
                 match self { $(Self::$variant => $http,)* }
             }
 
-            /// The status of a gRPC answer with this code.
+            /// The status of a gRPC response with this code.
             pub fn grpc_status(self) -> tonic::Code {
                 match self { $(Self::$variant => tonic::Code::$grpc,)* }
             }
 
-            /// May the same request succeed later?
+            /// True if the same request may succeed later.
             pub fn retryable(self) -> bool {
                 match self { $(Self::$variant => $retryable,)* }
             }
@@ -48,50 +48,50 @@ macro_rules! codes {
 
 codes! {
     /// The request does not fit the protocol; `field` says where.
-    InvalidMessage = "invalid_message", 400, InvalidArgument, false, "The request is not valid.";
+    InvalidMessage = "invalid_message", 400, InvalidArgument, false, "The request is invalid.";
     /// No valid token.
-    Unauthorized = "unauthorized", 401, Unauthenticated, false, "A valid token is needed.";
+    Unauthorized = "unauthorized", 401, Unauthenticated, false, "A valid token is required.";
     /// The token does not give this right.
-    Forbidden = "forbidden", 403, PermissionDenied, false, "This is not allowed.";
-    /// There is none, or it is somebody else's.
-    NotFound = "not_found", 404, NotFound, false, "There is no such thing.";
-    /// It contradicts what is stored.
-    Conflict = "conflict", 409, AlreadyExists, false, "This conflicts with what is already there.";
-    /// Another human has taken over.
-    AlreadyAssisted = "already_assisted", 409, FailedPrecondition, false, "Somebody else is already assisting.";
-    /// Only the assisting human may do this.
+    Forbidden = "forbidden", 403, PermissionDenied, false, "You do not have permission to do this.";
+    /// The object does not exist, or belongs to another user.
+    NotFound = "not_found", 404, NotFound, false, "Not found.";
+    /// The request contradicts stored data.
+    Conflict = "conflict", 409, AlreadyExists, false, "The request conflicts with the stored data.";
+    /// Another admin assists in this session.
+    AlreadyAssisted = "already_assisted", 409, FailedPrecondition, false, "Another person is already assisting in this session.";
+    /// Only the assisting admin may do this.
     NotAssisting = "not_assisting", 409, FailedPrecondition, false, "You are not assisting in this session.";
     /// The session takes no more messages.
     SessionEnded = "session_ended", 409, FailedPrecondition, false, "The session has ended.";
-    /// Too much at once.
+    /// Over a rate limit.
     RateLimited = "rate_limited", 429, ResourceExhausted, true, "Too many requests; slow down.";
     /// Over a size limit.
-    TooLarge = "too_large", 413, InvalidArgument, false, "This is too large.";
-    /// A file type that is not taken.
-    UnsupportedMedia = "unsupported_media", 415, InvalidArgument, false, "This kind of file is not accepted.";
+    TooLarge = "too_large", 413, InvalidArgument, false, "The content is too large.";
+    /// The file type is not accepted.
+    UnsupportedMedia = "unsupported_media", 415, InvalidArgument, false, "This file type is not supported.";
     /// The web page's origin is not on the list.
     OriginNotAllowed = "origin_not_allowed", 403, PermissionDenied, false, "This origin is not allowed.";
-    /// The address speaks WebSocket only.
-    UpgradeRequired = "upgrade_required", 426, FailedPrecondition, false, "This address speaks WebSocket, version 13.";
-    /// The allowance is used up.
-    QuotaExceeded = "quota_exceeded", 429, ResourceExhausted, false, "The quota is used up.";
+    /// The address accepts WebSocket upgrades only.
+    UpgradeRequired = "upgrade_required", 426, FailedPrecondition, false, "This address accepts only WebSocket connections (version 13).";
+    /// A usage quota is exceeded.
+    QuotaExceeded = "quota_exceeded", 429, ResourceExhausted, false, "The usage quota is exceeded.";
     /// No such model, or it is switched off.
     ModelUnavailable = "model_unavailable", 422, FailedPrecondition, false, "This model is not available.";
     /// The model's provider cannot be reached or is overloaded.
-    ProviderUnavailable = "provider_unavailable", 502, Unavailable, true, "The model cannot be reached at the moment.";
+    ProviderUnavailable = "provider_unavailable", 502, Unavailable, true, "The model is temporarily unavailable.";
     /// The model's provider took too long.
     ProviderTimeout = "provider_timeout", 504, DeadlineExceeded, true, "The model took too long to answer.";
     /// The model's provider refused the request.
     ProviderRejected = "provider_rejected", 502, FailedPrecondition, false, "The model refused the request.";
-    /// The provider's content rules withheld the answer.
-    ContentFiltered = "content_filtered", 422, FailedPrecondition, false, "The answer was withheld by the model's content rules.";
-    /// The store cannot take or give data now.
-    StorageUnavailable = "storage_unavailable", 503, Unavailable, true, "The conversation store cannot be reached at the moment.";
-    /// The service cannot do it now.
-    Unavailable = "unavailable", 503, Unavailable, true, "The service is not available at the moment.";
-    /// It took too long; whether it was done is not known.
-    Timeout = "timeout", 504, DeadlineExceeded, true, "The request took too long.";
-    /// A fault of the service itself.
+    /// The provider's content filter blocked the answer.
+    ContentFiltered = "content_filtered", 422, FailedPrecondition, false, "The model's content filter blocked the answer.";
+    /// The store cannot be read or written now.
+    StorageUnavailable = "storage_unavailable", 503, Unavailable, true, "The conversation store is temporarily unavailable.";
+    /// The service cannot serve the request now.
+    Unavailable = "unavailable", 503, Unavailable, true, "The service is temporarily unavailable.";
+    /// No result in time; the outcome is unknown.
+    Timeout = "timeout", 504, DeadlineExceeded, true, "The request timed out.";
+    /// An error of the service itself.
     Internal = "internal", 500, Internal, false, "Something went wrong on the server.";
 }
 
@@ -101,7 +101,7 @@ impl fmt::Display for ErrorCode {
     }
 }
 
-/// A fault on its way out: everything in it may be shown to the client.
+/// An error for a client: every field is safe to show.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{code}: {message} (error_id {error_id})")]
 pub struct Failure {
@@ -109,21 +109,21 @@ pub struct Failure {
     pub code: ErrorCode,
     /// Safe text; by default the code's own.
     pub message: String,
-    /// The request field at fault.
+    /// The invalid field of the request.
     pub field: Option<String>,
-    /// When trying again makes sense.
+    /// How long the client should wait before a retry.
     pub retry_after: Option<Duration>,
     /// Finds the log line.
     pub error_id: String,
 }
 
 impl Failure {
-    /// A fault with the code's own text.
+    /// A failure with the code's own text.
     pub fn new(code: ErrorCode) -> Self {
         Self::with_message(code, code.text())
     }
 
-    /// A fault with its own text, which must be safe to show.
+    /// A failure with this text, which must be safe to show.
     pub fn with_message(code: ErrorCode, message: impl Into<String>) -> Self {
         Self {
             code,
@@ -134,7 +134,7 @@ impl Failure {
         }
     }
 
-    /// A request that does not fit the protocol, naming the field.
+    /// An invalid request; names the field.
     pub fn invalid(field: impl Into<String>, message: impl Into<String>) -> Self {
         Self { field: Some(field.into()), ..Self::with_message(ErrorCode::InvalidMessage, message) }
     }
@@ -144,7 +144,7 @@ impl Failure {
         Self { field: Some(field.into()), ..Self::with_message(ErrorCode::TooLarge, message) }
     }
 
-    /// Adds a hint when to try again.
+    /// Adds how long the client should wait before a retry.
     #[must_use]
     pub fn retry_after(mut self, wait: Duration) -> Self {
         self.retry_after = Some(wait);

@@ -95,10 +95,10 @@ mod tests {
 
     #[test]
     fn refusals_that_may_pass_are_told_from_those_that_do_not() {
-        let body = r#"{"error":{"code":"unauthorized","message":"A valid token is needed.","error_id":"x"}}"#;
+        let body = r#"{"error":{"code":"unauthorized","message":"A valid token is required.","error_id":"x"}}"#;
         assert_eq!(
             answer(401, None, body),
-            Loss::Refused("the server answers 401: A valid token is needed.".to_owned())
+            Loss::Refused("the server answers 401: A valid token is required.".to_owned())
         );
         assert_eq!(answer(403, None, "<html>"), Loss::Refused("the server answers 403: Forbidden".to_owned()));
         assert_eq!(
