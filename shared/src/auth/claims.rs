@@ -1,28 +1,58 @@
-//! What the claims of a token with a good signature must say.
+//! The claims of a token whose signature is valid: the rules they must meet, and the caller they name.
 
 use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::token::decode_part;
-use super::{DEFAULT_LEEWAY, Principal, TokenError, Verified};
+use super::token::{TokenError, decode_part};
 use crate::clock::Timestamp;
 use crate::ids::UserId;
 
+/// Clock difference that is tolerated where none is configured.
+pub const DEFAULT_LEEWAY: Duration = Duration::from_secs(30);
+/// The role that opens the admin operations.
+pub const ADMIN: &str = "admin";
 /// Longest `sub`, in characters.
 const MAX_SUBJECT_CHARS: usize = 128;
 /// Longest `name`, in characters.
 const MAX_NAME_CHARS: usize = 256;
 
-/// What is asked of the claims beyond their form.
+/// The caller, as the token names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Principal {
+    /// The `sub` claim.
+    pub user: UserId,
+    /// The `name` claim; never empty.
+    pub name: Option<String>,
+    /// The `roles` claim.
+    pub roles: Vec<String>,
+}
+
+impl Principal {
+    /// True if this caller may use the admin operations.
+    pub fn is_admin(&self) -> bool {
+        self.roles.iter().any(|role| role == ADMIN)
+    }
+}
+
+/// The contents of an accepted token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verified {
+    /// The caller.
+    pub principal: Principal,
+    /// The token is refused from this time on: its `exp` plus the leeway.
+    pub expires_at: Timestamp,
+}
+
+/// Requirements on the claims beyond their form.
 #[derive(Debug, Clone)]
 pub struct Rules {
-    /// `iss` must be this, where set.
+    /// The required `iss`; `None` accepts any.
     pub issuer: Option<String>,
-    /// `aud` must be or contain this, where set. Not set: any `aud` is taken.
+    /// The required `aud`, or one of a list; `None` accepts any.
     pub audience: Option<String>,
-    /// How far the clocks of issuer and service may differ.
+    /// Tolerated difference between the clocks of issuer and service.
     pub leeway: Duration,
 }
 
@@ -32,7 +62,7 @@ impl Default for Rules {
     }
 }
 
-/// The claims that are read. Values are kept as they are, so that a wrong type is told apart from an absent claim.
+/// The claims that are read. They are kept as JSON, so that a wrong type differs from an absent claim.
 #[derive(Deserialize)]
 struct Claims {
     sub: Option<Value>,
@@ -79,7 +109,7 @@ fn numeric_date(value: Option<&Value>, claim: &'static str) -> Result<Option<Tim
     let seconds = value.as_f64().filter(|seconds| seconds.is_finite()).ok_or(TokenError::Claim(claim))?;
     #[expect(
         clippy::cast_possible_truncation,
-        reason = "a float cast saturates, and a fraction of a millisecond is nothing"
+        reason = "the cast of a float saturates, and fractions of a millisecond do not matter"
     )]
     Ok(Some(Timestamp((seconds * 1000.0) as i64)))
 }
@@ -92,7 +122,7 @@ fn names_audience(claim: Option<&Value>, wanted: &str) -> bool {
     }
 }
 
-/// The user id. Control characters are refused: no issuer makes them, and ids appear in many places.
+/// The user id. Control characters are refused, because ids appear in logs and metrics.
 fn subject(claim: Option<Value>) -> Result<UserId, TokenError> {
     match claim {
         Some(Value::String(subject))

@@ -1,12 +1,12 @@
-//! Refuses shared secrets that can be guessed. Says what is wrong with one, never what it is.
+//! Refuses shared secrets that can be guessed. An error says why, and never contains the secret.
 
 use std::collections::HashSet;
 
 /// HS256 keys shorter than the hash weaken it (RFC 7518, 3.2).
 pub(super) const MIN_BYTES: usize = 32;
-/// A random secret of the least length has many more different bytes than this.
+/// A random secret of minimal length has more distinct bytes than this.
 const MIN_DISTINCT_BYTES: usize = 10;
-/// Words of secrets copied out of documentation. Long enough not to turn up in random text.
+/// Words in sample secrets of documentation; long enough not to occur in random text by chance.
 const SAMPLES: [&str; 14] = [
     "secret",
     "password",
@@ -30,15 +30,15 @@ pub enum WeakSecret {
     /// Too short.
     #[error("has {0} bytes; at least {MIN_BYTES} are needed")]
     Short(usize),
-    /// Made of few different characters.
+    /// Few distinct characters.
     #[error("repeats a few characters; use random bytes, for example from `openssl rand -base64 48`")]
     Monotonous,
-    /// Looks copied from an example.
+    /// Looks like a sample from documentation.
     #[error("looks like a sample; use random bytes, for example from `openssl rand -base64 48`")]
     Sample,
 }
 
-/// Checks that a shared secret is long enough and is no sample.
+/// Checks that a shared secret is long enough and not a sample.
 ///
 /// # Errors
 /// What is wrong with it.

@@ -1,5 +1,7 @@
 //! Every hostile token, against real keys.
 
+use std::sync::Arc;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::{Algorithm as Jwa, EncodingKey};
@@ -7,6 +9,8 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::clock::{Clock, Timestamp};
+use crate::lifecycle::Lifecycle;
 
 pub(super) const SECRET: &str = "kT7w!nB4xQz9vR2mL6pY8cJ3hF5dG1sA";
 const NOW: i64 = 1_800_000_000;

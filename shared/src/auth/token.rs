@@ -1,4 +1,4 @@
-//! A token in compact form, taken apart: size, exactly three parts, an algorithm of the allow-list, the signature.
+//! A token in compact form: its size, its three parts, its algorithm (from the allow-list) and its signature.
 //! Of the header only `alg`, `kid` and `crit` are read.
 
 use base64::Engine as _;
@@ -7,14 +7,65 @@ use jsonwebtoken::DecodingKey;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::TokenError;
-
 /// Longer tokens are refused before anything is decoded.
 pub(super) const MAX_BYTES: usize = 8 * 1024;
-/// Longer `kid`s fit no key.
+/// A longer `kid` matches no key.
 const MAX_KID_BYTES: usize = 256;
 
-/// The algorithms there are. A key belongs to one of them, so a public key never serves as an HS256 secret.
+/// Why a token was refused. For the log only: clients see `unauthorized`. Never contains a part of the token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum TokenError {
+    /// Over [`MAX_BYTES`].
+    #[error("the token is longer than {} bytes", MAX_BYTES)]
+    TooLong,
+    /// Not three parts of base64url around JSON objects.
+    #[error("the token is not a signed JWT in compact form")]
+    Malformed,
+    /// `none`, an unknown name, or an algorithm without a configured key.
+    #[error("the token's algorithm is not allowed here")]
+    Algorithm,
+    /// No key of this kind under this `kid`.
+    #[error("no key fits the token")]
+    UnknownKey,
+    /// The key does not verify the signature.
+    #[error("the token's signature is wrong")]
+    Signature,
+    /// `exp` has passed.
+    #[error("the token has expired")]
+    Expired,
+    /// `nbf` is in the future.
+    #[error("the token is not valid yet")]
+    NotYetValid,
+    /// Not from the configured issuer.
+    #[error("the token is from another issuer")]
+    Issuer,
+    /// Not meant for the configured audience.
+    #[error("the token is for another audience")]
+    Audience,
+    /// A claim is missing, or has the wrong type or size.
+    #[error("the token's claim {0} is missing or invalid")]
+    Claim(&'static str),
+}
+
+impl TokenError {
+    /// A short, stable name for logs and metrics.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::TooLong => "too_long",
+            Self::Malformed => "malformed",
+            Self::Algorithm => "algorithm",
+            Self::UnknownKey => "unknown_key",
+            Self::Signature => "signature",
+            Self::Expired => "expired",
+            Self::NotYetValid => "not_yet_valid",
+            Self::Issuer => "issuer",
+            Self::Audience => "audience",
+            Self::Claim(_) => "claim",
+        }
+    }
+}
+
+/// The supported algorithms. A key belongs to one of them, so a public key is never used as an HS256 secret.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Algorithm {
     Hs256,
@@ -50,7 +101,7 @@ impl Algorithm {
     }
 }
 
-/// The header. A member that comes twice is an error, as is one of another type.
+/// The header. A repeated member, or one of another type, is an error.
 #[derive(Deserialize)]
 struct Header {
     alg: String,
@@ -64,7 +115,7 @@ struct Header {
 pub(super) struct Token<'a> {
     pub(super) algorithm: Algorithm,
     pub(super) kid: Option<String>,
-    /// The claims, still encoded: nobody reads them before the signature is checked.
+    /// The claims, still encoded, because they are decoded only after the signature is checked.
     pub(super) payload: &'a str,
     signed: &'a str,
     signature: &'a str,
@@ -81,7 +132,7 @@ impl<'a> Token<'a> {
             return Err(TokenError::Malformed);
         }
         let header: Header = decode_part(header)?;
-        // `crit` names extensions that must be understood; none is.
+        // `crit` names extensions that must be understood; this code supports none.
         if header.crit.is_some() {
             return Err(TokenError::Malformed);
         }
@@ -107,7 +158,7 @@ impl<'a> Token<'a> {
 /// Decodes base64url around a JSON object.
 pub(super) fn decode_part<T: for<'de> Deserialize<'de>>(part: &str) -> Result<T, TokenError> {
     let bytes = URL_SAFE_NO_PAD.decode(part).map_err(|_| TokenError::Malformed)?;
-    // A derived Deserialize would take an array for a struct.
+    // A derived Deserialize would accept an array for a struct.
     if bytes.first() != Some(&b'{') {
         return Err(TokenError::Malformed);
     }

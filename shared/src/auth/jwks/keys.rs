@@ -1,5 +1,5 @@
-//! A JWKS document turned into keys. Entries that cannot serve here are passed over: encryption keys, shared secrets,
-//! other algorithms and curves, RSA keys that are too short.
+//! Parses a JWKS document. Entries that cannot verify a token are skipped: encryption keys, shared secrets, other algorithms
+//! and curves, and RSA keys that are too short.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -7,12 +7,12 @@ use jsonwebtoken::DecodingKey;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::source::JwksError;
+use super::error::JwksError;
 use crate::auth::token::Algorithm;
 
-/// Keys beyond this number are passed over.
+/// Further keys are skipped.
 const MAX_KEYS: usize = 256;
-/// RSA moduli in bytes: 2048 to 8192 bits.
+/// Accepted sizes of an RSA modulus: 2048 to 8192 bits.
 const RSA_MODULUS_BYTES: std::ops::RangeInclusive<usize> = 256..=1024;
 
 /// The usable keys of a document.
@@ -64,12 +64,12 @@ impl KeySet {
         Ok(Self(keys))
     }
 
-    /// The key of this kind under this id; without an id the only key of this kind.
+    /// The key for this algorithm with this id; without an id, the only key for this algorithm.
     pub(super) fn find(&self, algorithm: Algorithm, kid: Option<&str>) -> Option<&DecodingKey> {
-        let mut of_this_kind = self.0.iter().filter(|key| key.algorithm == algorithm);
+        let mut candidates = self.0.iter().filter(|key| key.algorithm == algorithm);
         match kid {
-            Some(kid) => of_this_kind.find(|key| key.kid.as_deref() == Some(kid)).map(|key| &key.key),
-            None => match (of_this_kind.next(), of_this_kind.next()) {
+            Some(kid) => candidates.find(|key| key.kid.as_deref() == Some(kid)).map(|key| &key.key),
+            None => match (candidates.next(), candidates.next()) {
                 (Some(only), None) => Some(&only.key),
                 _ => None,
             },

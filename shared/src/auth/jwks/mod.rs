@@ -1,10 +1,11 @@
-//! The keys of a JWKS document: cached, read again from time to time, and once more when a token names a key nobody
-//! knows. Whatever goes wrong with reading, the keys read before stay.
+//! The cached keys of a JWKS document. They are refreshed at an interval, and when a token names an unknown key. If a read
+//! fails, the keys of the last good read stay in use.
 //!
-//! All reading is done by one task, so callers that come and go neither multiply nor cancel a fetch.
+//! One task does all reads, so that callers neither multiply nor cancel a fetch.
 
-mod keys;
 mod source;
+mod keys;
+mod error;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,16 +19,17 @@ use tokio_util::sync::CancellationToken;
 use super::token::Algorithm;
 use crate::lifecycle::Lifecycle;
 
-pub use source::{JwksError, JwksSource, check_jwks_file};
+pub use error::JwksError;
+pub use source::{JwksSource, check_jwks_file};
 
 use keys::KeySet;
 use source::Reader;
 
-/// Two reads are never closer together than this, whatever tokens ask for.
+/// Minimal time between two reads.
 pub const MIN_INTERVAL: Duration = Duration::from_secs(30);
-/// A read that takes longer has failed.
+/// Time limit of a read.
 const READ_LIMIT: Duration = Duration::from_secs(5);
-/// How long a caller waits for the read it asked for: a little longer than the read may take.
+/// How long a caller waits for the read it requested: a little longer than [`READ_LIMIT`].
 const WAIT_LIMIT: Duration = Duration::from_secs(6);
 
 /// The cached keys.
@@ -35,13 +37,13 @@ const WAIT_LIMIT: Duration = Duration::from_secs(6);
 pub(super) struct Jwks {
     keys: RwLock<Arc<KeySet>>,
     gate: Mutex<Gate>,
-    /// Wakes the reader for a read that a caller has claimed at the gate.
+    /// Wakes the reader for a read that a caller claimed at the gate.
     wake: Notify,
-    /// Counts the reads that ended, well or not.
+    /// Counts finished reads, failed ones too.
     reads: watch::Sender<u64>,
 }
 
-/// Lets one read through at a time and one per [`MIN_INTERVAL`].
+/// Allows one read at a time, and one per [`MIN_INTERVAL`].
 #[derive(Debug, Default)]
 struct Gate {
     last: Option<Instant>,
@@ -49,7 +51,7 @@ struct Gate {
 }
 
 impl Gate {
-    /// Claims a read, if one may begin now.
+    /// Claims a read if one may begin now.
     fn claim(&mut self, now: Instant) -> bool {
         let too_soon = self.last.is_some_and(|last| now.duration_since(last) < MIN_INTERVAL);
         if self.in_flight || too_soon {
@@ -62,10 +64,10 @@ impl Gate {
 }
 
 impl Jwks {
-    /// Starts reading; the first read of a URL begins at once in the background, a file is read before this returns.
+    /// Starts the reader. A file is read before this returns; the first read of a URL begins in the background.
     ///
     /// # Errors
-    /// Where a file holds no usable key, or no HTTP client can be made.
+    /// Where a file contains no usable key, or no HTTP client can be made.
     pub(super) fn start(source: &JwksSource, refresh: Duration, lifecycle: &Lifecycle) -> Result<Arc<Self>, JwksError> {
         let reader = Reader::new(source)?;
         let keys = match source {
@@ -83,18 +85,17 @@ impl Jwks {
         Ok(jwks)
     }
 
-    /// Has any read ever given a key?
+    /// True if any read has found a key.
     pub(super) fn is_loaded(&self) -> bool {
         !self.keys.read().is_empty()
     }
 
-    /// The key of this kind under this id. Where there is none, the document is read again first, if it has not been
-    /// read lately.
+    /// The key for this algorithm with this id. An unknown key causes a read first, at most one per [`MIN_INTERVAL`].
     pub(super) async fn key(&self, algorithm: Algorithm, kid: Option<&str>) -> Option<DecodingKey> {
         if let Some(key) = self.find(algorithm, kid) {
             return Some(key);
         }
-        // Subscribed before the gate is asked, so that the end of a running read is not missed.
+        // Subscribe before asking the gate, so that the end of a running read is not missed.
         let mut reads = self.reads.subscribe();
         if self.ask_for_read() {
             let _ended = tokio::time::timeout(WAIT_LIMIT, reads.changed()).await;
@@ -106,7 +107,7 @@ impl Jwks {
         self.keys.read().find(algorithm, kid).cloned()
     }
 
-    /// Whether a read is under way now, perhaps because of this call.
+    /// Requests a read. True if a read is running now.
     fn ask_for_read(&self) -> bool {
         let mut gate = self.gate.lock();
         if gate.claim(Instant::now()) {
@@ -115,7 +116,7 @@ impl Jwks {
         gate.in_flight
     }
 
-    /// The reader: at every interval, and whenever a caller has claimed a read.
+    /// The reader: reads at every interval, and when a caller has claimed a read.
     async fn keep_fresh(self: Arc<Self>, reader: Reader, refresh: Duration, drain: CancellationToken) {
         let mut due = Instant::now();
         loop {
@@ -127,7 +128,7 @@ impl Jwks {
                 () = self.wake.notified() => {}
             }
             if !self.gate.lock().in_flight {
-                // A wake-up that an interval has already served, or an interval too close to a wake-up.
+                // The interval already served this wake-up, or ended too soon after the last read.
                 due = due.max(Instant::now() + MIN_INTERVAL);
                 continue;
             }
@@ -136,7 +137,7 @@ impl Jwks {
         }
     }
 
-    /// Reads once and says whether there are keys from it.
+    /// Reads once. True if the read found keys.
     async fn read(&self, reader: &Reader) -> bool {
         let outcome = match tokio::time::timeout(READ_LIMIT, reader.read()).await {
             Ok(outcome) => outcome,
@@ -145,7 +146,7 @@ impl Jwks {
         let ok = outcome.is_ok();
         match outcome {
             Ok(keys) => *self.keys.write() = Arc::new(keys),
-            Err(error) => tracing::warn!(%error, "cannot read the JWKS; the keys read before stay in use"),
+            Err(error) => tracing::warn!(%error, "cannot read the JWKS; the previous keys stay in use"),
         }
         self.gate.lock().in_flight = false;
         self.reads.send_modify(|reads| *reads += 1);

@@ -1,17 +1,18 @@
-//! Where a JWKS document is read from. The place comes from the configuration, never from a token; redirects are not
-//! followed and no more than [`MAX_BYTES`] are read.
+//! Reads a JWKS document from a file or a URL. The configuration names the source, never a token. Redirects are not followed,
+//! and at most [`MAX_BYTES`] are read.
 
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use url::Url;
 
+use super::error::JwksError;
 use super::keys::KeySet;
 
 /// A larger document is refused.
 pub(super) const MAX_BYTES: usize = 1024 * 1024;
 
-/// The place of a JWKS document.
+/// The source of a JWKS document.
 #[derive(Debug, Clone)]
 pub enum JwksSource {
     /// A local file.
@@ -20,42 +21,10 @@ pub enum JwksSource {
     Url(Url),
 }
 
-/// Why a JWKS document could not be used.
-#[derive(Debug, thiserror::Error)]
-pub enum JwksError {
-    /// The file could not be read.
-    #[error("the file cannot be read: {0}")]
-    File(#[from] std::io::Error),
-    /// No answer, or a broken one. The address is left out.
-    #[error("the request failed: {0}")]
-    Request(#[source] reqwest::Error),
-    /// An answer other than 200.
-    #[error("the server answered with status {0}")]
-    Status(u16),
-    /// No complete answer in time.
-    #[error("it took too long")]
-    TimedOut,
-    /// Over a mebibyte.
-    #[error("the document is larger than {MAX_BYTES} bytes")]
-    TooLarge,
-    /// No JSON object with a list `keys`.
-    #[error("the document is no JWKS")]
-    Malformed,
-    /// Nothing in it can verify RS256, ES256 or EdDSA.
-    #[error("the document holds no usable RS256, ES256 or EdDSA key")]
-    NoUsableKey,
-}
-
-impl From<reqwest::Error> for JwksError {
-    fn from(error: reqwest::Error) -> Self {
-        Self::Request(error.without_url())
-    }
-}
-
-/// Checks that a file holds a JWKS with a usable key.
+/// Checks that a file contains a JWKS with a usable key.
 ///
 /// # Errors
-/// Why not.
+/// Why it does not.
 pub fn check_jwks_file(path: &Path) -> Result<(), JwksError> {
     read_file(path).map(drop)
 }
@@ -70,7 +39,7 @@ pub(super) fn read_file(path: &Path) -> Result<KeySet, JwksError> {
     KeySet::parse(&document)
 }
 
-/// Reads the document again and again.
+/// Reads the document, any number of times.
 pub(super) enum Reader {
     File(PathBuf),
     Url(reqwest::Client, Url),
@@ -87,7 +56,7 @@ impl Reader {
         })
     }
 
-    /// One read. The caller sets the time limit.
+    /// Reads once. The caller sets the time limit.
     pub(super) async fn read(&self) -> Result<KeySet, JwksError> {
         match self {
             Self::File(path) => {
