@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use chatbox_shared::config::{Faults, Settings};
+use chatbox_shared::config::{ConfigErrors, Settings};
 use chatbox_shared::ops::OpsSettings;
 use chatbox_shared::telemetry::LogSettings;
 use chatbox_shared::tls::TlsSettings;
@@ -183,7 +183,7 @@ impl Settings for BrainConfig {
     const SECRETS: &'static [&'static str] = &["store.mongodb.uri", "keys.keyring"];
     const UNLISTED: &'static [&'static str] = &["models"];
 
-    fn validate(&self, faults: &mut Faults) {
+    fn validate(&self, faults: &mut ConfigErrors) {
         self.link.tls.validate(self.link.insecure, faults);
         self.log.validate(faults);
         self.validate_store(faults);
@@ -213,7 +213,7 @@ impl BrainConfig {
         Keyring::parse(text.expose_secret(), active).map_err(|error| error.to_string())
     }
 
-    fn validate_store(&self, faults: &mut Faults) {
+    fn validate_store(&self, faults: &mut ConfigErrors) {
         faults.ensure((100..=60_000).contains(&self.store.timeout_ms), "store.timeout_ms", "must be 100 to 60000");
         let mongodb = &self.store.mongodb;
         match self.store.kind {
@@ -234,7 +234,7 @@ impl BrainConfig {
         }
     }
 
-    fn validate_answers(&self, faults: &mut Faults) {
+    fn validate_answers(&self, faults: &mut ConfigErrors) {
         let answers = &self.answers;
         faults.ensure((1000..=60_000).contains(&answers.lease_ms), "answers.lease_ms", "must be 1000 to 60000");
         let checkpoint = 100..=answers.lease_ms / 2;

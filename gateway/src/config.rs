@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use chatbox_shared::auth::{self, JwksSource, MIN_JWKS_INTERVAL, Rules};
-use chatbox_shared::config::{Faults, Settings};
+use chatbox_shared::config::{ConfigErrors, Settings};
 use chatbox_shared::ops::OpsSettings;
 use chatbox_shared::telemetry::LogSettings;
 use chatbox_shared::tls::TlsSettings;
@@ -180,7 +180,7 @@ impl Settings for GatewaySettings {
     const DEFAULTS: &'static str = include_str!("../default.toml");
     const SECRETS: &'static [&'static str] = &["auth.hs256_secret"];
 
-    fn validate(&self, faults: &mut Faults) {
+    fn validate(&self, faults: &mut ConfigErrors) {
         self.gateway.validate(faults);
         self.brain.validate(self.link.tls.is_set(), faults);
         self.link.validate(faults);
@@ -193,7 +193,7 @@ impl Settings for GatewaySettings {
     }
 }
 
-fn within<T: PartialOrd + std::fmt::Display>(faults: &mut Faults, key: &str, value: T, least: T, most: T) {
+fn within<T: PartialOrd + std::fmt::Display>(faults: &mut ConfigErrors, key: &str, value: T, least: T, most: T) {
     let ok = value >= least && value <= most;
     faults.ensure(ok, key, format!("{value} is not within {least} and {most}"));
 }
@@ -204,7 +204,7 @@ fn is_plain(text: &str, also: &str) -> bool {
 }
 
 impl Gateway {
-    fn validate(&self, faults: &mut Faults) {
+    fn validate(&self, faults: &mut ConfigErrors) {
         let prefix = &self.path_prefix;
         let ok = prefix.is_empty()
             || (prefix.starts_with('/')
@@ -219,7 +219,7 @@ impl Gateway {
 }
 
 impl Brain {
-    fn validate(&self, tls: bool, faults: &mut Faults) {
+    fn validate(&self, tls: bool, faults: &mut ConfigErrors) {
         faults.ensure(!self.endpoints.is_empty(), "brain.endpoints", "at least one address is needed");
         for (n, endpoint) in self.endpoints.iter().enumerate() {
             let key = format!("brain.endpoints.{n}");
@@ -236,7 +236,7 @@ impl Brain {
 }
 
 impl Link {
-    fn validate(&self, faults: &mut Faults) {
+    fn validate(&self, faults: &mut ConfigErrors) {
         self.tls.validate(self.insecure, faults);
         let named = !self.tls.is_set() || !self.tls.server_name.is_empty();
         faults.ensure(named, "link.tls.server_name", "the name in the brain's certificate is needed");
@@ -244,7 +244,7 @@ impl Link {
 }
 
 impl Security {
-    fn validate(&self, faults: &mut Faults) {
+    fn validate(&self, faults: &mut ConfigErrors) {
         if self.allowed_origins.contains(&origin::Rule::Any) {
             let key = "security.allowed_origins";
             faults.ensure(self.allowed_origins.len() == 1, key, "\"*\" must stand alone");
@@ -254,7 +254,7 @@ impl Security {
 }
 
 impl Auth {
-    fn validate(&self, faults: &mut Faults) {
+    fn validate(&self, faults: &mut ConfigErrors) {
         if let Some(secret) = &self.hs256_secret
             && let Err(weak) = auth::check_secret(secret.expose_secret())
         {
@@ -300,7 +300,7 @@ impl Auth {
 }
 
 impl Limits {
-    fn validate(&self, faults: &mut Faults) {
+    fn validate(&self, faults: &mut ConfigErrors) {
         within(faults, "limits.max_connections", self.max_connections, 0, 1_000_000);
         within(faults, "limits.handshakes_per_minute", self.handshakes_per_minute, 1, 10_000_000);
         within(faults, "limits.handshake_burst", self.handshake_burst, 1, 1_000_000);
@@ -325,7 +325,7 @@ mod tests {
     const SECRET: (&str, &str) = ("CHATBOX__AUTH__HS256_SECRET", "kT7w!nB4xQz9vR2mL6pY8cJ3hF5dG1sA");
     const INSECURE: (&str, &str) = ("CHATBOX__LINK__INSECURE", "true");
 
-    fn load(more: &[(&str, &str)]) -> Result<GatewaySettings, Faults> {
+    fn load(more: &[(&str, &str)]) -> Result<GatewaySettings, ConfigErrors> {
         load_from(None, [SECRET, INSECURE].iter().chain(more).copied())
     }
 

@@ -1,12 +1,16 @@
-//! What the gateway and the brain have in common. Nothing here knows a WebSocket or a conversation.
+//! What the gateway and the brain have in common: [`auth`] (tokens), [`ops`] (health, readiness, metrics), [`tls`],
+//! [`telemetry`] (logs), [`config`], [`failure`] (errors that clients see), the [`lifecycle`] of a process, and ids.
+//!
+//! Nothing here knows a WebSocket or a conversation. Each module imports only modules listed below it.
 
 pub mod auth;
-pub mod clock;
+pub mod ops;
+pub mod tls;
+pub mod telemetry;
 pub mod config;
 pub mod failure;
-pub mod ids;
-pub mod lifecycle;
-pub mod ops;
 pub mod proto;
-pub mod telemetry;
-pub mod tls;
+pub mod lifecycle;
+pub mod clock;
+pub mod ids;
+pub mod one_line;

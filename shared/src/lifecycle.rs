@@ -1,5 +1,5 @@
-//! Starting and stopping a process: a soft token (drain: take no new work), a hard token (stop now), and a tracker that
-//! waits for every task. A second signal turns a drain into a stop.
+//! The shutdown of a process: a soft token (drain: accept no new work), a hard token (stop now), and a tracker that waits for
+//! every task. The first signal starts the drain, a second one stops.
 
 use std::future::Future;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// Hands out tasks and tells them when to end. Cheap to clone; all clones are one lifecycle.
+/// Runs tasks and tells them when to end. Cheap to clone; all clones are one lifecycle.
 #[derive(Debug, Clone, Default)]
 pub struct Lifecycle {
     drain: CancellationToken,
@@ -18,12 +18,12 @@ pub struct Lifecycle {
 }
 
 impl Lifecycle {
-    /// A lifecycle of its own, running.
+    /// A new lifecycle, running.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Cancelled when the process should finish what it has and take nothing new.
+    /// Cancelled when the process should finish its work and accept no more.
     pub fn draining(&self) -> &CancellationToken {
         &self.drain
     }
@@ -41,8 +41,7 @@ impl Lifecycle {
         drop(self.tasks.spawn(task));
     }
 
-    /// Runs a task the process cannot live without: if it ends or panics before the drain, the process drains and
-    /// reports failure, instead of going on with half of itself.
+    /// Runs a task that the process needs. If it ends or panics before the drain, the process drains and exits with a failure.
     pub fn critical<F>(&self, name: &'static str, task: F)
     where
         F: Future<Output = ()> + Send + 'static,
@@ -67,8 +66,8 @@ impl Lifecycle {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let lifecycle = self.clone();
-        // Not tracked: it waits for a second signal until the process ends.
-        #[expect(clippy::disallowed_methods, reason = "the listener for signals must outlive the drain it starts")]
+        // Not tracked, because it waits for a second signal until the process ends.
+        #[expect(clippy::disallowed_methods, reason = "the signal listener must outlive the drain that it starts")]
         let _listener = tokio::spawn(async move {
             for token in [&lifecycle.drain, &lifecycle.stop] {
                 tokio::select! {
@@ -82,8 +81,8 @@ impl Lifecycle {
         Ok(())
     }
 
-    /// Waits for the drain to begin and then for every task, `grace` at most; after that the hard token is cancelled
-    /// and the tasks have one second more. Returns whether the process may call this a clean end.
+    /// Waits for the drain to begin, then for every task, at most `grace`. Then cancels the hard token; tasks get one more
+    /// second. Returns false if a critical task ended before the drain.
     pub async fn shut_down(&self, grace: Duration) -> bool {
         self.drain.cancelled().await;
         self.tasks.close();
@@ -94,13 +93,13 @@ impl Lifecycle {
         }
         self.stop.cancel();
         if tokio::time::timeout(Duration::from_secs(1), self.tasks.wait()).await.is_err() {
-            tracing::warn!(tasks = self.tasks.len(), "tasks left behind");
+            tracing::warn!(tasks = self.tasks.len(), "tasks did not end");
         }
         !self.failed.is_cancelled()
     }
 }
 
-/// Lives as long as a critical task.
+/// Dropped when a critical task ends.
 struct Guard {
     name: &'static str,
     lifecycle: Lifecycle,
@@ -109,7 +108,7 @@ struct Guard {
 impl Drop for Guard {
     fn drop(&mut self) {
         if !self.lifecycle.drain.is_cancelled() {
-            tracing::error!(task = self.name, "a task this process needs has ended; shutting down");
+            tracing::error!(task = self.name, "a critical task has ended; shutting down");
             self.lifecycle.failed.cancel();
             self.lifecycle.drain.cancel();
         }

@@ -1,6 +1,6 @@
-//! Log lines: JSON or text on standard output, one event one line, whatever the values in it hold.
+//! Log lines on standard output, as JSON or text. Each event is one line, whatever its values contain.
 
-use std::fmt::{self, Write as _};
+use std::fmt;
 
 use serde::Deserialize;
 use tracing::{Event, Subscriber};
@@ -10,15 +10,16 @@ use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter}
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-use crate::config::Faults;
+use crate::config::ConfigErrors;
+use crate::one_line::one_line;
 
-/// How a log line looks.
+/// The format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
     /// One JSON object per line.
     Json,
-    /// For people.
+    /// Text for people.
     Text,
 }
 
@@ -32,33 +33,33 @@ pub struct LogSettings {
 }
 
 impl LogSettings {
-    /// Reports a filter that cannot be read.
-    pub fn validate(&self, faults: &mut Faults) {
+    /// Reports an invalid filter.
+    pub fn validate(&self, errors: &mut ConfigErrors) {
         if let Err(error) = EnvFilter::builder().parse(&self.filter) {
-            faults.add("log.filter", error);
+            errors.add("log.filter", error);
         }
     }
 }
 
-/// Why logging could not be set up.
+/// Why the log could not be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {
-    /// The filter cannot be read.
-    #[error("the log filter is not valid")]
+    /// The filter is invalid.
+    #[error("the log filter is invalid")]
     Filter(#[from] ParseError),
-    /// There is a subscriber already.
-    #[error("logging is set up already")]
+    /// The log was set up before.
+    #[error("the log is already set up")]
     Twice(#[from] tracing_subscriber::util::TryInitError),
 }
 
-/// Libraries that log what they carry (frames, headers, commands) below `info`: tokens and message texts, which no filter
-/// may bring into the log.
-const TALKATIVE: [&str; 7] = ["tungstenite", "tokio_tungstenite", "h2", "hyper", "hyper_util", "reqwest", "mongodb"];
+/// Libraries that log frames, headers or commands below `info`. Those contain tokens and messages, so no filter may enable them.
+const PRIVATE_BELOW_INFO: [&str; 7] =
+    ["tungstenite", "tokio_tungstenite", "h2", "hyper", "hyper_util", "reqwest", "mongodb"];
 
-/// Sends the process's log lines to standard output, panics included.
+/// Writes the log lines of the process to standard output, panics included.
 ///
 /// # Errors
-/// Where the filter cannot be read, or this was done before.
+/// Where the filter is invalid, or the log was set up before.
 pub fn init(settings: &LogSettings) -> Result<(), TelemetryError> {
     subscriber(settings, std::io::stdout)?.try_init()?;
     log_panics();
@@ -71,7 +72,7 @@ where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
     let mut filter = EnvFilter::builder().parse(&settings.filter)?;
-    for library in TALKATIVE {
+    for library in PRIVATE_BELOW_INFO {
         filter = filter.add_directive(format!("{library}=info").parse()?);
     }
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_ansi(false);
@@ -84,10 +85,9 @@ where
     })
 }
 
-/// Logs panics as one line with the place, instead of several on standard error.
+/// Logs a panic as one line with its place, instead of several lines on standard error.
 ///
-/// Only a literal text is logged: one made at the time of the panic may quote what a user wrote (slicing a `str` wrongly
-/// does), and the place says enough to find the fault.
+/// Only a literal message is logged. A formatted one may quote the text of a user (slicing a `str` inside a character does).
 fn log_panics() {
     std::panic::set_hook(Box::new(|panic| {
         let message = panic.payload().downcast_ref::<&'static str>().copied().unwrap_or("(not shown)");
@@ -97,7 +97,7 @@ fn log_panics() {
     }));
 }
 
-/// Makes sure that an event is one line.
+/// Writes an event as one line.
 struct OneLine<F>(F);
 
 impl<S, N, F> FormatEvent<S, N> for OneLine<F>
@@ -111,21 +111,6 @@ where
         self.0.format_event(context, Writer::new(&mut line), event)?;
         writeln!(writer, "{}", one_line(line.strip_suffix('\n').unwrap_or(&line)))
     }
-}
-
-/// The text with everything escaped that could begin a new line, move a terminal's cursor or turn the reading direction.
-///
-/// The escapes are JSON's (`\u000a`), so that a JSON line stays JSON: there these characters occur in strings only.
-pub fn one_line(text: &str) -> impl fmt::Display {
-    fmt::from_fn(move |f| {
-        text.chars().try_for_each(|c| match c {
-            c if c.is_control() => write!(f, "\\u{:04x}", u32::from(c)),
-            '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {
-                write!(f, "\\u{:04x}", u32::from(c))
-            }
-            c => f.write_char(c),
-        })
-    })
 }
 
 #[cfg(test)]
@@ -195,14 +180,14 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_filter_is_a_fault() {
-        let mut faults = Faults::default();
-        LogSettings { filter: "info,=,,x=loud".to_owned(), format: LogFormat::Json }.validate(&mut faults);
-        assert!(faults.has("log.filter"));
+    fn a_bad_filter_is_an_error() {
+        let mut errors = ConfigErrors::default();
+        LogSettings { filter: "info,=,,x=loud".to_owned(), format: LogFormat::Json }.validate(&mut errors);
+        assert!(errors.has("log.filter"));
     }
 
     #[test]
-    fn a_panic_is_one_line_without_what_it_quotes() {
+    fn a_panic_is_one_line_without_quoted_text() {
         let canary = String::from("canary é");
         let text = log("info", LogFormat::Json, || {
             log_panics();
@@ -216,11 +201,11 @@ mod tests {
     }
 
     #[test]
-    fn no_filter_brings_out_what_libraries_carry() {
+    fn no_filter_enables_private_log_lines_of_libraries() {
         let logged = log("trace,tungstenite=trace", LogFormat::Json, || {
             tracing::trace!(target: "tungstenite::protocol", "the words of a user");
-            tracing::trace!(target: "chatbox_gateway", "ours");
+            tracing::trace!(target: "chatbox_gateway", "own line");
         });
-        assert!(logged.contains("ours") && !logged.contains("words"), "{logged}");
+        assert!(logged.contains("own line") && !logged.contains("words"), "{logged}");
     }
 }

@@ -1,5 +1,5 @@
-//! Mutual TLS on the link between gateway and brain, from PEM files. Both sides show a certificate; both check the
-//! other's against the same kind of CA file.
+//! Mutual TLS on the link between gateway and brain, from PEM files. Each side shows a
+//! certificate and checks the other side's certificate against its CA file.
 
 use std::path::{Path, PathBuf};
 
@@ -9,32 +9,20 @@ use rustls::sign::CertifiedKey;
 use serde::Deserialize;
 use tonic::transport::{Certificate, ClientTlsConfig, Identity, ServerTlsConfig};
 
-use crate::config::Faults;
+use crate::config::ConfigErrors;
 
 /// The section `[link.tls]` of both services. All three files, or none.
 #[derive(Debug, Clone, Default, Deserialize)]
 pub struct TlsSettings {
-    /// The CA the other side's certificate must be signed by.
+    /// The CA that signed the other side's certificate.
     pub ca_file: PathBuf,
-    /// This side's certificate, followed by the chain up to the CA where there is one.
+    /// This side's certificate, followed by its chain up to the CA, if any.
     pub cert_file: PathBuf,
     /// This side's private key.
     pub key_file: PathBuf,
-    /// The name the brain's certificate must carry. The gateway's alone.
+    /// The name in the brain's certificate. Only the gateway uses it.
     #[serde(default)]
     pub server_name: String,
-}
-
-/// What is wrong with the PEM files; displays with the key of the setting and the path.
-#[derive(Debug, thiserror::Error)]
-#[error("{key}: {}: {reason}", path.display())]
-pub struct TlsError {
-    /// The dotted key of the setting.
-    pub key: &'static str,
-    /// The file it names.
-    pub path: PathBuf,
-    /// What is wrong, never a part of the file.
-    pub reason: String,
 }
 
 const CA: &str = "link.tls.ca_file";
@@ -49,46 +37,43 @@ struct Pem {
 }
 
 impl TlsSettings {
-    /// Is TLS turned on?
+    /// True if any of the three files is set.
     pub fn is_set(&self) -> bool {
         [&self.ca_file, &self.cert_file, &self.key_file].iter().any(|file| !file.as_os_str().is_empty())
     }
 
-    /// Reports missing or unusable files, and a link that is neither encrypted nor declared `insecure`.
-    pub fn validate(&self, insecure: bool, faults: &mut Faults) {
+    /// Reports every missing or unusable file, and a link that is neither encrypted nor declared `insecure`.
+    pub fn validate(&self, insecure: bool, errors: &mut ConfigErrors) {
         match (self.is_set(), insecure) {
-            (false, false) => faults.add("link", "set link.tls, or link.insecure = true where nobody else can listen"),
+            (false, false) => {
+                errors.add("link", "set link.tls, or link.insecure = true if no one else can read the traffic");
+            }
             (false, true) => {}
-            (true, true) => faults.add("link.insecure", "true, although link.tls is set; set only one of them"),
+            (true, true) => errors.add("link.insecure", "is true, but link.tls is set; set only one of them"),
             (true, false) => {
-                let files = [(CA, &self.ca_file), (CERT, &self.cert_file), (KEY, &self.key_file)];
-                let mut missing = files.iter().filter(|(_, file)| file.as_os_str().is_empty()).peekable();
-                if missing.peek().is_none()
-                    && let Err(error) = self.read()
-                {
-                    faults.add(error.key, format!("{}: {}", error.path.display(), error.reason));
+                if let Err(found) = self.read() {
+                    errors.append(found);
                 }
-                missing.for_each(|(key, _)| faults.add(*key, "missing; link.tls needs all of its three files"));
             }
         }
     }
 
-    /// What a brain serves the link with: gateways must show a certificate of the CA.
+    /// The TLS configuration of a brain: a gateway must show a certificate signed by the CA.
     ///
     /// # Errors
-    /// Where a file cannot be read or is not what it should be.
-    pub fn server(&self) -> Result<ServerTlsConfig, TlsError> {
+    /// Every file that cannot be read or used.
+    pub fn server(&self) -> Result<ServerTlsConfig, ConfigErrors> {
         let pem = self.read()?;
         Ok(ServerTlsConfig::new()
             .identity(Identity::from_pem(pem.cert, pem.key))
             .client_ca_root(Certificate::from_pem(pem.ca)))
     }
 
-    /// What a gateway connects with: the brain must show a certificate of the CA with `server_name` in it.
+    /// The TLS configuration of a gateway: the brain must show a certificate signed by the CA, with `server_name` in it.
     ///
     /// # Errors
-    /// Where a file cannot be read or is not what it should be.
-    pub fn client(&self) -> Result<ClientTlsConfig, TlsError> {
+    /// Every file that cannot be read or used.
+    pub fn client(&self) -> Result<ClientTlsConfig, ConfigErrors> {
         let pem = self.read()?;
         Ok(ClientTlsConfig::new()
             .identity(Identity::from_pem(pem.cert, pem.key))
@@ -96,41 +81,53 @@ impl TlsSettings {
             .domain_name(&self.server_name))
     }
 
-    fn read(&self) -> Result<Pem, TlsError> {
-        let (ca, _) = certificates(CA, &self.ca_file)?;
-        let (cert, chain) = certificates(CERT, &self.cert_file)?;
-        let fail = |reason: &str| TlsError { key: KEY, path: self.key_file.clone(), reason: reason.to_owned() };
-        let key = read(KEY, &self.key_file)?;
-        let parsed = PrivateKeyDer::from_pem_slice(&key).map_err(|_| fail("holds no private key in PEM form"))?;
-        CertifiedKey::from_der(chain, parsed, &rustls::crypto::aws_lc_rs::default_provider()).map_err(|_| {
-            fail("is not the key of the certificate in link.tls.cert_file, or of a kind that is not supported")
-        })?;
+    fn read(&self) -> Result<Pem, ConfigErrors> {
+        let mut errors = ConfigErrors::default();
+        let mut add = |key: &str, path: &Path, reason: String| {
+            let path = if path.as_os_str().is_empty() { String::new() } else { format!("{}: ", path.display()) };
+            errors.add(key, format!("{path}{reason}"));
+        };
+        let ca = certificates(&self.ca_file).map_err(|reason| add(CA, &self.ca_file, reason));
+        let cert = certificates(&self.cert_file).map_err(|reason| add(CERT, &self.cert_file, reason));
+        let key = private_key(&self.key_file).map_err(|reason| add(KEY, &self.key_file, reason));
+        let (Ok((ca, _)), Ok((cert, chain)), Ok((key, parsed))) = (ca, cert, key) else { return Err(errors) };
+        if CertifiedKey::from_der(chain, parsed, &rustls::crypto::aws_lc_rs::default_provider()).is_err() {
+            let reason = "is not the key of the certificate in link.tls.cert_file, or its kind is not supported";
+            add(KEY, &self.key_file, reason.to_owned());
+            return Err(errors);
+        }
         Ok(Pem { ca, cert, key })
     }
 }
 
-fn certificates(key: &'static str, path: &Path) -> Result<(Vec<u8>, Vec<CertificateDer<'static>>), TlsError> {
-    let bytes = read(key, path)?;
-    let fail = |reason: &str| TlsError { key, path: path.to_owned(), reason: reason.to_owned() };
+/// A file's bytes and the certificates in it, or why it cannot be used.
+fn certificates(path: &Path) -> Result<(Vec<u8>, Vec<CertificateDer<'static>>), String> {
+    let bytes = read(path)?;
     let parsed = CertificateDer::pem_slice_iter(&bytes)
         .collect::<Result<Vec<_>, _>>()
-        .map_err(|_| fail("is damaged: not PEM from beginning to end"))?;
+        .map_err(|_| "is not valid PEM from beginning to end")?;
     if parsed.is_empty() {
-        return Err(fail("holds no certificate in PEM form"));
+        return Err("contains no certificate in PEM form".to_owned());
     }
     let mut roots = rustls::RootCertStore::empty();
     if parsed.iter().any(|certificate| roots.add(certificate.clone()).is_err()) {
-        return Err(fail("holds something that is no X.509 certificate"));
+        return Err("contains a certificate that is not X.509".to_owned());
     }
     Ok((bytes, parsed))
 }
 
-fn read(key: &'static str, path: &Path) -> Result<Vec<u8>, TlsError> {
-    std::fs::read(path).map_err(|error| TlsError {
-        key,
-        path: path.to_owned(),
-        reason: format!("cannot be read: {error}"),
-    })
+/// A file's bytes and the private key in it, or why it cannot be used.
+fn private_key(path: &Path) -> Result<(Vec<u8>, PrivateKeyDer<'static>), String> {
+    let bytes = read(path)?;
+    let parsed = PrivateKeyDer::from_pem_slice(&bytes).map_err(|_| "contains no private key in PEM form")?;
+    Ok((bytes, parsed))
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, String> {
+    if path.as_os_str().is_empty() {
+        return Err("missing; link.tls needs all three files".to_owned());
+    }
+    std::fs::read(path).map_err(|error| format!("cannot be read: {error}"))
 }
 
 #[cfg(test)]

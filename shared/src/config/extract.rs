@@ -1,29 +1,30 @@
-//! From the merged tree to the typed settings. Deserialising stops at its first fault; here the value at fault is put
-//! back to its default and the rest is tried again, so that every fault is found.
+//! From the merged tree to the typed settings. Deserialising stops at its first error; [`extract`] then sets the invalid value
+//! back to its default and tries again, so that every error is found.
 
 use std::collections::{HashMap, HashSet};
 
 use figment::Figment;
-use figment::error::Kind;
+use figment::error::{Actual, Kind};
 use figment::providers::Serialized;
 use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
-use super::faults::Faults;
-use super::source::{Layer, get, set};
+use super::errors::ConfigErrors;
+use super::keys::{get, set, shown};
+use super::layer::Layer;
 
-/// More faults than this in one configuration are not worth listing.
-const MAX_FAULTS: usize = 100;
+/// At most this many errors of one configuration are listed.
+const MAX_ERRORS: usize = 100;
 
-/// Reads `tree` as `S`. `None` where what is at fault cannot be put aside; the fault is reported either way.
+/// Reads `tree` as `S`. `None` where an invalid value cannot be set back; the error is reported either way.
 pub(super) fn extract<S: DeserializeOwned>(
     tree: Table,
     defaults: &Table,
     layers: &[Layer],
-    faults: &mut Faults,
+    errors: &mut ConfigErrors,
 ) -> Option<S> {
     let mut work = Work { tree, defaults, removed: HashSet::new(), indices: HashMap::new() };
-    for _ in 0..MAX_FAULTS {
+    for _ in 0..MAX_ERRORS {
         let error = match Figment::from(Serialized::defaults(&work.tree)).extract::<S>() {
             Ok(settings) => return Some(settings),
             Err(error) => error,
@@ -34,14 +35,14 @@ pub(super) fn extract<S: DeserializeOwned>(
             path.push(name.to_string());
         }
         let key = work.original(&path);
-        // A field this loop took out is no news.
+        // A field that this loop removed is not missing in the configuration.
         if !(missing && work.removed.contains(&key)) {
             let parent = key.rsplit_once('.').map(|(parent, _)| parent);
             let origin = [Some(key.as_str()), parent]
                 .into_iter()
                 .flatten()
                 .find_map(|key| layers.iter().rev().find_map(|layer| layer.origin_of(key)));
-            faults.add(&key, describe(&error.kind, origin.as_deref()));
+            errors.add(shown(&key), describe(&error.kind, origin.as_deref()));
         }
         if !work.put_aside(&path, key) {
             return None;
@@ -50,18 +51,18 @@ pub(super) fn extract<S: DeserializeOwned>(
     None
 }
 
-/// The tree as faults are taken out of it.
+/// The tree, from which invalid values are removed.
 struct Work<'a> {
     tree: Table,
     defaults: &'a Table,
-    /// Keys taken out.
+    /// Removed keys.
     removed: HashSet<String>,
-    /// For a list that lost elements: the places those that are left had at first.
+    /// For a list that lost elements: the original indexes of those that are left.
     indices: HashMap<String, Vec<usize>>,
 }
 
 impl Work<'_> {
-    /// The key of a path as the source counts it: elements keep their numbers after one before them was taken out.
+    /// The key of a path with the original indexes: an element keeps its index after one before it was removed.
     fn original(&self, path: &[String]) -> String {
         let Some(at) = self.list_on(path) else { return path.join(".") };
         let mut path = path.to_vec();
@@ -72,12 +73,12 @@ impl Work<'_> {
         path.join(".")
     }
 
-    /// Where on the path the first index into a list stands.
+    /// The position in the path of the first index into a list.
     fn list_on(&self, path: &[String]) -> Option<usize> {
         (1..path.len()).find(|at| get(&self.tree, &path[..*at].join(".")).is_some_and(Value::is_array))
     }
 
-    /// Makes the value at `path` harmless: its default where it has one, else without it. False: nothing left to try.
+    /// Sets the value at `path` back to its default, or removes it where it has none. False: neither is possible.
     fn put_aside(&mut self, path: &[String], key: String) -> bool {
         for length in (1..=path.len()).rev() {
             let listed = path[..length].join(".");
@@ -126,16 +127,46 @@ impl Work<'_> {
     }
 }
 
+/// The error as a sentence about the key, with the place of the value.
 fn describe(kind: &Kind, origin: Option<&str>) -> String {
     let reason = match kind {
         Kind::Message(text) => text.clone(),
         Kind::InvalidType(actual, expected) | Kind::InvalidValue(actual, expected) => {
-            format!("{expected} expected, {actual} found")
+            format!("must be {}, found {}", wanted(&expected.to_string()), found(actual))
         }
-        Kind::UnknownField(_, known) => format!("there is no such setting; there are: {}", known.join(", ")),
-        Kind::UnknownVariant(given, known) => format!("one of {} expected, \"{given}\" found", known.join(", ")),
+        Kind::UnknownField(_, known) => format!("unknown setting; known: {}", known.join(", ")),
+        Kind::UnknownVariant(given, known) => format!("must be one of {}, found \"{given}\"", known.join(", ")),
         Kind::MissingField(_) => "missing".to_owned(),
         other => other.to_string(),
     };
     origin.map_or(reason.clone(), |origin| format!("{reason} {origin}"))
+}
+
+/// What serde expected, without the names of Rust's types.
+fn wanted(expected: &str) -> String {
+    let (least, name) = expected.strip_prefix("a nonzero ").map_or((0, expected), |name| (1, name));
+    let most = match name {
+        "u8" => u64::from(u8::MAX),
+        "u16" => u64::from(u16::MAX),
+        "u32" => u64::from(u32::MAX),
+        "u64" | "usize" => return format!("a whole number from {least}"),
+        "i8" | "i16" | "i32" | "i64" | "isize" => return "a whole number".to_owned(),
+        "f32" | "f64" => return "a number".to_owned(),
+        other => return other.to_owned(),
+    };
+    format!("a whole number from {least} to {most}")
+}
+
+/// The value in the configuration, where it is short.
+fn found(actual: &Actual) -> String {
+    match actual {
+        Actual::Bool(value) => value.to_string(),
+        Actual::Unsigned(value) => value.to_string(),
+        Actual::Signed(value) => value.to_string(),
+        Actual::Float(value) => value.to_string(),
+        Actual::Str(value) => format!("\"{value}\""),
+        Actual::Seq => "a list".to_owned(),
+        Actual::Map => "a section".to_owned(),
+        other => other.to_string(),
+    }
 }

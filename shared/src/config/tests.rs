@@ -60,8 +60,8 @@ impl Settings for Example {
     const SECRETS: &'static [&'static str] = &["auth.secret"];
     const UNLISTED: &'static [&'static str] = &["models"];
 
-    fn validate(&self, faults: &mut Faults) {
-        faults.ensure(self.server.workers > 0, "server.workers", "must be at least 1");
+    fn validate(&self, errors: &mut ConfigErrors) {
+        errors.ensure(self.server.workers > 0, "server.workers", "must be at least 1");
     }
 }
 
@@ -73,19 +73,19 @@ fn file(text: &str) -> tempfile::NamedTempFile {
     file
 }
 
-fn keys(faults: &Faults) -> Vec<&str> {
-    faults.iter().map(|fault| fault.key.as_str()).collect()
+fn keys(errors: &ConfigErrors) -> Vec<&str> {
+    errors.iter().map(|error| error.key.as_str()).collect()
 }
 
 #[test]
-fn the_defaults_alone_are_valid() {
+fn the_deerrors_alone_are_valid() {
     let settings: Example = load_from(None, NO_ENV).unwrap();
     assert_eq!((settings.server.workers, settings.server.name.as_str()), (4, ""));
     assert!(settings.auth.secret.is_none() && settings.auth.secret_file.is_empty() && settings.models.is_empty());
 }
 
 #[test]
-fn the_environment_wins_over_the_file_and_the_file_over_the_defaults() {
+fn the_environment_wins_over_the_file_and_the_file_over_the_deerrors() {
     let file = file("[server]\nworkers = 8\nname = \"file\"\nratio = 1\n[server.tls]\nca_file = \"ca.pem\"");
     let env = [
         ("CHATBOX__SERVER__NAME", "env"),
@@ -128,7 +128,7 @@ fn values_from_the_environment_take_the_type_of_their_setting() {
 }
 
 #[test]
-fn all_faults_are_reported_at_once_with_key_and_source() {
+fn all_errors_are_reported_at_once_with_key_and_source() {
     let file = file(
         "surprise = 1\n[server]\nworkers = \"many\"\nlisten = \"nowhere\"\norigins = [1]\ntypo = 2\n[server.tls]\nca = 1\n\
          [[models]]\nid = 1\nextra = 2\n[[models]]\nid = \"ok\"\n[[models]]\ntemperature = \"hot\"\n",
@@ -139,20 +139,20 @@ fn all_faults_are_reported_at_once_with_key_and_source() {
         ("CHATBOX__SERVER", "1"),
         ("CHATBOX__SERVER__RATIO", ""),
     ];
-    let faults = load_from::<Example>(Some(file.path()), env).unwrap_err();
-    let mut found = keys(&faults);
+    let errors = load_from::<Example>(Some(file.path()), env).unwrap_err();
+    let mut found = keys(&errors);
     found.sort_unstable();
     assert_eq!(
         found,
         [
-            "models.0.extra",
-            "models.0.id",
-            "models.2.id",
-            "models.2.temperature",
+            "models[0].extra",
+            "models[0].id",
+            "models[2].id",
+            "models[2].temperature",
             "no.such",
             "server",
             "server.listen",
-            "server.origins.0",
+            "server.origins[0]",
             "server.ratio",
             "server.strict",
             "server.tls.ca",
@@ -161,33 +161,61 @@ fn all_faults_are_reported_at_once_with_key_and_source() {
             "surprise",
         ]
     );
-    let text = faults.to_string();
+    let text = errors.to_string();
     assert_eq!(text.lines().count(), found.len());
     let name = file.path().display().to_string();
-    assert!(text.contains(&format!("server.workers: an integer expected, a string found (in {name})")), "{text}");
+    assert!(text.contains(&format!("server.workers: must be a whole number, found a string (in {name})")), "{text}");
     assert!(
-        text.contains("server.strict: true or false expected (environment variable CHATBOX__SERVER__STRICT)"),
+        text.contains("server.strict: must be true or false (environment variable CHATBOX__SERVER__STRICT)"),
         "{text}"
     );
-    assert!(text.contains("models.2.id: missing"), "{text}");
+    assert!(text.contains("models[2].id: missing"), "{text}");
 }
 
 #[test]
-fn a_number_out_of_range_names_its_source() {
-    let faults = load_from::<Example>(None, [("CHATBOX__SERVER__WORKERS", "70000")]).unwrap_err();
-    let text = faults.to_string();
-    assert!(
-        text.starts_with("server.workers: ") && text.ends_with("(environment variable CHATBOX__SERVER__WORKERS)"),
-        "{text}"
-    );
-    assert!(text.contains("70000"), "{text}");
+fn a_number_out_of_range_is_told_its_range() {
+    for value in ["70000", "-5"] {
+        let text = load_from::<Example>(None, [("CHATBOX__SERVER__WORKERS", value)]).unwrap_err().to_string();
+        assert_eq!(
+            text,
+            format!(
+                "server.workers: must be a whole number from 0 to 65535, found {value} \
+                 (environment variable CHATBOX__SERVER__WORKERS)"
+            )
+        );
+    }
 }
 
 #[test]
-fn values_that_make_no_sense_are_faults_beside_the_others() {
-    let faults =
+fn an_environment_variable_with_single_underscores_is_an_error_that_names_the_right_one() {
+    let cases = [
+        ("CHATBOX_SERVER_STRICT", "CHATBOX__SERVER__STRICT"),
+        ("CHATBOX_SERVER_TLS_CA_FILE", "CHATBOX__SERVER__TLS__CA_FILE"),
+        ("CHATBOX_AUTH_SECRET", "CHATBOX__AUTH__SECRET"),
+        ("CHATBOX__SERVER_TLS__CA_FILE", "CHATBOX__SERVER__TLS__CA_FILE"),
+    ];
+    for (name, meant) in cases {
+        let text = load_from::<Example>(None, [(name, "canary")]).unwrap_err().to_string();
+        assert!(text.contains(name) && text.contains(&format!("did you mean {meant}?")), "{text}");
+        assert!(!text.contains("canary"), "{text}");
+    }
+}
+
+#[test]
+fn an_environment_variable_that_is_like_no_setting_is_a_warning() {
+    let warnings = |name: &str| read::<Example>(None, vec![(name.into(), "x".into())]).1;
+    let found = warnings("CHATBOX_NO_SUCH");
+    assert!(found.len() == 1 && found[0].contains("CHATBOX_NO_SUCH"), "{found:?}");
+    for known in ["CHATBOX_MONGOD", "HOME", "CHATBOXER"] {
+        assert!(warnings(known).is_empty(), "{known}");
+    }
+}
+
+#[test]
+fn values_that_make_no_sense_are_errors_beside_the_others() {
+    let errors =
         load_from::<Example>(None, [("CHATBOX__SERVER__WORKERS", "0"), ("CHATBOX__SERVER__LISTEN", "x")]).unwrap_err();
-    assert_eq!(keys(&faults), ["server.listen", "server.workers"]);
+    assert_eq!(keys(&errors), ["server.listen", "server.workers"]);
 }
 
 #[test]
@@ -219,8 +247,9 @@ fn a_secret_comes_from_its_file_without_the_line_ending() {
 fn a_secret_that_cannot_be_had_is_a_fault_of_its_key() {
     let empty = file("\n");
     let whole = file("x");
-    let cases: [(&[(&str, &str)], &str); 3] = [
-        (&[("CHATBOX__AUTH__SECRET_FILE", "/no/such/canary")], "cannot be read"),
+    let cases: [(&[(&str, &str)], &str); 4] = [
+        (&[("CHATBOX__AUTH__SECRET_FILE", "/no/such/file")], "/no/such/file: cannot be read"),
+        (&[("CHATBOX__AUTH__SECRET_FILE", "canary")], "its name is not shown"),
         (&[("CHATBOX__AUTH__SECRET_FILE", empty.path().to_str().unwrap())], "is empty"),
         (
             &[("CHATBOX__AUTH__SECRET_FILE", whole.path().to_str().unwrap()), ("CHATBOX__AUTH__SECRET", "canary")],
@@ -228,9 +257,9 @@ fn a_secret_that_cannot_be_had_is_a_fault_of_its_key() {
         ),
     ];
     for (env, reason) in cases {
-        let faults = load_from::<Example>(None, env.iter().copied()).unwrap_err();
-        assert_eq!(keys(&faults), ["auth.secret_file"]);
-        assert!(faults.to_string().contains(reason) && !faults.to_string().contains("canary"), "{faults}");
+        let errors = load_from::<Example>(None, env.iter().copied()).unwrap_err();
+        assert_eq!(keys(&errors), ["auth.secret_file"]);
+        assert!(errors.to_string().contains(reason) && !errors.to_string().contains("canary"), "{errors}");
     }
 }
 
@@ -240,31 +269,33 @@ fn an_empty_secret_in_the_environment_counts_as_none() {
 }
 
 #[test]
-fn broken_toml_is_one_line_that_does_not_quote_the_file() {
+fn broken_toml_is_the_only_error_and_does_not_quote_the_file() {
     let file = file("[auth]\nsecret = \"canary\n");
-    let text = load_from::<Example>(Some(file.path()), NO_ENV).unwrap_err().to_string();
-    assert!(text.contains("not valid TOML at line 2") && !text.contains("canary") && !text.contains('\n'), "{text}");
+    let text = load_from::<Example>(Some(file.path()), [("CHATBOX__NO__SUCH", "1")]).unwrap_err().to_string();
+    let name = file.path().display();
+    assert!(text.starts_with(&format!("{name}: not valid TOML at line 2, column ")), "{text}");
+    assert!(!text.contains("canary") && !text.contains('\n'), "{text}");
 }
 
 #[test]
-fn a_missing_file_is_a_fault() {
+fn a_missing_file_is_an_error() {
     let text = load_from::<Example>(Some(Path::new("/no/such.toml")), NO_ENV).unwrap_err().to_string();
     assert!(text.starts_with("--config: cannot read /no/such.toml"), "{text}");
 }
 
 #[test]
 fn the_text_of_an_environment_variable_cannot_add_settings() {
-    let faults = load_from::<Example>(None, [("CHATBOX__SERVER__WORKERS", "1\nstrict = true")]).unwrap_err();
-    assert_eq!(keys(&faults), ["server.workers"]);
+    let errors = load_from::<Example>(None, [("CHATBOX__SERVER__WORKERS", "1\nstrict = true")]).unwrap_err();
+    assert_eq!(keys(&errors), ["server.workers"]);
 }
 
 proptest::proptest! {
-    /// Whatever the environment holds: a setting or faults, never a panic, and one line for each fault.
+    /// Whatever the environment holds: a setting or errors, never a panic, and one line for each fault.
     #[test]
     fn any_environment_is_handled(key in "[A-Z_.0-9]{0,20}", value in "\\PC{0,20}|[\\x00-\\x7f]{0,20}") {
         for name in [format!("CHATBOX__{key}"), format!("CHATBOX__SERVER__{key}"), "CHATBOX__MODELS".to_owned(), "CHATBOX__SERVER__ORIGINS".to_owned()] {
-            if let Err(faults) = load_from::<Example>(None, [(name, value.clone())]) {
-                assert_eq!(faults.to_string().lines().count(), faults.iter().count());
+            if let Err(errors) = load_from::<Example>(None, [(name, value.clone())]) {
+                assert_eq!(errors.to_string().lines().count(), errors.iter().count());
             }
         }
     }

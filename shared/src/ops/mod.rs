@@ -1,5 +1,5 @@
-//! The internal operations server: `/healthz` (the process lives), `/readyz` (what it needs is there) and `/metrics`.
-//! Never public. It answers until the very end of a shutdown.
+//! The operations server: `/healthz` (the process runs), `/readyz` (its dependencies are available) and `/metrics`.
+//! It must not be public. It responds until the end of a shutdown.
 
 mod process;
 mod ready;
@@ -28,20 +28,20 @@ use ready::Check;
 
 use crate::lifecycle::Lifecycle;
 
-/// Probes and scrapers are few; more connections at once wait.
+/// Further connections wait. Probes and scrapers are few.
 const MAX_CONNECTIONS: usize = 64;
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long the accept loop rests after an error, such as no file descriptors left.
+/// Pause of the accept loop after an error, such as no free file descriptor.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// The section `[ops]` of both services.
 #[derive(Debug, Clone, Deserialize)]
 pub struct OpsSettings {
-    /// Where the operations server listens.
+    /// The address of the operations server.
     pub listen: SocketAddr,
 }
 
-/// The operations server, bound and not yet serving.
+/// The operations server, bound but not serving yet.
 pub struct Ops {
     listener: TcpListener,
     checks: Vec<Check>,
@@ -49,7 +49,7 @@ pub struct Ops {
 }
 
 impl Ops {
-    /// Binds the address; port 0 takes any. Returns the address it got.
+    /// Binds the address (port 0: any free port). Returns the bound address too.
     ///
     /// # Errors
     /// Where the address cannot be bound.
@@ -59,15 +59,15 @@ impl Ops {
         Ok((Self { listener, checks: Vec::new(), registry: Registry::default() }, bound))
     }
 
-    /// What `/metrics` shows.
+    /// The metrics that `/metrics` shows.
     #[must_use]
     pub fn metrics(mut self, registry: Registry) -> Self {
         self.registry = registry;
         self
     }
 
-    /// Adds a named check that must pass, within `limit`, for the process to be ready. The reason of a failed one is
-    /// shown on the operations port: it may name hosts, never secrets.
+    /// Adds a named check. The process is ready if every check passes within its `limit`. `/readyz` shows the reason of a
+    /// failed check: it may name hosts, never secrets.
     #[must_use]
     pub fn check<F, R>(mut self, name: &'static str, limit: Duration, run: F) -> Self
     where
@@ -78,13 +78,13 @@ impl Ops {
         self
     }
 
-    /// Serves until the lifecycle's hard stop, which [`Lifecycle::shut_down`] brings about after the last task: probes
-    /// and scrapers are answered during the whole drain.
+    /// Serves until the lifecycle's hard stop. [`Lifecycle::shut_down`] causes it after the last task, so probes and scrapers
+    /// get responses during the whole drain.
     pub fn serve(self, lifecycle: &Lifecycle) {
         let state =
             Arc::new(State { checks: self.checks, registry: self.registry, draining: lifecycle.draining().clone() });
         let stopping = lifecycle.stopping().clone();
-        // Not tracked: shut_down waits for every tracked task before the stop this one waits for.
+        // Not tracked: shut_down stops this task only after every tracked task has ended.
         #[expect(clippy::disallowed_methods, reason = "the operations server must outlive every tracked task")]
         let _server = tokio::spawn(async move {
             tokio::select! {
@@ -103,7 +103,7 @@ struct State {
 
 async fn accept(listener: &TcpListener, state: &Arc<State>) {
     let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    // Dropping the set ends the connections with the server.
+    // The connections end when the set is dropped, together with the server.
     let mut connections = JoinSet::new();
     loop {
         while connections.try_join_next().is_some() {}
@@ -117,7 +117,7 @@ async fn accept(listener: &TcpListener, state: &Arc<State>) {
                 });
             }
             Err(error) => {
-                tracing::warn!(%error, "the operations port cannot accept");
+                tracing::warn!(%error, "the operations port cannot accept connections");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
@@ -140,7 +140,7 @@ impl State {
     async fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
         let known = matches!(request.uri().path(), "/healthz" | "/readyz" | "/metrics");
         if known && !matches!(*request.method(), Method::GET | Method::HEAD) {
-            let mut response = respond(StatusCode::METHOD_NOT_ALLOWED, TEXT, "use GET\n");
+            let mut response = respond(StatusCode::METHOD_NOT_ALLOWED, TEXT, "Method not allowed. Use GET.\n");
             response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
             return response;
         }
@@ -156,12 +156,12 @@ impl State {
                 match prometheus_client::encoding::text::encode(&mut text, &self.registry) {
                     Ok(()) => respond(StatusCode::OK, OPENMETRICS, text),
                     Err(error) => {
-                        tracing::error!(%error, "the metrics cannot be written");
-                        respond(StatusCode::INTERNAL_SERVER_ERROR, TEXT, "the metrics cannot be written\n")
+                        tracing::error!(%error, "cannot encode the metrics");
+                        respond(StatusCode::INTERNAL_SERVER_ERROR, TEXT, "The metrics cannot be encoded.\n")
                     }
                 }
             }
-            _ => respond(StatusCode::NOT_FOUND, TEXT, "there are /healthz, /readyz and /metrics\n"),
+            _ => respond(StatusCode::NOT_FOUND, TEXT, "Not found. Paths: /healthz, /readyz, /metrics.\n"),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Metrics of the process itself, read from `/proc` at each scrape; where there is none, they are left out.
+//! Metrics of the process, read from `/proc` at each scrape. Where `/proc` is missing, they are left out.
 
 use std::fmt;
 
@@ -10,7 +10,7 @@ use prometheus_client::registry::Registry;
 use crate::clock::Timestamp;
 
 /// Adds `process_resident_memory_bytes`, `process_open_fds` and `process_start_time_seconds` under the registry's prefix.
-/// `started` is when this process began.
+/// `started` is the start time of this process.
 pub fn register_process_metrics(registry: &mut Registry, started: Timestamp) {
     registry.register_collector(Box::new(ProcessMetrics { started }));
 }
@@ -30,7 +30,7 @@ impl Collector for ProcessMetrics {
         };
         gauge("process_resident_memory_bytes", "Resident memory of this process", resident_bytes())?;
         gauge("process_open_fds", "Open file descriptors of this process", open_fds())?;
-        gauge("process_start_time_seconds", "Unix time at which this process began", Some(self.started.0 / 1000))
+        gauge("process_start_time_seconds", "Unix time of the start of this process", Some(self.started.0 / 1000))
     }
 }
 
@@ -41,6 +41,6 @@ fn resident_bytes() -> Option<i64> {
 }
 
 fn open_fds() -> Option<i64> {
-    // The folder being read is open itself.
+    // The folder that is being read is open too.
     i64::try_from(std::fs::read_dir("/proc/self/fd").ok()?.count()).ok()?.checked_sub(1)
 }

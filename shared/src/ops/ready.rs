@@ -1,4 +1,4 @@
-//! Whether the process can do its work: named checks, run at the same time, each with a time limit of its own.
+//! Readiness: named checks that run at the same time, each with its own time limit.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 
 type Run = dyn Fn() -> Pin<Box<dyn Future<Output = Result<(), String>> + Send>> + Send + Sync;
 
-/// One thing the process needs.
+/// One dependency of the process.
 pub(super) struct Check {
     name: &'static str,
     limit: Duration,
@@ -27,7 +27,7 @@ impl Check {
     }
 }
 
-/// What the checks said.
+/// The results of the checks.
 pub(super) struct Report {
     pub(super) ready: bool,
     draining: bool,
@@ -44,20 +44,20 @@ impl Report {
     }
 }
 
-/// Runs all checks at once. A process that drains is not ready, whatever they say.
+/// Runs all checks at once. A draining process is not ready, whatever the results.
 pub(super) async fn run(checks: &[Check], draining: bool) -> Report {
     let mut running = JoinSet::new();
     for check in checks {
         let (name, limit, run) = (check.name, check.limit, check.run.clone());
         running.spawn(async move {
             let begun = Instant::now();
-            // A task of its own, so that a check that panics counts as failed.
+            // A check runs in its own task, so that a panic counts as a failed check.
             let mut task = JoinSet::new();
             task.spawn(async move { run().await });
             let result = match tokio::time::timeout(limit, task.join_next()).await {
                 Err(_) => Err(format!("no answer within {} ms", limit.as_millis())),
                 Ok(Some(Ok(result))) => result,
-                Ok(_) => Err("the check itself failed".to_owned()),
+                Ok(_) => Err("the check panicked".to_owned()),
             };
             (name, begun.elapsed(), result)
         });
@@ -72,7 +72,7 @@ pub(super) async fn run(checks: &[Check], draining: bool) -> Report {
         };
         report.checks.insert(name.to_owned(), value);
     }
-    // Every check must have spoken.
+    // Every check must have a result.
     report.ready &= report.checks.len() == checks.len();
     report
 }

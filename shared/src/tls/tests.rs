@@ -90,6 +90,24 @@ async fn only_certificates_of_the_same_ca_reach_the_link() {
 }
 
 #[test]
+fn three_unreadable_files_are_three_errors() {
+    let missing = |name: &str| PathBuf::from("/no/such").join(name);
+    let settings = TlsSettings {
+        ca_file: missing("ca.pem"),
+        cert_file: missing("cert.pem"),
+        key_file: missing("key.pem"),
+        server_name: String::new(),
+    };
+    let mut errors = ConfigErrors::default();
+    settings.validate(false, &mut errors);
+    let text = errors.to_string();
+    assert_eq!(text.lines().count(), 3, "{text}");
+    for (key, file) in [(CA, "ca.pem"), (CERT, "cert.pem"), (KEY, "key.pem")] {
+        assert!(text.contains(&format!("{key}: /no/such/{file}: cannot be read")), "{text}");
+    }
+}
+
+#[test]
 fn every_unusable_file_is_named() {
     let ca = Ca::new();
     let (_a, good) = ca.side("brain");
@@ -102,7 +120,7 @@ fn every_unusable_file_is_named() {
     let cases = [
         (TlsSettings { ca_file: missing.clone(), ..good.clone() }, CA, "cannot be read"),
         (TlsSettings { cert_file: garbage.clone(), ..good.clone() }, CERT, "no certificate"),
-        (TlsSettings { ca_file: damaged.clone(), ..good.clone() }, CA, "no X.509 certificate"),
+        (TlsSettings { ca_file: damaged.clone(), ..good.clone() }, CA, "not X.509"),
         (TlsSettings { key_file: garbage.clone(), ..good.clone() }, KEY, "no private key"),
         (TlsSettings { key_file: other.key_file.clone(), ..good.clone() }, KEY, "not the key of the certificate"),
     ];
@@ -112,9 +130,9 @@ fn every_unusable_file_is_named() {
             error.starts_with(&format!("{key}: ")) && error.contains(reason) && !error.contains("canary"),
             "{error}"
         );
-        let mut faults = Faults::default();
-        settings.validate(false, &mut faults);
-        assert!(faults.has(key) && faults.to_string() == error, "{faults}");
+        let mut errors = ConfigErrors::default();
+        settings.validate(false, &mut errors);
+        assert!(errors.has(key) && errors.to_string() == error, "{errors}");
     }
     assert!(good.client().is_ok() && good.server().is_ok());
 }
@@ -123,14 +141,14 @@ fn every_unusable_file_is_named() {
 fn a_link_is_encrypted_or_declared_insecure() {
     let ca = Ca::new();
     let (_files, good) = ca.side("brain");
-    let fault_of = |settings: &TlsSettings, insecure| {
-        let mut faults = Faults::default();
-        settings.validate(insecure, &mut faults);
-        faults.iter().map(|fault| fault.key.clone()).collect::<Vec<_>>()
+    let errors_of = |settings: &TlsSettings, insecure| {
+        let mut errors = ConfigErrors::default();
+        settings.validate(insecure, &mut errors);
+        errors.iter().map(|error| error.key.clone()).collect::<Vec<_>>()
     };
-    assert_eq!(fault_of(&TlsSettings::default(), false), ["link"]);
-    assert_eq!(fault_of(&TlsSettings::default(), true), [""; 0]);
-    assert_eq!(fault_of(&good, false), [""; 0]);
-    assert_eq!(fault_of(&good, true), ["link.insecure"]);
-    assert_eq!(fault_of(&TlsSettings { key_file: PathBuf::new(), ..good.clone() }, false), [KEY]);
+    assert_eq!(errors_of(&TlsSettings::default(), false), ["link"]);
+    assert_eq!(errors_of(&TlsSettings::default(), true), [""; 0]);
+    assert_eq!(errors_of(&good, false), [""; 0]);
+    assert_eq!(errors_of(&good, true), ["link.insecure"]);
+    assert_eq!(errors_of(&TlsSettings { key_file: PathBuf::new(), ..good.clone() }, false), [KEY]);
 }
