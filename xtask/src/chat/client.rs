@@ -4,6 +4,7 @@ use std::io::{BufRead as _, Write};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
+use chatbox_client::{Disconnect, ServerFrame, backoff};
 use futures_util::{SinkExt as _, StreamExt as _};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
@@ -11,9 +12,8 @@ use tokio_tungstenite::tungstenite::Message;
 use uuid::Uuid;
 
 use super::command::Line;
-use super::connection::{Loss, Socket, backoff, closed, connect};
+use super::connection::{Socket, closed, connect};
 use super::conversation::{Conversation, Reaction};
-use super::wire::Server;
 
 /// What a connection may be silent for until the server has named its heartbeat interval.
 const SILENCE: Duration = Duration::from_secs(60);
@@ -36,7 +36,7 @@ enum End {
     /// The user has enough.
     Quit,
     /// By itself.
-    Lost(Loss),
+    Lost(Disconnect),
 }
 
 /// Chats until `lines` end. Was everything answered?
@@ -65,11 +65,11 @@ pub(super) async fn run(options: Options, lines: mpsc::Receiver<String>, out: im
                 client.print()?;
                 return Ok(client.well());
             }
-            End::Lost(Loss::Refused(why)) => {
+            End::Lost(Disconnect::Final(why)) => {
                 client.print()?;
                 bail!("{why}");
             }
-            End::Lost(Loss::Lost(why, after)) => (why, after.or(client.reconnect_after.take())),
+            End::Lost(Disconnect::Retry(why, after)) => (why, after.or(client.reconnect_after.take())),
         };
         let wait = after.unwrap_or_else(|| backoff(attempt));
         attempt += 1;
@@ -109,9 +109,9 @@ impl<W: Write> Client<W> {
                     alive = Instant::now();
                     match frame {
                         Some(Ok(Message::Text(text))) => {
-                            let message: Server = serde_json::from_str(&text).context("the server does not speak chatbox.v1")?;
+                            let message: ServerFrame = serde_json::from_str(&text).context("the server does not speak chatbox.v1")?;
                             self.heard = alive;
-                            if let Server::Welcome(welcome) = &message {
+                            if let ServerFrame::Welcome(welcome) = &message {
                                 *attempt = 0;
                                 silence = welcome.heartbeat_interval_ms.map_or(SILENCE, |ms| Duration::from_millis(ms) * 5 / 2);
                             }
@@ -119,7 +119,7 @@ impl<W: Write> Client<W> {
                         }
                         Some(Ok(Message::Close(frame))) => return Ok(End::Lost(closed(frame.as_ref()))),
                         Some(Ok(_)) => Reaction::default(),
-                        Some(Err(error)) => return Ok(End::Lost(Loss::Lost(format!("the connection is lost: {error}"), None))),
+                        Some(Err(error)) => return Ok(End::Lost(Disconnect::Retry(format!("the connection is lost: {error}"), None))),
                         None => return Ok(End::Lost(closed(None))),
                     }
                 }
@@ -132,17 +132,17 @@ impl<W: Write> Client<W> {
                     self.conversation.again()
                 }
                 () = sleep_until(alive + silence) => {
-                    return Ok(End::Lost(Loss::Lost("the server is silent".to_owned(), None)));
+                    return Ok(End::Lost(Disconnect::Retry("the server is silent".to_owned(), None)));
                 }
                 () = sleep_until(self.heard + self.options.patience), if self.waits() => return Err(self.impatient()),
             };
             for frame in reaction.frames {
                 if let Err(error) = socket.send(Message::text(frame)).await {
-                    return Ok(End::Lost(Loss::Lost(format!("the connection is lost: {error}"), None)));
+                    return Ok(End::Lost(Disconnect::Retry(format!("the connection is lost: {error}"), None)));
                 }
             }
             if let Some(why) = reaction.refused {
-                return Ok(End::Lost(Loss::Refused(why)));
+                return Ok(End::Lost(Disconnect::Final(why)));
             }
             if reaction.quit {
                 drop(socket.close(None).await);

@@ -4,13 +4,12 @@
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
+use chatbox_client::{Change, EntryState, Log, Role, ServerFrame, Session, Welcome};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::command::{HELP, Line};
-use super::log::{Applied, Log};
 use super::screen::Screen;
-use super::wire::{Role, Server, Session, State, Welcome};
 
 /// So often in a row the session is opened again before the server is thought to be wrong.
 const MAX_GAPS: u32 = 5;
@@ -226,40 +225,40 @@ impl Conversation {
     }
 
     /// Acts on a message from the server.
-    pub(super) fn message(&mut self, message: Server) -> Reaction {
+    pub(super) fn message(&mut self, message: ServerFrame) -> Reaction {
         match message {
-            Server::Welcome(welcome) => self.connected(welcome),
-            Server::Session { reply_to, session } => self.session(reply_to.as_deref(), &session),
-            Server::SessionReady { session_id } => {
+            ServerFrame::Welcome(welcome) => self.connected(welcome),
+            ServerFrame::Session { reply_to, session } => self.session(reply_to.as_deref(), &session),
+            ServerFrame::SessionReady { session_id } => {
                 if self.here(&session_id) {
                     self.requests.retain(|_, request| *request != Request::Open);
                 }
                 Reaction::default()
             }
-            Server::Entry { session_id, entry } if self.here(&session_id) => {
+            ServerFrame::Entry { session_id, entry } if self.here(&session_id) => {
                 let seq = entry.seq;
                 let applied = self.log.entry(entry);
                 self.applied(&applied, seq)
             }
-            Server::AiDelta { session_id, delta } if self.here(&session_id) => {
+            ServerFrame::AiDelta { session_id, delta } if self.here(&session_id) => {
                 let applied = self.log.delta(&delta);
                 self.applied(&applied, delta.seq)
             }
-            Server::Ack { reply_to, client_msg_id, seq } => {
+            ServerFrame::Ack { reply_to, client_msg_id, seq } => {
                 self.replied(reply_to.as_deref());
                 if let Some(id) = client_msg_id {
                     self.acknowledged(&id, seq);
                 }
                 Reaction::default()
             }
-            Server::Sessions { reply_to, sessions } => {
+            ServerFrame::Sessions { reply_to, sessions } => {
                 self.replied(reply_to.as_deref());
                 for session in &sessions {
                     self.screen.session(session, session.id == self.session.to_string());
                 }
                 Reaction::default()
             }
-            Server::Entries { reply_to, session_id, entries } => {
+            ServerFrame::Entries { reply_to, session_id, entries } => {
                 self.replied(reply_to.as_deref());
                 if self.here(&session_id) {
                     let mut entries = entries;
@@ -269,16 +268,16 @@ impl Conversation {
                 }
                 Reaction::default()
             }
-            Server::Notice { code, message, reconnect_after_ms } => {
+            ServerFrame::Notice { code, message, reconnect_after_ms } => {
                 self.note(&format!("{code}: {message}"));
                 Reaction { reconnect_after: reconnect_after_ms.map(Duration::from_millis), ..Reaction::default() }
             }
-            Server::Error { reply_to, code, message, retryable, retry_after_ms, error_id } => {
+            ServerFrame::Error { reply_to, code, message, retryable, retry_after_ms, error_id } => {
                 let id = error_id.map(|id| format!(" (error id {id})")).unwrap_or_default();
                 let retry = retryable.then(|| retry_after_ms.map_or(RETRY, Duration::from_millis));
                 self.error(reply_to.as_deref(), &format!("{code}: {message}{id}"), retry)
             }
-            Server::Entry { .. } | Server::AiDelta { .. } | Server::Other => Reaction::default(),
+            ServerFrame::Entry { .. } | ServerFrame::AiDelta { .. } | ServerFrame::Other => Reaction::default(),
         }
     }
 
@@ -310,14 +309,14 @@ impl Conversation {
         self.again()
     }
 
-    fn applied(&mut self, applied: &Applied, seq: u64) -> Reaction {
+    fn applied(&mut self, applied: &Change, seq: u64) -> Reaction {
         match applied {
-            Applied::Nothing => return Reaction::default(),
+            Change::Nothing => return Reaction::default(),
             // While a replay is due, what is missing is on its way.
-            Applied::Gap if self.requests.values().any(|request| *request == Request::Open) => {
+            Change::Gap if self.requests.values().any(|request| *request == Request::Open) => {
                 return Reaction::default();
             }
-            Applied::Gap => {
+            Change::Gap => {
                 self.gaps += 1;
                 if self.gaps > MAX_GAPS {
                     let refused = Some("the server's events do not fit together".to_owned());
@@ -325,13 +324,13 @@ impl Conversation {
                 }
                 return self.open_session();
             }
-            Applied::Added | Applied::Replaced | Applied::Grew => self.gaps = 0,
+            Change::Added | Change::Replaced | Change::Grew => self.gaps = 0,
         }
         if let Some(entry) = self.log.get(seq) {
             self.screen.entry(entry, &self.me);
-            if entry.sender.role == Role::Ai && entry.state != State::Streaming {
+            if entry.sender.role == Role::Ai && entry.state != EntryState::Streaming {
                 let awaited = entry.reply_to_seq.is_some_and(|message| self.awaiting.remove(&message));
-                self.failed |= awaited && entry.state == State::Failed;
+                self.failed |= awaited && entry.state == EntryState::Failed;
             }
         }
         Reaction::default()
@@ -342,7 +341,7 @@ impl Conversation {
         self.pending.retain(|message| message.client_msg_id != id);
         let (Some(seq), true) = (seq, self.pending.len() < before) else { return };
         match self.log.answer_to(seq) {
-            Some(answer) => self.failed |= answer.state == State::Failed,
+            Some(answer) => self.failed |= answer.state == EntryState::Failed,
             None if self.assisted => {}
             None => drop(self.awaiting.insert(seq)),
         }

@@ -2,12 +2,10 @@
 //! lost connection is made again and nothing is lost or doubled.
 
 mod client;
-mod command;
 mod connection;
 mod conversation;
-mod log;
+mod command;
 mod screen;
-mod wire;
 
 use std::io::IsTerminal as _;
 use std::path::PathBuf;

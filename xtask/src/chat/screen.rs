@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::wire::{Entry, Person, Role, Session, State};
+use chatbox_client::{Entry, EntryState, Person, Role, Session};
 
 /// Remembers which answer stands unfinished at the end of what was printed.
 #[derive(Debug, Default)]
@@ -56,7 +56,7 @@ impl Screen {
             return;
         }
         self.answer(entry);
-        if entry.state != State::Streaming {
+        if entry.state != EntryState::Streaming {
             self.close();
             self.line(&ending(entry));
         }
@@ -109,7 +109,7 @@ fn describe(event: &serde_json::Value) -> String {
 fn ending(entry: &Entry) -> String {
     let mut parts = Vec::new();
     match &entry.error {
-        Some(error) if entry.state == State::Failed => {
+        Some(error) if entry.state == EntryState::Failed => {
             let again = match &error.retry_at {
                 Some(at) => format!(", again from {at} on"),
                 None if error.retryable => ", may be tried again".to_owned(),

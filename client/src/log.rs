@@ -1,75 +1,76 @@
-//! A client's copy of a session's log: the one rule of docs/protocol.md. Keep entries by `seq`; replace on a higher
-//! `rev`; append a delta that fits; ignore what is older; and where something is missing, open the session again.
+//! A client's copy of a session's log, by the one rule of docs/protocol.md: keep entries by `seq`, replace an entry on a
+//! higher `rev`, append a delta that continues the text, ignore an older delta, and open the session again where something is
+//! missing.
 
 use std::collections::BTreeMap;
 
-use super::wire::{Delta, Entry, State};
+use crate::frame::{Delta, Entry, EntryState};
 
-/// The entries a client has.
+/// A client's copy of one session's log.
 #[derive(Debug, Default)]
-pub(super) struct Log {
+pub struct Log {
     epoch: Option<String>,
-    /// Entries up to this one exist and were not sent.
+    /// The server did not send the entries up to this number.
     start: u64,
     entries: BTreeMap<u64, Entry>,
 }
 
-/// What a message did to the log.
+/// The effect of a frame on the log.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Applied {
-    /// It was known already.
+pub enum Change {
+    /// No change: the copy already has it.
     Nothing,
     /// A new entry.
     Added,
-    /// An entry has other contents now.
+    /// An entry was replaced.
     Replaced,
-    /// A streaming entry got this text at its end.
+    /// Text was appended to a streaming entry.
     Grew,
-    /// Something is missing: the session must be opened again.
+    /// A part is missing: the session must be opened again.
     Gap,
 }
 
 impl Log {
-    /// The highest seq up to which all entries are there and will not change: what a resuming client names.
-    pub(super) fn after_seq(&self) -> u64 {
-        let settled = self.entries.iter().take_while(|(_, entry)| entry.state != State::Streaming);
+    /// The `after_seq` of a resuming client: the highest number up to which all entries are known and final.
+    pub fn after_seq(&self) -> u64 {
+        let settled = self.entries.iter().take_while(|(_, entry)| entry.state != EntryState::Streaming);
         settled.last().map_or(self.start, |(seq, _)| *seq)
     }
 
-    /// Which log this is a copy of, as the server names it.
-    pub(super) fn epoch(&self) -> Option<&str> {
+    /// The epoch of the log, once the server has sent it.
+    pub fn epoch(&self) -> Option<&str> {
         self.epoch.as_deref()
     }
 
     /// The entry with this number.
-    pub(super) fn get(&self, seq: u64) -> Option<&Entry> {
+    pub fn get(&self, seq: u64) -> Option<&Entry> {
         self.entries.get(&seq)
     }
 
-    /// The lowest number there is an entry for.
-    pub(super) fn first(&self) -> Option<u64> {
+    /// The lowest known number.
+    pub fn first(&self) -> Option<u64> {
         self.entries.keys().next().copied()
     }
 
-    /// The answer to the message with this number, once it will not change any more.
-    pub(super) fn answer_to(&self, seq: u64) -> Option<&Entry> {
+    /// The finished answer to the message with this number.
+    pub fn answer_to(&self, seq: u64) -> Option<&Entry> {
         self.entries
             .range(seq..)
             .map(|(_, entry)| entry)
-            .find(|entry| entry.reply_to_seq == Some(seq) && entry.state != State::Streaming)
+            .find(|entry| entry.reply_to_seq == Some(seq) && entry.state != EntryState::Streaming)
     }
 
-    /// Is an answer being generated?
-    pub(super) fn streaming(&self) -> bool {
-        self.entries.values().any(|entry| entry.state == State::Streaming)
+    /// True while an answer is generated.
+    pub fn streaming(&self) -> bool {
+        self.entries.values().any(|entry| entry.state == EntryState::Streaming)
     }
 
     fn last(&self) -> u64 {
         self.entries.keys().next_back().copied().unwrap_or(self.start)
     }
 
-    /// The server has opened the session and is about to replay what is missing here. Is what was here void?
-    pub(super) fn opened(&mut self, epoch: Option<&str>, reset: bool, truncated_before: Option<u64>) -> bool {
+    /// The server has opened the session; a replay follows. True if the entries of this copy were void and are removed.
+    pub fn opened(&mut self, epoch: Option<&str>, reset: bool, truncated_before: Option<u64>) -> bool {
         let other_log = epoch.zip(self.epoch.as_deref()).is_some_and(|(new, old)| new != old);
         let void = (reset || other_log) && !self.entries.is_empty();
         if reset || other_log {
@@ -79,7 +80,7 @@ impl Log {
         if let Some(epoch) = epoch {
             self.epoch = Some(epoch.to_owned());
         }
-        // The replay begins behind this number: with entries missing before it, the older ones are no beginning of it.
+        // The replay begins after this number. Entries between the copy and the replay are missing, so the copy is dropped.
         if let Some(before) = truncated_before.filter(|before| *before > self.last()) {
             self.entries.clear();
             self.start = before;
@@ -87,43 +88,43 @@ impl Log {
         void
     }
 
-    /// Takes an entry.
-    pub(super) fn entry(&mut self, entry: Entry) -> Applied {
+    /// Applies an entry.
+    pub fn entry(&mut self, entry: Entry) -> Change {
         if entry.seq <= self.start {
-            return Applied::Nothing;
+            return Change::Nothing;
         }
         let next = self.last() + 1;
         match self.entries.get_mut(&entry.seq) {
-            None if entry.seq > next => Applied::Gap,
+            None if entry.seq > next => Change::Gap,
             None => {
                 self.entries.insert(entry.seq, entry);
-                Applied::Added
+                Change::Added
             }
-            // A replay shows a streaming entry as far as it has come: the same rev, and more text.
+            // A replay sends a streaming entry with its current text: the same rev, and more text.
             Some(old) if (entry.rev, entry.attempt, entry.next_index) > (old.rev, old.attempt, old.next_index) => {
                 *old = entry;
-                Applied::Replaced
+                Change::Replaced
             }
-            Some(_) => Applied::Nothing,
+            Some(_) => Change::Nothing,
         }
     }
 
-    /// Takes a piece of an answer.
-    pub(super) fn delta(&mut self, delta: &Delta) -> Applied {
+    /// Applies a delta.
+    pub fn delta(&mut self, delta: &Delta) -> Change {
         if delta.seq <= self.start {
-            return Applied::Nothing;
+            return Change::Nothing;
         }
-        let Some(entry) = self.entries.get_mut(&delta.seq) else { return Applied::Gap };
+        let Some(entry) = self.entries.get_mut(&delta.seq) else { return Change::Gap };
         let end = delta.index.saturating_add(delta.count);
-        if entry.state != State::Streaming || delta.attempt < entry.attempt {
-            return Applied::Nothing;
+        if entry.state != EntryState::Streaming || delta.attempt < entry.attempt {
+            return Change::Nothing;
         }
         if delta.attempt == entry.attempt && delta.index == entry.next_index {
             entry.content.push_str(&delta.delta);
             entry.next_index = end;
-            return Applied::Grew;
+            return Change::Grew;
         }
-        if delta.attempt == entry.attempt && end <= entry.next_index { Applied::Nothing } else { Applied::Gap }
+        if delta.attempt == entry.attempt && end <= entry.next_index { Change::Nothing } else { Change::Gap }
     }
 }
 
@@ -149,7 +150,7 @@ mod tests {
     fn log(entries: impl IntoIterator<Item = Entry>) -> Log {
         let mut log = Log::default();
         for entry in entries {
-            assert_eq!(log.entry(entry), Applied::Added);
+            assert_eq!(log.entry(entry), Change::Added);
         }
         log
     }
@@ -157,32 +158,32 @@ mod tests {
     #[test]
     fn deltas_that_fit_are_appended_and_older_ones_ignored() {
         let mut log = log([entry(1, 1, "streaming", 1, 0, "")]);
-        assert_eq!(log.delta(&delta(1, 1, 0, 1, "a")), Applied::Grew);
-        assert_eq!(log.delta(&delta(1, 1, 1, 3, "bcd")), Applied::Grew);
-        assert_eq!(log.delta(&delta(1, 1, 0, 1, "a")), Applied::Nothing);
-        assert_eq!(log.delta(&delta(1, 1, 1, 3, "bcd")), Applied::Nothing);
+        assert_eq!(log.delta(&delta(1, 1, 0, 1, "a")), Change::Grew);
+        assert_eq!(log.delta(&delta(1, 1, 1, 3, "bcd")), Change::Grew);
+        assert_eq!(log.delta(&delta(1, 1, 0, 1, "a")), Change::Nothing);
+        assert_eq!(log.delta(&delta(1, 1, 1, 3, "bcd")), Change::Nothing);
         assert_eq!((log.get(1).unwrap().content.as_str(), log.get(1).unwrap().next_index), ("abcd", 4));
     }
 
     #[test]
     fn what_is_missing_is_a_gap() {
         let mut log = log([entry(1, 1, "streaming", 1, 0, "")]);
-        assert_eq!(log.delta(&delta(1, 1, 1, 1, "b")), Applied::Gap);
-        assert_eq!(log.delta(&delta(1, 2, 0, 1, "b")), Applied::Gap, "the entry of this attempt has not come");
-        assert_eq!(log.delta(&delta(2, 1, 0, 1, "b")), Applied::Gap);
-        assert_eq!(log.entry(entry(3, 1, "final", 0, 0, "")), Applied::Gap);
-        assert_eq!(log.delta(&delta(1, 1, 0, 2, "ab")), Applied::Grew);
-        assert_eq!(log.delta(&delta(1, 1, 1, 2, "bc")), Applied::Gap, "a part of it is known, a part is not");
+        assert_eq!(log.delta(&delta(1, 1, 1, 1, "b")), Change::Gap);
+        assert_eq!(log.delta(&delta(1, 2, 0, 1, "b")), Change::Gap, "the entry of this attempt is missing");
+        assert_eq!(log.delta(&delta(2, 1, 0, 1, "b")), Change::Gap);
+        assert_eq!(log.entry(entry(3, 1, "final", 0, 0, "")), Change::Gap);
+        assert_eq!(log.delta(&delta(1, 1, 0, 2, "ab")), Change::Grew);
+        assert_eq!(log.delta(&delta(1, 1, 1, 2, "bc")), Change::Gap, "a part of it is known, a part is not");
     }
 
     #[test]
     fn a_higher_rev_replaces_and_ends_the_deltas() {
         let mut log = log([entry(1, 1, "streaming", 1, 2, "ab")]);
-        assert_eq!(log.entry(entry(1, 2, "streaming", 2, 0, "")), Applied::Replaced);
-        assert_eq!(log.delta(&delta(1, 1, 2, 1, "late")), Applied::Nothing);
-        assert_eq!(log.entry(entry(1, 3, "final", 2, 0, "all")), Applied::Replaced);
-        assert_eq!(log.entry(entry(1, 2, "streaming", 2, 0, "")), Applied::Nothing);
-        assert_eq!(log.delta(&delta(1, 2, 0, 1, "x")), Applied::Nothing);
+        assert_eq!(log.entry(entry(1, 2, "streaming", 2, 0, "")), Change::Replaced);
+        assert_eq!(log.delta(&delta(1, 1, 2, 1, "late")), Change::Nothing);
+        assert_eq!(log.entry(entry(1, 3, "final", 2, 0, "all")), Change::Replaced);
+        assert_eq!(log.entry(entry(1, 2, "streaming", 2, 0, "")), Change::Nothing);
+        assert_eq!(log.delta(&delta(1, 2, 0, 1, "x")), Change::Nothing);
         assert_eq!(log.get(1).unwrap().content, "all");
     }
 
@@ -201,8 +202,8 @@ mod tests {
         let mut log = log([entry(1, 1, "final", 0, 0, "")]);
         assert!(!log.opened(Some("e"), false, Some(100)));
         assert_eq!((log.after_seq(), log.first()), (100, None));
-        assert_eq!(log.entry(entry(101, 1, "final", 0, 0, "")), Applied::Added);
-        assert_eq!(log.entry(entry(50, 1, "final", 0, 0, "")), Applied::Nothing);
+        assert_eq!(log.entry(entry(101, 1, "final", 0, 0, "")), Change::Added);
+        assert_eq!(log.entry(entry(50, 1, "final", 0, 0, "")), Change::Nothing);
         assert!(!log.opened(Some("e"), false, Some(90)), "nothing is missing between");
         assert_eq!(log.after_seq(), 101);
     }
@@ -246,7 +247,7 @@ mod tests {
             };
             for index in order {
                 let at = index.index(story.len());
-                if apply(&mut log, &story[at]) == Applied::Gap {
+                if apply(&mut log, &story[at]) == Change::Gap {
                     // What a replay at this moment would show: the entry as far as it has come.
                     let mut server = Log::default();
                     for message in &story[..=at] {
