@@ -7,13 +7,13 @@
 )]
 
 mod chat;
-mod deny;
 mod dev;
-mod fetch;
 mod mock_llm;
-mod project;
-mod rooms;
 mod test;
+mod rooms;
+mod deny;
+mod fetch;
+mod project;
 
 use std::process::ExitCode;
 

@@ -2,12 +2,12 @@
 //! tokens of their own, and stops them on Ctrl-C.
 
 mod folder;
-mod http;
-mod models;
-mod ports;
 mod service;
 mod settings;
+mod models;
+mod ports;
 mod token;
+mod http;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -22,6 +22,8 @@ pub(crate) use folder::{ChatFile, default_path};
 use ports::Ports;
 use service::Service;
 
+/// The programs of brain and gateway.
+const PROGRAMS: [&str; 2] = ["chatbox-brain", "chatbox-gateway"];
 /// How long the services may take until both are ready.
 const START: Duration = Duration::from_secs(60);
 /// How long a service may take to end after SIGTERM; above its own drain time of 10 s.
@@ -38,18 +40,8 @@ pub(crate) struct Arguments {
     /// Optimised programs: slower to build, faster to run
     #[arg(long)]
     release: bool,
-    /// Port for clients; 0 takes any free one, here and below
-    #[arg(long, default_value_t = 8080)]
-    port: u16,
-    /// Port of the gateway's /healthz, /readyz and /metrics
-    #[arg(long, default_value_t = 9090)]
-    ops_port: u16,
-    /// Port of the link between gateway and brain
-    #[arg(long, default_value_t = 50051)]
-    brain_port: u16,
-    /// Port of the brain's /healthz, /readyz and /metrics
-    #[arg(long, default_value_t = 9091)]
-    brain_ops_port: u16,
+    #[command(flatten)]
+    ports: ports::Wanted,
     /// A further origin whose pages may connect, such as http://localhost:4000; may be given several times
     #[arg(long, value_name = "ORIGIN")]
     origin: Vec<String>,
@@ -62,7 +54,7 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     // What can fail at once fails before the build.
     let folder = Folder::open(&arguments.data.clone().unwrap_or_else(default_path))?;
-    Ports::choose(arguments)?;
+    Ports::choose(&arguments.ports)?;
     let programs = build(arguments.release)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
@@ -71,20 +63,14 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         for note in &models.notes {
             eprintln!("note: {note}");
         }
-        let ports = Ports::choose(arguments)?;
+        let ports = Ports::choose(&arguments.ports)?;
         let paths = settings::write(&folder, &ports, &models.models, &arguments.origin)?;
-        let start = |name, config: &PathBuf, hidden: &[&str]| {
-            Service::start(
-                name,
-                &programs.join(format!("chatbox-{name}")),
-                config,
-                hidden,
-                (!arguments.logs).then(|| folder.log(name)),
-            )
+        let start = |name, program, config: &PathBuf, hidden: &[&str]| {
+            Service::start(name, &programs.join(program), config, hidden, (!arguments.logs).then(|| folder.log(name)))
         };
-        let mut brain = start("brain", &paths.brain, &[])?;
+        let mut brain = start("brain", PROGRAMS[0], &paths.brain, &[])?;
         // The gateway has no business with a provider's key.
-        let mut gateway = match start("gateway", &paths.gateway, models::KEYS) {
+        let mut gateway = match start("gateway", PROGRAMS[1], &paths.gateway, models::KEYS) {
             Ok(gateway) => gateway,
             Err(error) => {
                 brain.stop(STOP).await;
@@ -92,7 +78,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
             }
         };
         let outcome = async {
-            folder.remember([("brain", brain.pid()), ("gateway", gateway.pid())])?;
+            folder.remember([(PROGRAMS[0], brain.pid()), (PROGRAMS[1], gateway.pid())])?;
             let ended = tokio::select! {
                 ready = ready(&ports) => ready.map(|()| false),
                 () = signals.next() => Ok(true),

@@ -4,7 +4,22 @@ use std::net::{Ipv4Addr, TcpListener};
 
 use anyhow::{Context as _, Result, bail};
 
-use super::Arguments;
+/// The ports to use.
+#[derive(clap::Args)]
+pub(super) struct Wanted {
+    /// Port for clients; 0 takes any free one, here and below
+    #[arg(long, default_value_t = 8080)]
+    port: u16,
+    /// Port of the gateway's /healthz, /readyz and /metrics
+    #[arg(long, default_value_t = 9090)]
+    ops_port: u16,
+    /// Port of the link between gateway and brain
+    #[arg(long, default_value_t = 50051)]
+    brain_port: u16,
+    /// Port of the brain's /healthz, /readyz and /metrics
+    #[arg(long, default_value_t = 9091)]
+    brain_ops_port: u16,
+}
 
 /// The ports the services will listen on.
 pub(super) struct Ports {
@@ -15,15 +30,15 @@ pub(super) struct Ports {
 }
 
 impl Ports {
-    /// Sees that the wanted ports are free, and finds free ones for those given as 0.
+    /// Checks that the wanted ports are free, and finds a free port for each 0.
     ///
-    /// Between this and the start of the services another program may take one; the service says so then.
-    pub(super) fn choose(arguments: &Arguments) -> Result<Self> {
-        // All are held until all are found, so that no two are the same.
-        let gateway = reserve("--port", arguments.port)?;
-        let gateway_ops = reserve("--ops-port", arguments.ops_port)?;
-        let brain = reserve("--brain-port", arguments.brain_port)?;
-        let brain_ops = reserve("--brain-ops-port", arguments.brain_ops_port)?;
+    /// Another program may take a port before the services start; the service then reports it.
+    pub(super) fn choose(wanted: &Wanted) -> Result<Self> {
+        // All listeners are kept until the end, so that no port is chosen twice.
+        let gateway = reserve("--port", wanted.port)?;
+        let gateway_ops = reserve("--ops-port", wanted.ops_port)?;
+        let brain = reserve("--brain-port", wanted.brain_port)?;
+        let brain_ops = reserve("--brain-ops-port", wanted.brain_ops_port)?;
         Ok(Self {
             gateway: gateway.local_addr()?.port(),
             gateway_ops: gateway_ops.local_addr()?.port(),
@@ -54,17 +69,17 @@ mod tests {
     #[derive(Parser)]
     struct Line {
         #[command(flatten)]
-        arguments: Arguments,
+        wanted: Wanted,
     }
 
-    fn arguments(port: &str) -> Arguments {
+    fn wanted(port: &str) -> Wanted {
         let line = ["x", "--port", port, "--ops-port", "0", "--brain-port", "0", "--brain-ops-port", "0"];
-        Line::try_parse_from(line).unwrap_or_else(|error| panic!("{error}")).arguments
+        Line::try_parse_from(line).unwrap_or_else(|error| panic!("{error}")).wanted
     }
 
     #[test]
     fn zero_finds_four_different_ports() {
-        let ports = Ports::choose(&arguments("0")).unwrap();
+        let ports = Ports::choose(&wanted("0")).unwrap();
         let all = HashSet::from([ports.gateway, ports.gateway_ops, ports.brain, ports.brain_ops]);
         assert!(all.len() == 4 && !all.contains(&0));
     }
@@ -73,7 +88,7 @@ mod tests {
     fn a_port_in_use_is_named_with_its_flag() {
         let taken = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = taken.local_addr().unwrap().port().to_string();
-        let error = Ports::choose(&arguments(&port)).err().unwrap().to_string();
+        let error = Ports::choose(&wanted(&port)).err().unwrap().to_string();
         assert!(error.contains(&format!("port {port} is in use")) && error.contains("--port"), "{error}");
     }
 }
