@@ -254,8 +254,8 @@ impl BrainConfig {
         let priced = cost == 0.0 || self.models.iter().any(|model| model.input_price.is_some());
         faults.ensure(priced, "quotas.cost_per_day", "needs a model with prices");
         faults.ensure(self.reload.watch_seconds <= 86_400, "reload.watch_seconds", "must be 86400 (a day) or less");
-        for (key, reason) in llm::validate(&self.models, &self.provider, &answers.default_model) {
-            faults.add(key, reason);
+        for error in llm::validate(&self.models, &self.provider, &answers.default_model) {
+            faults.add(error.key, error.reason);
         }
     }
 }

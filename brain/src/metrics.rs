@@ -11,9 +11,6 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
-use crate::llm::meter::CallOutcome;
-use crate::llm::{ErrorClass, TokenUsage};
-
 /// What the brain counts.
 #[derive(Debug)]
 pub struct Metrics {
@@ -29,6 +26,23 @@ pub struct Metrics {
     tokens: Family<TokenLabels, Counter>,
     quota_refusals: Counter,
     reloads: Family<ReloadLabels, Counter>,
+}
+
+/// A finished call of a provider, as it is counted.
+#[derive(Debug, Clone, Copy)]
+pub struct ProviderCall<'a> {
+    /// The id of the model.
+    pub model: &'a str,
+    /// How the call ended: the name of a `ledger::CallFinish`.
+    pub finish: &'static str,
+    /// The class of its error; empty where it did not fail.
+    pub error: &'static str,
+    /// Tokens of the prompt, cached ones included.
+    pub input: u64,
+    /// Tokens of the prompt that came from the provider's cache.
+    pub cached: u64,
+    /// Tokens of the answer.
+    pub output: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -175,13 +189,11 @@ impl Metrics {
     }
 
     /// A call of a provider has ended.
-    pub fn provider_call(&self, model: &str, outcome: &CallOutcome) {
-        let error = outcome.error.map_or("", ErrorClass::as_str);
-        let labels = CallLabels { model: model.to_owned(), finish: outcome.finish.as_str(), error };
+    pub fn provider_call(&self, call: &ProviderCall<'_>) {
+        let labels = CallLabels { model: call.model.to_owned(), finish: call.finish, error: call.error };
         self.calls.get_or_create(&labels).inc();
-        let TokenUsage { input, cached, output, .. } = outcome.usage;
-        for (direction, tokens) in [("input", input), ("cached", cached), ("output", output)] {
-            self.tokens.get_or_create(&TokenLabels { model: model.to_owned(), direction }).inc_by(tokens);
+        for (direction, tokens) in [("input", call.input), ("cached", call.cached), ("output", call.output)] {
+            self.tokens.get_or_create(&TokenLabels { model: call.model.to_owned(), direction }).inc_by(tokens);
         }
     }
 

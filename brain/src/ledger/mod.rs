@@ -11,9 +11,7 @@ use std::fmt;
 use chatbox_shared::clock::Timestamp;
 use chatbox_shared::ids::{CallId, Seq, SessionId, UserId};
 
-use crate::llm::TokenUsage;
-use crate::llm::price::Price;
-use crate::session::entry::FinishReason;
+use crate::usage::{FinishReason, Price, TokenUsage};
 
 /// A provider call, as it is known before it is made.
 #[derive(Debug, Clone, PartialEq, Eq)]

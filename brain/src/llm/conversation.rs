@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::catalog::Model;
-use super::config::Kind;
+use super::kind::Kind;
+use super::model::Model;
 use super::{Prompt, PromptTurn};
 
 /// What may go into a prompt.

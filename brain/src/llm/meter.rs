@@ -6,19 +6,21 @@ use async_trait::async_trait;
 use chatbox_shared::clock::Timestamp;
 use chatbox_shared::ids::CallId;
 
-use super::catalog::Model;
-use super::{ErrorClass, TokenUsage};
+use super::ErrorClass;
+use super::model::Model;
 use crate::ledger::{CallFinish, Reservation};
+use crate::metrics::ProviderCall;
+use crate::usage::TokenUsage;
 
 /// Keeps account of calls.
 #[async_trait]
 pub trait Meter: Send + Sync + 'static {
     /// What is to be set aside for a call that is about to be made.
-    fn plan(&self, call: Planned<'_>) -> Reservation;
+    fn plan(&self, call: PlannedCall<'_>) -> Reservation;
 
     /// Sets it aside. The call is made only if this succeeds, and then [`Meter::end`] is called once for it. May be
     /// repeated with the same reservation.
-    async fn begin(&self, call: &Reservation) -> Result<(), Refused>;
+    async fn begin(&self, call: &Reservation) -> Result<(), CallDenied>;
 
     /// The call has ended. Returns when that is recorded, or never will be by this process.
     async fn end(&self, call: &Reservation, model: &Model, outcome: CallOutcome);
@@ -29,7 +31,7 @@ pub trait Meter: Send + Sync + 'static {
 
 /// A call before it is made.
 #[derive(Clone, Copy)]
-pub struct Planned<'a> {
+pub struct PlannedCall<'a> {
     /// Its id.
     pub id: CallId,
     /// The model that is called.
@@ -44,7 +46,7 @@ pub struct Planned<'a> {
 
 /// Why a call may not be made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refused {
+pub enum CallDenied {
     /// What the user may use is used up until then; `None`: this call is too large for any day.
     Quota(Option<Timestamp>),
     /// The accounts cannot be reached; nothing is called without them.
@@ -66,4 +68,13 @@ pub struct CallOutcome {
     pub first_token: Option<Duration>,
     /// From the request to the end.
     pub total: Duration,
+}
+
+impl CallOutcome {
+    /// The call of the model with this id, as metrics count it.
+    pub fn counted<'a>(&self, model: &'a str) -> ProviderCall<'a> {
+        let TokenUsage { input, cached, output, .. } = self.usage;
+        let error = self.error.map_or("", ErrorClass::as_str);
+        ProviderCall { model, finish: self.finish.as_str(), error, input, cached, output }
+    }
 }

@@ -11,7 +11,7 @@ pub const MAX_EVENT_BYTES: usize = 4 << 20;
 
 /// One dispatched event.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Event {
+pub struct SseEvent {
     /// The `event` field, empty where there was none.
     pub name: String,
     /// The `data` lines, joined with LF.
@@ -28,7 +28,7 @@ pub struct TooLarge {
 
 /// An incremental decoder of one stream.
 #[derive(Debug)]
-pub struct Decoder {
+pub struct SseDecoder {
     limit: usize,
     /// The beginning of a line whose end has not come yet.
     line: Vec<u8>,
@@ -41,13 +41,13 @@ pub struct Decoder {
     first_line: bool,
 }
 
-impl Default for Decoder {
+impl Default for SseDecoder {
     fn default() -> Self {
         Self::with_limit(MAX_EVENT_BYTES)
     }
 }
 
-impl Decoder {
+impl SseDecoder {
     /// A decoder that refuses events of more than `limit` bytes.
     pub fn with_limit(limit: usize) -> Self {
         Self { limit, line: Vec::new(), name: String::new(), data: None, skip_lf: false, first_line: true }
@@ -57,7 +57,7 @@ impl Decoder {
     ///
     /// # Errors
     /// Where an event is too large; those before it have been appended.
-    pub fn push(&mut self, bytes: &[u8], events: &mut Vec<Event>) -> Result<(), TooLarge> {
+    pub fn push(&mut self, bytes: &[u8], events: &mut Vec<SseEvent>) -> Result<(), TooLarge> {
         let mut rest = bytes;
         if self.skip_lf && !rest.is_empty() {
             self.skip_lf = false;
@@ -92,7 +92,7 @@ impl Decoder {
 
     /// The stream ended cleanly. An event whose final blank line is missing is handed out all the same: some servers
     /// end that way. Whether its data is whole is for the reader to see.
-    pub fn finish(&mut self) -> Option<Event> {
+    pub fn finish(&mut self) -> Option<SseEvent> {
         if !self.line.is_empty() {
             let line = mem::take(&mut self.line);
             self.field(&line);
@@ -105,7 +105,7 @@ impl Decoder {
         if held + more > self.limit { Err(TooLarge { limit: self.limit }) } else { Ok(()) }
     }
 
-    fn end_line(&mut self, line: &[u8]) -> Option<Event> {
+    fn end_line(&mut self, line: &[u8]) -> Option<SseEvent> {
         let line = match mem::take(&mut self.first_line) {
             true => line.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(line),
             false => line,
@@ -133,9 +133,9 @@ impl Decoder {
         }
     }
 
-    fn dispatch(&mut self) -> Option<Event> {
+    fn dispatch(&mut self) -> Option<SseEvent> {
         let name = mem::take(&mut self.name);
-        self.data.take().map(|data| Event { name, data })
+        self.data.take().map(|data| SseEvent { name, data })
     }
 }
 
@@ -145,8 +145,8 @@ mod tests {
 
     use super::*;
 
-    fn decode<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Vec<Event> {
-        let (mut decoder, mut events) = (Decoder::default(), Vec::new());
+    fn decode<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Vec<SseEvent> {
+        let (mut decoder, mut events) = (SseDecoder::default(), Vec::new());
         for piece in pieces {
             decoder.push(piece, &mut events).unwrap();
         }
@@ -154,15 +154,15 @@ mod tests {
         events
     }
 
-    fn event(name: &str, data: &str) -> Event {
-        Event { name: name.into(), data: data.into() }
+    fn event(name: &str, data: &str) -> SseEvent {
+        SseEvent { name: name.into(), data: data.into() }
     }
 
     /// Everything the grammar knows, with LF as the line end.
     const STREAM: &str = "\u{feff}: hello\ndata: one\n\nevent: ping\n\nevent: two\ndata:no space\ndata:  two spaces\n\n\
         id: 7\nretry: 100\ndata\n\ndata: \u{2028}grüße \u{1F600}\u{85}\nunknown: x\n\n: keep-alive\n\nevent:last\ndata: {}";
 
-    fn expected() -> Vec<Event> {
+    fn expected() -> Vec<SseEvent> {
         vec![
             event("", "one"),
             event("two", "no space\n two spaces"),
@@ -194,11 +194,11 @@ mod tests {
     #[test]
     fn an_event_over_the_limit_is_an_error_wherever_it_grows() {
         for stream in ["data: 0123456789\n\n", "data: 01\ndata: 23\ndata: 456789\n\n", "xxxxxxxxxxxxxxxxxxxx"] {
-            let (mut decoder, mut events) = (Decoder::with_limit(12), Vec::new());
+            let (mut decoder, mut events) = (SseDecoder::with_limit(12), Vec::new());
             let result = stream.as_bytes().chunks(3).try_for_each(|piece| decoder.push(piece, &mut events));
             assert_eq!((result, events), (Err(TooLarge { limit: 12 }), vec![]), "{stream:?}");
         }
-        let (mut decoder, mut events) = (Decoder::with_limit(12), Vec::new());
+        let (mut decoder, mut events) = (SseDecoder::with_limit(12), Vec::new());
         decoder.push(&b"data: 012345\n\n".repeat(50), &mut events).unwrap();
         assert_eq!(events.len(), 50, "the limit is per event");
     }

@@ -7,7 +7,7 @@ mod encoding;
 use tiktoken_rs::CoreBPE;
 
 use self::encoding::Encoding;
-use super::config::Kind;
+use super::kind::Kind;
 use super::{Prompt, PromptTurn};
 
 /// What a message adds besides its text and its pictures.

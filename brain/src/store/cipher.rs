@@ -1,5 +1,5 @@
 //! Encryption of what a store must not read: AES-256-GCM under one data key per session, which a master key of the
-//! [`Keyring`] wraps. A ciphertext is bound to its place (collection, session, seq, field), so one that is moved anywhere
+//! [`Keyring`] wraps. A ciphertext is bound to its location (collection, session, seq, field), so one that is moved anywhere
 //! else does not open. Owns the layout of the blobs; knows no store.
 //!
 //! Every blob is nonce (12 bytes) ‖ ciphertext ‖ tag (16 bytes). Nonces are random: one data key seals the entries of one
@@ -58,14 +58,14 @@ pub enum CipherError {
 
 /// Where a ciphertext belongs. It opens nowhere else.
 #[derive(Clone, Copy)]
-struct Place {
+struct Location {
     collection: &'static str,
     session: SessionId,
     seq: Seq,
     field: &'static str,
 }
 
-impl Place {
+impl Location {
     fn data_key(session: SessionId) -> Self {
         Self { collection: "sessions", session, seq: 0, field: "dk" }
     }
@@ -78,7 +78,7 @@ impl Place {
         Self { collection: "messages", session, seq, field: "ct" }
     }
 
-    /// One byte string per place: a version, then each part with a fixed length or behind its length.
+    /// One byte string per location: a version, then each part with a fixed length or behind its length.
     fn aad(&self) -> Vec<u8> {
         let mut aad = Vec::with_capacity(64);
         aad.extend_from_slice(b"chatbox.v1");
@@ -121,7 +121,7 @@ impl SessionKey {
     /// # Errors
     /// [`CipherError::CannotSeal`].
     pub fn seal_content(&self, session: SessionId, seq: Seq, text: &str) -> Result<Vec<u8>, CipherError> {
-        seal(&self.bytes, &Place::content(session, seq), text.as_bytes())
+        seal(&self.bytes, &Location::content(session, seq), text.as_bytes())
     }
 
     /// Decrypts the content of the entry at `seq`. An empty blob is damaged too: what has no content is not to be opened.
@@ -129,7 +129,7 @@ impl SessionKey {
     /// # Errors
     /// [`CipherError::Damaged`].
     pub fn open_content(&self, session: SessionId, seq: Seq, blob: &[u8]) -> Result<String, CipherError> {
-        self.open_text(&Place::content(session, seq), blob)
+        self.open_text(&Location::content(session, seq), blob)
     }
 
     /// Encrypts the session's name.
@@ -137,7 +137,7 @@ impl SessionKey {
     /// # Errors
     /// [`CipherError::CannotSeal`].
     pub fn seal_name(&self, session: SessionId, name: &str) -> Result<Vec<u8>, CipherError> {
-        seal(&self.bytes, &Place::name(session), name.as_bytes())
+        seal(&self.bytes, &Location::name(session), name.as_bytes())
     }
 
     /// Decrypts the session's name. An empty blob is damaged too: a session without a name has none to open.
@@ -145,12 +145,12 @@ impl SessionKey {
     /// # Errors
     /// [`CipherError::Damaged`].
     pub fn open_name(&self, session: SessionId, blob: &[u8]) -> Result<String, CipherError> {
-        self.open_text(&Place::name(session), blob)
+        self.open_text(&Location::name(session), blob)
     }
 
-    fn open_text(&self, place: &Place, blob: &[u8]) -> Result<String, CipherError> {
-        let plain = open(&self.bytes, place, blob).ok_or_else(|| place.damaged())?;
-        String::from_utf8(plain).map_err(|_| place.damaged())
+    fn open_text(&self, location: &Location, blob: &[u8]) -> Result<String, CipherError> {
+        let plain = open(&self.bytes, location, blob).ok_or_else(|| location.damaged())?;
+        String::from_utf8(plain).map_err(|_| location.damaged())
     }
 }
 
@@ -174,7 +174,7 @@ impl Keyring {
     /// [`CipherError::CannotSeal`].
     pub fn wrap(&self, key: &SessionKey, session: SessionId) -> Result<WrappedKey, CipherError> {
         let master = self.active();
-        let wrapped = seal(&master.bytes, &Place::data_key(session), &key.bytes)?;
+        let wrapped = seal(&master.bytes, &Location::data_key(session), &key.bytes)?;
         Ok(WrappedKey { kid: master.kid.clone(), wrapped })
     }
 
@@ -185,7 +185,7 @@ impl Keyring {
     pub fn unwrap(&self, wrapped: &WrappedKey, session: SessionId) -> Result<SessionKey, CipherError> {
         let kid = || wrapped.kid.clone();
         let master = self.key(&wrapped.kid).ok_or_else(|| CipherError::UnknownKey { session, kid: kid() })?;
-        let mut plain = open(&master.bytes, &Place::data_key(session), &wrapped.wrapped)
+        let mut plain = open(&master.bytes, &Location::data_key(session), &wrapped.wrapped)
             .ok_or_else(|| CipherError::WrongKey { session, kid: kid() })?;
         let mut key = SessionKey { bytes: [0; KEY_BYTES] };
         let fits = plain.len() == KEY_BYTES;
@@ -197,27 +197,27 @@ impl Keyring {
     }
 }
 
-fn seal(key: &[u8; KEY_BYTES], place: &Place, plain: &[u8]) -> Result<Vec<u8>, CipherError> {
+fn seal(key: &[u8; KEY_BYTES], location: &Location, plain: &[u8]) -> Result<Vec<u8>, CipherError> {
     let mut nonce = [0; NONCE_LEN];
-    rand::fill(&mut nonce).map_err(|_| place.cannot_seal())?;
+    rand::fill(&mut nonce).map_err(|_| location.cannot_seal())?;
     // Room for all of it at once, so that no clear text is left behind in a buffer that was outgrown.
     let mut blob = Vec::with_capacity(NONCE_LEN + plain.len() + AES_256_GCM.tag_len());
     blob.extend_from_slice(&nonce);
     blob.extend_from_slice(plain);
     let tag = aead(key)
         .and_then(|aead| {
-            let aad = Aad::from(place.aad());
+            let aad = Aad::from(location.aad());
             aead.seal_in_place_separate_tag(Nonce::assume_unique_for_key(nonce), aad, &mut blob[NONCE_LEN..]).ok()
         })
-        .ok_or_else(|| place.cannot_seal())?;
+        .ok_or_else(|| location.cannot_seal())?;
     blob.extend_from_slice(tag.as_ref());
     Ok(blob)
 }
 
-fn open(key: &[u8; KEY_BYTES], place: &Place, blob: &[u8]) -> Option<Vec<u8>> {
+fn open(key: &[u8; KEY_BYTES], location: &Location, blob: &[u8]) -> Option<Vec<u8>> {
     let (nonce, sealed) = blob.split_first_chunk::<NONCE_LEN>()?;
     let mut plain = sealed.to_vec();
-    let aad = Aad::from(place.aad());
+    let aad = Aad::from(location.aad());
     let length = aead(key)?.open_in_place(Nonce::assume_unique_for_key(*nonce), aad, &mut plain).ok()?.len();
     plain.truncate(length);
     Some(plain)

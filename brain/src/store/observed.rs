@@ -25,7 +25,7 @@ const BUCKETS: [f64; 9] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.0, 5.0
 
 /// How an operation ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Outcome {
+enum OperationOutcome {
     Ok,
     Timeout,
     Unavailable,
@@ -33,7 +33,7 @@ enum Outcome {
     Refused,
 }
 
-impl Outcome {
+impl OperationOutcome {
     const ALL: [Self; 5] = [Self::Ok, Self::Timeout, Self::Unavailable, Self::Corrupt, Self::Refused];
 
     fn of<T>(result: &StoreResult<T>) -> Self {
@@ -56,7 +56,7 @@ impl Outcome {
     }
 }
 
-impl EncodeLabelValue for Outcome {
+impl EncodeLabelValue for OperationOutcome {
     fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), fmt::Error> {
         self.as_str().encode(encoder)
     }
@@ -65,7 +65,7 @@ impl EncodeLabelValue for Outcome {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Labels {
     op: &'static str,
-    outcome: Outcome,
+    outcome: OperationOutcome,
 }
 
 /// A store with a time limit and a histogram around every operation.
@@ -80,7 +80,7 @@ impl Observed {
     pub fn wrap(inner: SharedStore, limit: Duration, registry: &mut Registry) -> SharedStore {
         let seconds = Family::new_with_constructor((|| Histogram::new(BUCKETS)) as fn() -> Histogram);
         for op in OPERATIONS {
-            for outcome in Outcome::ALL {
+            for outcome in OperationOutcome::ALL {
                 drop(seconds.get_or_create(&Labels { op, outcome }));
             }
         }
@@ -93,10 +93,11 @@ impl Observed {
         // Building an index takes as long as the data is large, and it is harmless to wait for.
         let limited = if op == "migrate" { Ok(work.await) } else { tokio::time::timeout(self.limit, work).await };
         let (outcome, result) = match limited {
-            Ok(result) => (Outcome::of(&result), result),
-            Err(_) => {
-                (Outcome::Timeout, Err(StoreError::Unavailable(format!("{op} took longer than {:?}", self.limit))))
-            }
+            Ok(result) => (OperationOutcome::of(&result), result),
+            Err(_) => (
+                OperationOutcome::Timeout,
+                Err(StoreError::Unavailable(format!("{op} took longer than {:?}", self.limit))),
+            ),
         };
         self.seconds.get_or_create(&Labels { op, outcome }).observe(started.elapsed().as_secs_f64());
         result

@@ -7,14 +7,15 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use super::Piece;
+use super::event::AnswerEvent;
 use crate::ledger::CallFinish;
-use crate::llm::catalog::Model;
 use crate::llm::endpoint::{Admission, Verdict};
 use crate::llm::meter::CallOutcome;
+use crate::llm::model::Model;
 use crate::llm::tokens::TokenCounter;
-use crate::llm::{Chunk, ErrorClass, Generation, Prompt, ProviderError, TokenUsage};
-use crate::session::entry::FinishReason;
+use crate::llm::{Chunk, ErrorClass, Generation, Prompt, ProviderError};
+use crate::usage::FinishReason;
+use crate::usage::TokenUsage;
 
 /// How long a provider may take to be told to stop.
 const CANCEL_PATIENCE: Duration = Duration::from_secs(10);
@@ -29,7 +30,7 @@ pub(super) struct Call<'a> {
     pub(super) end_by: Instant,
     pub(super) stop: &'a CancellationToken,
     /// Takes the pieces.
-    pub(super) out: &'a mpsc::Sender<Piece>,
+    pub(super) out: &'a mpsc::Sender<AnswerEvent>,
 }
 
 /// What is to be said before a call's first text.
@@ -170,18 +171,18 @@ impl Call<'_> {
                 Ok(Some(Ok(chunk))) => match chunk {
                     Chunk::Delta(text) => {
                         tally.text.push_str(&text);
-                        Piece::Delta(text)
+                        AnswerEvent::Delta(text)
                     }
                     Chunk::Replace(text) => {
                         tally.text.push_str(&text);
                         tally.restarts += 1;
-                        Piece::Replace(text)
+                        AnswerEvent::Replace(text)
                     }
                     Chunk::Conversation(id) if !tally.spoke() => {
                         conversation = Some(id);
                         continue;
                     }
-                    Chunk::Conversation(id) => Piece::Conversation(id),
+                    Chunk::Conversation(id) => AnswerEvent::Conversation(id),
                     Chunk::InputTokens { input, cached } => {
                         tally.input = Some(TokenUsage { input, cached, ..TokenUsage::default() });
                         continue;
@@ -197,7 +198,7 @@ impl Call<'_> {
             if !tally.spoke() {
                 tally.first_token = Some(begun.elapsed());
                 admission.speaks();
-                before = [opening.cloned().map(Piece::Model), conversation.take().map(Piece::Conversation)];
+                before = [opening.cloned().map(AnswerEvent::Model), conversation.take().map(AnswerEvent::Conversation)];
             }
             for piece in before.into_iter().flatten().chain([piece]) {
                 if !self.hand_out(piece).await {
@@ -208,7 +209,7 @@ impl Call<'_> {
     }
 
     /// `false`: nobody wants it any more.
-    async fn hand_out(&self, piece: Piece) -> bool {
+    async fn hand_out(&self, piece: AnswerEvent) -> bool {
         tokio::select! {
             biased;
             () = self.stop.cancelled() => false,

@@ -11,8 +11,8 @@ use secrecy::SecretString;
 use url::Url;
 
 use self::stream::Decoder;
-use self::wire::{Metadata, Refused, Request};
-use super::http::{Refusal, Reply, Transport, class_of_status, key_header, with_request_id};
+use self::wire::{ErrorBody, Metadata, Request};
+use super::http::{ErrorReply, HttpReply, Transport, class_of_status, key_header, with_request_id};
 use super::stream::{Streaming, Whole};
 use super::{Generation, Prompt, Provider, ProviderError, Remedy};
 
@@ -91,19 +91,19 @@ impl Provider for Anthropic {
         let headers = with_request_id(&self.headers, &prompt.request_id);
         let request = self.request(prompt);
         match self.transport.post(&self.url, headers, &request).await? {
-            Reply::Stream(body) => Ok(Box::new(Streaming::new(body, Decoder::default()))),
-            Reply::Whole(body) => Whole::read(&self.transport, |out| Decoder::whole(&body, out)),
-            Reply::Refused(refusal) => Err(refused(&refusal, request.temperature.is_some())),
+            HttpReply::Stream(body) => Ok(Box::new(Streaming::new(body, Decoder::default()))),
+            HttpReply::Whole(body) => Whole::read(&self.transport, |out| Decoder::whole(&body, out)),
+            HttpReply::Error(reply) => Err(refused(&reply, request.temperature.is_some())),
         }
     }
 }
 
-fn refused(refusal: &Refusal, temperature_sent: bool) -> ProviderError {
-    let fault = serde_json::from_slice::<Refused>(&refusal.body).ok().map(|refused| refused.error);
-    let class = fault.as_ref().and_then(|fault| fault.class(refusal.retry_after().is_some()));
-    let class = class.unwrap_or(class_of_status(refusal.status));
+fn refused(reply: &ErrorReply, temperature_sent: bool) -> ProviderError {
+    let error = serde_json::from_slice::<ErrorBody>(&reply.body).ok().map(|body| body.error);
+    let class = error.as_ref().and_then(|error| error.class(reply.retry_after().is_some()));
+    let class = class.unwrap_or(class_of_status(reply.status));
     // Newer models take none, whatever the version.
-    let refuses_temperature = temperature_sent && fault.as_ref().is_some_and(|fault| fault.names_temperature());
+    let refuses_temperature = temperature_sent && error.as_ref().is_some_and(|error| error.names_temperature());
     let remedy = refuses_temperature.then_some(Remedy::WithoutSampling);
-    ProviderError { remedy, ..refusal.error(class, fault.map(|fault| fault.said())) }
+    ProviderError { remedy, ..reply.error(class, error.map(|error| error.said())) }
 }

@@ -1,10 +1,10 @@
 //! Reads an Anthropic Messages stream: `message_start block* message_delta+ message_stop`, with pings and errors anywhere.
 
 use super::wire::{BlockDelta, Reply, StreamEvent, Tokens};
-use crate::llm::sse::Event;
+use crate::llm::sse::SseEvent;
 use crate::llm::stream::{Decode, Output, json, no_answer, tool_requested, truncated};
 use crate::llm::{Chunk, ProviderError};
-use crate::session::entry::FinishReason;
+use crate::usage::FinishReason;
 
 /// The state of one stream.
 #[derive(Debug, Default)]
@@ -38,7 +38,7 @@ impl Decoder {
 }
 
 impl Decode for Decoder {
-    fn event(&mut self, event: &Event, out: &mut Output) -> Result<(), ProviderError> {
+    fn event(&mut self, event: &SseEvent, out: &mut Output) -> Result<(), ProviderError> {
         if event.data.trim().is_empty() {
             return Ok(());
         }
@@ -89,8 +89,9 @@ fn finish_reason(stop_reason: Option<&str>) -> Result<Option<FinishReason>, Prov
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::llm::ErrorClass;
     use crate::llm::stream::testing::{assert_reads, assert_truncated_before, delta, finish, read};
-    use crate::llm::{ErrorClass, TokenUsage};
+    use crate::usage::TokenUsage;
 
     const RECORDED: &str = r#"event: message_start
 data: {"type":"message_start","message":{"id":"msg_1","type":"message","role":"assistant","model":"claude-x","content":[],"stop_reason":null,"stop_sequence":null,"usage":{"input_tokens":25,"cache_creation_input_tokens":3,"cache_read_input_tokens":2,"output_tokens":1}}}
@@ -203,17 +204,17 @@ data: {"type":"message_stop"}
             ("invalid_request_error", "", ErrorClass::Rejected),
             ("a_new_error", "", ErrorClass::Server),
         ] {
-            let fault = format!(
+            let error = format!(
                 "event: error\ndata: {{\"type\":\"error\",\"error\":{{\"type\":\"{kind}\",\"message\":\"x\",\
                  \"details\":{{\"error_code\":\"{code}\"}}}},\"request_id\":\"req_1\"}}\n\n"
             );
-            assert_eq!(read(Decoder::default(), [fault.as_bytes()]), [Err(class)], "{kind}");
+            assert_eq!(read(Decoder::default(), [error.as_bytes()]), [Err(class)], "{kind}");
             let (head, tail) = RECORDED.split_at(
                 RECORDED
                     .find("event: content_block_stop\ndata: {\"type\":\"content_block_stop\",\"index\":1}")
                     .unwrap(),
             );
-            let stream = format!("{head}{fault}{tail}");
+            let stream = format!("{head}{error}{tail}");
             assert_eq!(
                 read(Decoder::default(), [stream.as_bytes()]),
                 [started(), delta("Grüße 😀"), Err(class)],

@@ -99,12 +99,12 @@ pub(super) enum StreamEvent {
         delta: BlockDelta,
     },
     MessageDelta {
-        delta: End,
+        delta: MessageEnd,
         usage: Option<Tokens>,
     },
     MessageStop,
     Error {
-        error: Fault,
+        error: AnthropicError,
     },
     /// Pings, ends of blocks, and what later versions add.
     #[serde(other)]
@@ -118,7 +118,7 @@ pub(super) struct Reply {
     pub(super) stop_reason: Option<String>,
     pub(super) usage: Option<Tokens>,
     /// In place of all the others, whatever the status said.
-    pub(super) error: Option<Fault>,
+    pub(super) error: Option<AnthropicError>,
 }
 
 /// A part of the answer. Only `text` is the answer; thinking and tools are not.
@@ -150,7 +150,7 @@ pub(super) enum BlockDelta {
 
 /// How the message ended.
 #[derive(Debug, Deserialize)]
-pub(super) struct End {
+pub(super) struct MessageEnd {
     pub(super) stop_reason: Option<String>,
 }
 
@@ -188,13 +188,13 @@ impl Tokens {
 
 /// The body of a refusal.
 #[derive(Debug, Deserialize)]
-pub(super) struct Refused {
-    pub(super) error: Fault,
+pub(super) struct ErrorBody {
+    pub(super) error: AnthropicError,
 }
 
 /// What went wrong, in the provider's words.
 #[derive(Debug, Default, Deserialize)]
-pub(super) struct Fault {
+pub(super) struct AnthropicError {
     #[serde(rename = "type", default)]
     kind: String,
     #[serde(default)]
@@ -208,13 +208,13 @@ struct Details {
     error_code: Option<String>,
 }
 
-impl Fault {
+impl AnthropicError {
     /// For the log.
     pub(super) fn said(&self) -> String {
         format!("{}/{}: {}", self.kind, self.code(), self.message)
     }
 
-    /// The error of a fault that came with status 200.
+    /// The error of a error that came with status 200.
     pub(super) fn in_stream(&self) -> ProviderError {
         ProviderError::new(self.class(true).unwrap_or(ErrorClass::Server), self.said())
     }

@@ -1,13 +1,14 @@
-//! One `[[models]]` table: what it means and what is wrong with it by itself.
+//! One `[[models]]` table and the values derived from it.
 
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use url::Url;
 
-use super::{Fault, Faults, Kind, ProviderConfig, SOUND};
-use crate::llm::price::Price;
-use crate::llm::tokens::TokenCounter;
-use crate::llm::{anthropic, openai};
+use super::error::SettingError;
+use super::provider::ProviderConfig;
+use crate::llm::kind::Kind;
+use crate::llm::{anthropic, dify, openai};
+use crate::usage::Price;
 
 /// One model.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -74,120 +75,35 @@ pub struct ModelConfig {
 }
 
 impl ModelConfig {
-    /// Everything that is wrong with this model by itself; keys are relative to it.
-    pub fn validate(&self) -> Vec<Fault> {
-        let mut faults = Faults(self.calls(&SOUND).validate());
-        let is_id = |c: char| c.is_ascii_alphanumeric() || "-_.:/@".contains(c);
-        if self.id.is_empty() {
-            faults.add("id", "is missing");
-        } else if self.id.len() > 64 || !self.id.chars().all(is_id) {
-            faults.add("id", "must be at most 64 letters, digits or any of - _ . : / @");
-        }
-        let (context, output) = (self.context_tokens(), self.max_output_tokens());
-        if output == 0 {
-            faults.add("max_output_tokens", "must be more than 0");
-        }
-        if context <= output {
-            faults.add("context_tokens", format!("must be more than max_output_tokens ({output})"));
-        }
-        for (key, price) in [
-            ("input_price", self.input_price),
-            ("cached_input_price", self.cached_input_price),
-            ("output_price", self.output_price),
-        ] {
-            if price.is_some_and(|price| !(0.0..=1_000_000.0).contains(&price)) {
-                faults.add(key, "must be between 0 and 1000000 for a million tokens");
-            }
-        }
-        if self.input_price.is_some() != self.output_price.is_some() {
-            faults.add("output_price", "is set only together with input_price, and the other way round");
-        }
-        if self.cached_input_price.is_some() && self.input_price.is_none() {
-            faults.add("cached_input_price", "is set without input_price");
-        }
-        match Kind::parse(&self.provider) {
-            Some(kind) => self.validate_kind(kind, &mut faults),
-            None if self.provider.is_empty() => faults.add("provider", "is missing: openai, anthropic, dify or demo"),
-            None => faults.add("provider", format!("\"{}\" is none of openai, anthropic, dify, demo", self.provider)),
-        }
-        faults.0
-    }
-
-    fn validate_kind(&self, kind: Kind, faults: &mut Faults) {
-        let takes_instructions = matches!(kind, Kind::OpenAi | Kind::Anthropic);
-        if takes_instructions && self.model.is_empty() {
-            faults.add("model", "is missing: the provider's name of the model");
-        }
-        for (key, is_set, has_effect) in [
-            ("model", !self.model.is_empty(), takes_instructions),
-            ("system_prompt", !self.system_prompt.is_empty(), takes_instructions),
-            ("temperature", self.temperature.is_some(), takes_instructions),
-            ("base_url", !self.base_url.is_empty(), kind != Kind::Demo),
-            ("api_key_env", !self.api_key_env.is_empty(), kind != Kind::Demo),
-            ("api_key_file", !self.api_key_file.is_empty(), kind != Kind::Demo),
-            ("max_tokens_field", !self.max_tokens_field.is_empty(), kind == Kind::OpenAi),
-            ("auth_header", !self.auth_header.is_empty(), kind == Kind::OpenAi),
-            ("api_version", !self.api_version.is_empty(), takes_instructions),
-        ] {
-            if is_set && !has_effect {
-                faults.add(key, format!("has no effect with provider \"{}\"", self.provider));
-            }
-        }
-        if self.temperature.is_some_and(|temperature| !(0.0..=2.0).contains(&temperature)) {
-            faults.add("temperature", "must be between 0 and 2");
-        }
-        if self.temperature.is_some() && kind == Kind::Anthropic && self.anthropic_version() == anthropic::VERSION {
-            faults.add("temperature", format!("is not taken with api_version \"{}\"", anthropic::VERSION));
-        }
-        if let Err(error) = TokenCounter::check(&self.tokenizer) {
-            faults.add("tokenizer", error.to_string());
-        }
-        if self.max_tokens_field().is_none() {
-            faults.add("max_tokens_field", "must be \"max_completion_tokens\" or \"max_tokens\"");
-        }
-        if self.auth_header().is_none() {
-            faults.add("auth_header", "must be \"authorization\" or \"api-key\"");
-        }
-        if kind != Kind::Demo {
-            if let Err(reason) = self.base_url(kind) {
-                faults.add("base_url", reason);
-            }
-            self.validate_key(kind, faults);
-        }
-    }
-
-    fn validate_key(&self, kind: Kind, faults: &mut Faults) {
-        match self.api_key() {
-            Err((key, reason)) => faults.add(key, reason),
-            Ok(Some(_)) => {}
-            // Local servers of these protocols take any key or none; the providers themselves and every Dify need one.
-            Ok(None) if kind != Kind::Dify && !self.base_url.is_empty() => {}
-            Ok(None) => faults.add("api_key_env", "is missing: this provider needs a key (or set api_key_file)"),
-        }
-    }
-
-    /// The key, from where it is kept; `None` where no place is named.
+    /// Reads the API key from the environment variable or the file; `None` where neither is configured.
     ///
     /// # Errors
-    /// The configuration key at fault and the reason. Neither ever holds the key itself.
-    pub fn api_key(&self) -> Result<Option<SecretString>, (&'static str, String)> {
-        let (place, key) = match (self.api_key_env.as_str(), self.api_key_file.as_str()) {
+    /// The setting and the reason, which never contains the key.
+    pub fn api_key(&self) -> Result<Option<SecretString>, SettingError> {
+        let (setting, key) = match (self.api_key_env.as_str(), self.api_key_file.as_str()) {
             ("", "") => return Ok(None),
             (name, "") => {
-                let unset = |_| ("api_key_env", format!("names the environment variable {name}, which is not set"));
-                ("api_key_env", std::env::var(name).map_err(unset)?)
+                let reason = format!("names the environment variable {name}, which is not set");
+                ("api_key_env", std::env::var(name).map_err(|_| SettingError::new("api_key_env", reason))?)
             }
             ("", path) => {
-                let unreadable = |error| ("api_key_file", format!("names {path}, which cannot be read: {error}"));
-                ("api_key_file", std::fs::read_to_string(path).map_err(unreadable)?)
+                let reason = |error| format!("names {path}, which cannot be read: {error}");
+                let key = std::fs::read_to_string(path);
+                ("api_key_file", key.map_err(|error| SettingError::new("api_key_file", reason(error)))?)
             }
-            _ => return Err(("api_key_file", "is set together with api_key_env; only one can count".to_owned())),
+            _ => {
+                return Err(SettingError::new(
+                    "api_key_file",
+                    "is set together with api_key_env; set only one of them",
+                ));
+            }
         };
         let key = SecretString::from(key.trim());
         match key.expose_secret() {
-            "" => Err((place, "names an empty key".to_owned())),
+            "" => Err(SettingError::new(setting, "names an empty key")),
             text if !text.chars().all(|c| c.is_ascii_graphic()) => {
-                Err((place, "names a key with spaces or characters that cannot be sent".to_owned()))
+                let reason = "names a key with spaces or with characters that an HTTP header cannot carry";
+                Err(SettingError::new(setting, reason))
             }
             _ => Ok(Some(key)),
         }
@@ -215,7 +131,7 @@ impl ModelConfig {
     /// # Errors
     /// The reason why it cannot be used.
     pub fn base_url(&self, kind: Kind) -> Result<Url, String> {
-        let text = if self.base_url.is_empty() { kind.default_base_url() } else { &self.base_url };
+        let text = if self.base_url.is_empty() { default_base_url(kind) } else { &self.base_url };
         let url = Url::parse(text).map_err(|error| format!("is no URL: {error}"))?;
         match () {
             () if !matches!(url.scheme(), "http" | "https") => Err("must begin with https:// or http://".to_owned()),
@@ -280,5 +196,14 @@ impl ModelConfig {
             breaker_failures: self.breaker_failures.unwrap_or(defaults.breaker_failures),
             breaker_open_ms: self.breaker_open_ms.unwrap_or(defaults.breaker_open_ms),
         }
+    }
+}
+
+fn default_base_url(kind: Kind) -> &'static str {
+    match kind {
+        Kind::OpenAi => openai::BASE_URL,
+        Kind::Anthropic => anthropic::BASE_URL,
+        Kind::Dify => dify::BASE_URL,
+        Kind::Demo => "",
     }
 }

@@ -3,16 +3,17 @@
 use secrecy::ExposeSecret;
 use serde_json::json;
 
+use super::provider::VALID;
 use super::*;
 
-const CALLS: ProviderConfig = ProviderConfig { max_retries: 2, ..SOUND };
+const CALLS: ProviderConfig = ProviderConfig { max_retries: 2, ..VALID };
 
 fn models(json: serde_json::Value) -> Vec<ModelConfig> {
     serde_json::from_value(json).unwrap()
 }
 
 fn faults(json: serde_json::Value) -> Vec<String> {
-    validate(&models(json), &CALLS, "").into_iter().map(|(key, _)| key).collect()
+    validate(&models(json), &CALLS, "").into_iter().map(|error| error.key).collect()
 }
 
 /// A variable every build has; its value serves as a key that is no secret.
@@ -71,7 +72,7 @@ fn all_faults_are_listed_at_once() {
     ];
     assert_eq!(faults(broken), expected);
     let provider = ProviderConfig { total_timeout_ms: 0, ..CALLS };
-    let keys: Vec<_> = validate(&[], &provider, "gpt").into_iter().map(|(key, _)| key).collect();
+    let keys: Vec<_> = validate(&[], &provider, "gpt").into_iter().map(|error| error.key).collect();
     assert_eq!(keys, ["provider.total_timeout_ms", "answers.default_model"]);
 }
 
@@ -122,8 +123,8 @@ fn a_key_comes_from_its_file_and_is_never_shown() {
     assert!(!format!("{key:?}").contains("canary"));
     for wrong in ["", " \n", "canary key", "canary-schlüssel"] {
         std::fs::write(&path, wrong).unwrap();
-        let (place, reason) = model.api_key().unwrap_err();
-        assert!(place == "api_key_file" && !reason.contains("canary"), "{reason}");
+        let error = model.api_key().unwrap_err();
+        assert!(error.key == "api_key_file" && !error.reason.contains("canary"), "{error}");
     }
 }
 

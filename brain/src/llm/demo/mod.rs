@@ -11,8 +11,9 @@ use async_trait::async_trait;
 use chatbox_shared::clock::Clock;
 use tokio::time::{Instant, sleep_until};
 
-use super::{Chunk, Generation, Prompt, PromptRole, Provider, ProviderError, TokenUsage, tokens};
-use crate::session::entry::FinishReason;
+use super::{Chunk, Generation, Prompt, PromptRole, Provider, ProviderError, tokens};
+use crate::usage::FinishReason;
+use crate::usage::TokenUsage;
 
 /// Between two words: slow enough to be seen streaming.
 pub const PACE: Duration = Duration::from_millis(30);
@@ -167,12 +168,12 @@ impl Provider for Demo {
         let mut chunks: VecDeque<Chunk> =
             answer.split_inclusive([' ', '\n']).map(|word| Chunk::Delta(word.to_owned())).collect();
         chunks.extend([Chunk::Usage(usage), Chunk::Finish(FinishReason::Stop)]);
-        Ok(Box::new(Speaking { chunks, pace: self.pace, due: Instant::now() + self.pace }))
+        Ok(Box::new(DemoGeneration { chunks, pace: self.pace, due: Instant::now() + self.pace }))
     }
 }
 
 /// An answer that is being said.
-struct Speaking {
+struct DemoGeneration {
     chunks: VecDeque<Chunk>,
     pace: Duration,
     /// When the next word is said.
@@ -180,7 +181,7 @@ struct Speaking {
 }
 
 #[async_trait]
-impl Generation for Speaking {
+impl Generation for DemoGeneration {
     async fn next(&mut self) -> Option<Result<Chunk, ProviderError>> {
         if let Some(Chunk::Delta(_)) = self.chunks.front() {
             sleep_until(self.due).await;

@@ -15,8 +15,8 @@ use tokio::time::{Instant, timeout, timeout_at};
 use url::Url;
 
 use self::stream::Decoder;
-use self::wire::{Fault, File, Inputs, Request, Stop};
-use super::http::{Refusal, Reply, Transport, class_of_status, key_header, with_request_id};
+use self::wire::{AttachedFile, DifyError, Inputs, Request, StopRequest};
+use super::http::{ErrorReply, HttpReply, Transport, class_of_status, key_header, with_request_id};
 use super::stream::{Streaming, Whole};
 use super::{Chunk, Generation, Prompt, Provider, ProviderError, Remedy};
 
@@ -41,12 +41,12 @@ pub struct Settings {
 /// An app at Dify.
 #[derive(Debug)]
 pub struct Dify {
-    endpoint: Endpoint,
+    client: AppClient,
 }
 
 /// What every call to the app needs.
 #[derive(Debug, Clone)]
-struct Endpoint {
+struct AppClient {
     transport: Transport,
     /// Of `/chat-messages`.
     url: Url,
@@ -70,7 +70,7 @@ impl Dify {
         };
         let (url, upload_url) = (below(&["chat-messages"]), below(&["files", "upload"]));
         let headers = HeaderMap::from_iter([(AUTHORIZATION, key_header("Bearer ", &settings.api_key)?)]);
-        Ok(Self { endpoint: Endpoint { transport, url, upload_url, headers } })
+        Ok(Self { client: AppClient { transport, url, upload_url, headers } })
     }
 }
 
@@ -78,10 +78,10 @@ impl Dify {
 impl Provider for Dify {
     /// Pictures are uploaded first. These are calls of their own, and none for an answer.
     async fn generate(&self, prompt: &Prompt) -> Result<Box<dyn Generation>, ProviderError> {
-        let headers = with_request_id(&self.endpoint.headers, &prompt.request_id);
+        let headers = with_request_id(&self.client.headers, &prompt.request_id);
         let mut files = Vec::new();
         for (index, image) in prompt.question_images().iter().enumerate() {
-            files.push(File::image(self.endpoint.upload(headers.clone(), image, index, &prompt.user).await?));
+            files.push(AttachedFile::image(self.client.upload(headers.clone(), image, index, &prompt.user).await?));
         }
         let conversation_id = prompt.conversation.as_deref().unwrap_or_default();
         let request = Request {
@@ -93,40 +93,41 @@ impl Provider for Dify {
             files,
             auto_generate_name: false,
         };
-        match self.endpoint.transport.post(&self.endpoint.url, headers.clone(), &request).await? {
-            Reply::Stream(body) => Ok(Box::new(Answer {
+        match self.client.transport.post(&self.client.url, headers.clone(), &request).await? {
+            HttpReply::Stream(body) => Ok(Box::new(DifyGeneration {
                 streaming: Streaming::new(body, Decoder::default()),
-                endpoint: Endpoint { headers, ..self.endpoint.clone() },
+                client: AppClient { headers, ..self.client.clone() },
                 user: prompt.user.clone(),
             })),
-            Reply::Whole(body) => Whole::read(&self.endpoint.transport, |out| Decoder::whole(&body, out)),
-            Reply::Refused(refusal) => {
-                let fault = Fault::find(&refusal);
-                let lost = fault.as_ref().is_some_and(|fault| fault.wants_new_conversation(refusal.status));
+            HttpReply::Whole(body) => Whole::read(&self.client.transport, |out| Decoder::whole(&body, out)),
+            HttpReply::Error(reply) => {
+                let dify_error = DifyError::find(&reply);
+                let lost =
+                    dify_error.as_ref().is_some_and(|dify_error| dify_error.wants_new_conversation(reply.status));
                 let remedy = (lost && !conversation_id.is_empty()).then_some(Remedy::NewConversation);
-                Err(ProviderError { remedy, ..refused(&refusal, fault) })
+                Err(ProviderError { remedy, ..refused(&reply, dify_error) })
             }
         }
     }
 }
 
-fn refused(refusal: &Refusal, fault: Option<Fault>) -> ProviderError {
-    let class = fault.as_ref().and_then(Fault::class).unwrap_or(class_of_status(refusal.status));
-    let error = refusal.error(class, fault.as_ref().map(Fault::said));
-    let should_retry = fault.and_then(|fault| fault.should_retry()).or(error.should_retry);
+fn refused(reply: &ErrorReply, dify_error: Option<DifyError>) -> ProviderError {
+    let class = dify_error.as_ref().and_then(DifyError::class).unwrap_or(class_of_status(reply.status));
+    let error = reply.error(class, dify_error.as_ref().map(DifyError::said));
+    let should_retry = dify_error.and_then(|dify_error| dify_error.should_retry()).or(error.should_retry);
     ProviderError { should_retry, ..error }
 }
 
 /// An answer under way.
-struct Answer {
+struct DifyGeneration {
     streaming: Streaming<Decoder>,
-    endpoint: Endpoint,
+    client: AppClient,
     /// The one who asked: nobody else can stop it.
     user: String,
 }
 
 #[async_trait]
-impl Generation for Answer {
+impl Generation for DifyGeneration {
     async fn next(&mut self) -> Option<Result<Chunk, ProviderError>> {
         self.streaming.next().await
     }
@@ -142,15 +143,15 @@ impl Generation for Answer {
             return;
         }
         let Some(task) = self.streaming.pipe.decoder.task_id() else { return };
-        let mut url = self.endpoint.url.clone();
+        let mut url = self.client.url.clone();
         if let Ok(mut path) = url.path_segments_mut() {
             path.extend([task, "stop"]);
         }
-        let stop = Stop { user: &self.user };
-        match timeout(STOP_CALL, self.endpoint.transport.post(&url, self.endpoint.headers.clone(), &stop)).await {
-            Ok(Ok(Reply::Whole(_) | Reply::Stream(_))) => {}
-            Ok(Ok(Reply::Refused(refusal))) => {
-                tracing::warn!(status = refusal.status, "the provider refused to stop an answer");
+        let stop = StopRequest { user: &self.user };
+        match timeout(STOP_CALL, self.client.transport.post(&url, self.client.headers.clone(), &stop)).await {
+            Ok(Ok(HttpReply::Whole(_) | HttpReply::Stream(_))) => {}
+            Ok(Ok(HttpReply::Error(reply))) => {
+                tracing::warn!(status = reply.status, "the provider refused to stop an answer");
             }
             Ok(Err(error)) => tracing::warn!(%error, "the provider could not be told to stop an answer"),
             Err(_) => tracing::warn!("the provider took too long to stop an answer"),

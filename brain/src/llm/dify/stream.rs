@@ -2,10 +2,10 @@
 //! it, and some builds lose one of the two.
 
 use super::wire::{StreamEvent, Tokens, WorkflowData};
-use crate::llm::sse::Event;
+use crate::llm::sse::SseEvent;
 use crate::llm::stream::{Decode, Output, json, no_answer, truncated};
 use crate::llm::{Chunk, ErrorClass, ProviderError};
-use crate::session::entry::FinishReason;
+use crate::usage::FinishReason;
 
 /// The state of one stream.
 #[derive(Debug, Default)]
@@ -31,7 +31,7 @@ impl Decoder {
         let mut decoder = Self::default();
         decoder.ids(&reply, out);
         if reply.event == "error" {
-            return Err(reply.fault.in_stream());
+            return Err(reply.dify_error.in_stream());
         }
         out.delta(&reply.answer.ok_or_else(no_answer)?);
         report(reply.metadata.and_then(|metadata| metadata.usage), out);
@@ -77,7 +77,7 @@ impl Decoder {
 }
 
 impl Decode for Decoder {
-    fn event(&mut self, event: &Event, out: &mut Output) -> Result<(), ProviderError> {
+    fn event(&mut self, event: &SseEvent, out: &mut Output) -> Result<(), ProviderError> {
         if event.data.trim().is_empty() {
             return Ok(());
         }
@@ -109,7 +109,7 @@ impl Decode for Decoder {
                     "the app waits for a form that nobody can fill in",
                 ));
             }
-            "error" => return Err(event.fault.in_stream()),
+            "error" => return Err(event.dify_error.in_stream()),
             // Pings, thoughts, files, speech, logs, and what later versions add.
             _ => {}
         }

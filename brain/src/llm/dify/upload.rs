@@ -2,13 +2,13 @@
 
 use http::HeaderMap;
 
-use super::wire::{Fault, Uploaded};
-use super::{Endpoint, refused};
-use crate::llm::http::{Multipart, Reply};
+use super::wire::{DifyError, Uploaded};
+use super::{AppClient, refused};
+use crate::llm::http::{HttpReply, Multipart};
 use crate::llm::stream::json;
 use crate::llm::{ErrorClass, Image, ProviderError};
 
-impl Endpoint {
+impl AppClient {
     /// Uploads a picture, the `index`th of its question, and returns Dify's id of it. `user` must be the one who asks:
     /// nobody else may use the file.
     pub(super) async fn upload(
@@ -21,9 +21,9 @@ impl Endpoint {
         let name = format!("image-{}.{}", index + 1, extension(&image.media_type));
         let form = Multipart::new().text("user", user).file("file", &name, &image.media_type, &image.data);
         match self.transport.upload(&self.upload_url, headers, form).await? {
-            Reply::Whole(body) => Ok(json::<Uploaded>(&body)?.id),
-            Reply::Refused(refusal) => Err(refused(&refusal, Fault::find(&refusal))),
-            Reply::Stream(_) => Err(ProviderError::new(ErrorClass::Protocol, "the reply to an upload is no JSON")),
+            HttpReply::Whole(body) => Ok(json::<Uploaded>(&body)?.id),
+            HttpReply::Error(reply) => Err(refused(&reply, DifyError::find(&reply))),
+            HttpReply::Stream(_) => Err(ProviderError::new(ErrorClass::Protocol, "the reply to an upload is no JSON")),
         }
     }
 }

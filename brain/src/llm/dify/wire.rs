@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::llm::http::Refusal;
+use crate::llm::http::ErrorReply;
 use crate::llm::{ErrorClass, Prompt, ProviderError};
 
 /// A request.
@@ -17,7 +17,7 @@ pub(super) struct Request<'a> {
     /// Empty begins a conversation.
     pub(super) conversation_id: &'a str,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(super) files: Vec<File>,
+    pub(super) files: Vec<AttachedFile>,
     /// Off: chatbox names its sessions itself, and some builds hold the stream open while they think of a name.
     pub(super) auto_generate_name: bool,
 }
@@ -36,14 +36,14 @@ pub(super) fn query(prompt: &Prompt) -> &str {
 
 /// A file that was uploaded before.
 #[derive(Debug, Serialize)]
-pub(super) struct File {
+pub(super) struct AttachedFile {
     #[serde(rename = "type")]
     kind: &'static str,
     transfer_method: &'static str,
     upload_file_id: String,
 }
 
-impl File {
+impl AttachedFile {
     /// The picture with this id.
     pub(super) fn image(upload_file_id: String) -> Self {
         Self { kind: "image", transfer_method: "local_file", upload_file_id }
@@ -58,7 +58,7 @@ pub(super) struct Uploaded {
 
 /// The body of a stop call: the same user, or nothing happens.
 #[derive(Debug, Serialize)]
-pub(super) struct Stop<'a> {
+pub(super) struct StopRequest<'a> {
     pub(super) user: &'a str,
 }
 
@@ -73,7 +73,7 @@ pub(super) struct StreamEvent {
     pub(super) metadata: Option<Metadata>,
     pub(super) data: Option<WorkflowData>,
     #[serde(flatten)]
-    pub(super) fault: Fault,
+    pub(super) dify_error: DifyError,
 }
 
 /// What the answer cost.
@@ -98,9 +98,9 @@ pub(super) struct WorkflowData {
     pub(super) error: Option<String>,
 }
 
-/// What went wrong: an `error` event, or the body of a refusal.
+/// What went wrong: an `error` event, or the body of a reply.
 #[derive(Debug, Default, Deserialize)]
-pub(super) struct Fault {
+pub(super) struct DifyError {
     pub(super) status: Option<u16>,
     #[serde(default)]
     code: String,
@@ -108,13 +108,13 @@ pub(super) struct Fault {
     message: String,
 }
 
-impl Fault {
-    /// The fault in the body of a refusal, if it is one of Dify's: proxies in between answer too.
-    pub(super) fn find(refusal: &Refusal) -> Option<Self> {
+impl DifyError {
+    /// The dify_error in the body of a reply, if it is one of Dify's: proxies in between answer too.
+    pub(super) fn find(reply: &ErrorReply) -> Option<Self> {
         // Serde would take a list for the fields in their order.
-        let is_object = refusal.body.trim_ascii_start().starts_with(b"{");
-        let fault: Self = serde_json::from_slice(&refusal.body).ok().filter(|_| is_object)?;
-        Some(fault).filter(|fault| !fault.code.is_empty() || !fault.message.is_empty())
+        let is_object = reply.body.trim_ascii_start().starts_with(b"{");
+        let dify_error: Self = serde_json::from_slice(&reply.body).ok().filter(|_| is_object)?;
+        Some(dify_error).filter(|dify_error| !dify_error.code.is_empty() || !dify_error.message.is_empty())
     }
 
     /// For the log.
@@ -138,7 +138,7 @@ impl Fault {
             "completion_request_error" if self.message.to_ascii_lowercase().contains("context length") => {
                 ErrorClass::ContextLength
             }
-            // Any fault of the model behind the app, even one that passes.
+            // Any dify_error of the model behind the app, even one that passes.
             "completion_request_error" => ErrorClass::Server,
             "invalid_param"
             | "bad_request"

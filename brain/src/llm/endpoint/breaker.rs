@@ -55,12 +55,12 @@ pub enum Verdict {
 /// One endpoint's breaker.
 #[derive(Debug)]
 pub(super) struct Breaker {
-    state: Mutex<State>,
+    state: Mutex<BreakerState>,
     probes: AtomicU64,
 }
 
 #[derive(Debug, Clone, Copy)]
-enum State {
+enum BreakerState {
     Closed {
         failures: u32,
     },
@@ -89,7 +89,7 @@ impl Pass {
 
 impl Default for Breaker {
     fn default() -> Self {
-        Self { state: Mutex::new(State::Closed { failures: 0 }), probes: AtomicU64::new(0) }
+        Self { state: Mutex::new(BreakerState::Closed { failures: 0 }), probes: AtomicU64::new(0) }
     }
 }
 
@@ -101,12 +101,12 @@ impl Breaker {
     pub(super) fn admit(&self, now: Instant) -> Result<Pass, Duration> {
         let mut state = self.state.lock();
         match *state {
-            State::Closed { .. } => Ok(Pass { probe: None }),
-            State::Open { until } if now < until => Err(until - now),
-            State::HalfOpen { probe: Some(_) } => Err(Duration::ZERO),
-            State::Open { .. } | State::HalfOpen { probe: None } => {
+            BreakerState::Closed { .. } => Ok(Pass { probe: None }),
+            BreakerState::Open { until } if now < until => Err(until - now),
+            BreakerState::HalfOpen { probe: Some(_) } => Err(Duration::ZERO),
+            BreakerState::Open { .. } | BreakerState::HalfOpen { probe: None } => {
                 let probe = Some(self.probes.fetch_add(1, Ordering::Relaxed));
-                *state = State::HalfOpen { probe };
+                *state = BreakerState::HalfOpen { probe };
                 Ok(Pass { probe })
             }
         }
@@ -115,8 +115,8 @@ impl Breaker {
     /// Would a call be let through now? Changes nothing.
     pub(super) fn check(&self, now: Instant) -> Result<(), Duration> {
         match *self.state.lock() {
-            State::Open { until } if now < until => Err(until - now),
-            State::HalfOpen { probe: Some(_) } => Err(Duration::ZERO),
+            BreakerState::Open { until } if now < until => Err(until - now),
+            BreakerState::HalfOpen { probe: Some(_) } => Err(Duration::ZERO),
             _ => Ok(()),
         }
     }
@@ -124,16 +124,16 @@ impl Breaker {
     /// A call went like this. One call may say several things, such as healthy at its first text and failed at its end.
     pub(super) fn report(&self, pass: Pass, verdict: Verdict, settings: &BreakerSettings, now: Instant) {
         let mut state = self.state.lock();
-        let open = State::Open { until: now + settings.open_for };
+        let open = BreakerState::Open { until: now + settings.open_for };
         *state = match (*state, verdict) {
-            (State::HalfOpen { probe: Some(probe) }, verdict) if pass.probe == Some(probe) => match verdict {
-                Verdict::Healthy => State::Closed { failures: 0 },
+            (BreakerState::HalfOpen { probe: Some(probe) }, verdict) if pass.probe == Some(probe) => match verdict {
+                Verdict::Healthy => BreakerState::Closed { failures: 0 },
                 Verdict::Failed => open,
-                Verdict::Neutral => State::HalfOpen { probe: None },
+                Verdict::Neutral => BreakerState::HalfOpen { probe: None },
             },
-            (State::Closed { .. }, Verdict::Healthy) => State::Closed { failures: 0 },
-            (State::Closed { failures }, Verdict::Failed) if failures + 1 >= settings.failures => open,
-            (State::Closed { failures }, Verdict::Failed) => State::Closed { failures: failures + 1 },
+            (BreakerState::Closed { .. }, Verdict::Healthy) => BreakerState::Closed { failures: 0 },
+            (BreakerState::Closed { failures }, Verdict::Failed) if failures + 1 >= settings.failures => open,
+            (BreakerState::Closed { failures }, Verdict::Failed) => BreakerState::Closed { failures: failures + 1 },
             // Neither a call that says nothing nor one from before it opened changes anything.
             (unchanged, _) => unchanged,
         };
@@ -142,9 +142,9 @@ impl Breaker {
     /// What it does now.
     pub(super) fn circuit(&self, now: Instant) -> Circuit {
         match *self.state.lock() {
-            State::Closed { .. } => Circuit::Closed,
-            State::Open { until } if now < until => Circuit::Open,
-            State::Open { .. } | State::HalfOpen { .. } => Circuit::HalfOpen,
+            BreakerState::Closed { .. } => Circuit::Closed,
+            BreakerState::Open { until } if now < until => Circuit::Open,
+            BreakerState::Open { .. } | BreakerState::HalfOpen { .. } => Circuit::HalfOpen,
         }
     }
 }

@@ -16,7 +16,7 @@ pub use breaker::{BreakerSettings, Circuit, Verdict};
 pub use queue::QueueSettings;
 
 use breaker::{Breaker, Pass};
-use queue::{Place, Queue};
+use queue::{Queue, Slot};
 
 /// The limits of an endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,7 +39,7 @@ pub struct Endpoint {
 
 /// Why no call can be made now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Turned {
+pub enum AdmitError {
     /// It has failed too often; it will not be called for this long.
     #[error("the circuit is open, for {0:?} more")]
     CircuitOpen(Duration),
@@ -54,7 +54,7 @@ pub struct Admission {
     endpoint: Arc<Endpoint>,
     pass: Pass,
     told: bool,
-    _place: Place,
+    _slot: Slot,
 }
 
 impl Endpoint {
@@ -72,12 +72,12 @@ impl Endpoint {
     ///
     /// # Errors
     /// Where no place can be waited for.
-    pub async fn admit(self: &Arc<Self>, user: &str) -> Result<Admission, Turned> {
-        self.breaker.check(Instant::now()).map_err(Turned::CircuitOpen)?;
-        let place = self.queue.enter(user).await.map_err(|queue::Full| Turned::Full)?;
+    pub async fn admit(self: &Arc<Self>, user: &str) -> Result<Admission, AdmitError> {
+        self.breaker.check(Instant::now()).map_err(AdmitError::CircuitOpen)?;
+        let slot = self.queue.enter(user).await.map_err(|queue::Full| AdmitError::Full)?;
         // Again: it may have opened while this one waited.
-        let pass = self.breaker.admit(Instant::now()).map_err(Turned::CircuitOpen)?;
-        Ok(Admission { endpoint: Arc::clone(self), pass, told: false, _place: place })
+        let pass = self.breaker.admit(Instant::now()).map_err(AdmitError::CircuitOpen)?;
+        Ok(Admission { endpoint: Arc::clone(self), pass, told: false, _slot: slot })
     }
 
     /// What the breaker does now.
@@ -187,7 +187,7 @@ mod tests {
         tokio::task::yield_now().await;
         first.tell(Verdict::Failed);
         drop(first);
-        assert_eq!(waiting.join_next().await.unwrap().unwrap(), Err(Turned::CircuitOpen(Duration::from_secs(5))));
+        assert_eq!(waiting.join_next().await.unwrap().unwrap(), Err(AdmitError::CircuitOpen(Duration::from_secs(5))));
         tokio::time::advance(Duration::from_secs(5)).await;
         drop(endpoint.admit("a").await.unwrap());
         let mut probe = endpoint.admit("a").await.expect("a probe that was given up makes room for another");

@@ -23,37 +23,37 @@ pub(super) struct Full;
 /// The places of one endpoint.
 #[derive(Debug)]
 pub(super) struct Queue {
-    state: Mutex<State>,
+    state: Mutex<QueueState>,
 }
 
 #[derive(Debug)]
-struct State {
+struct QueueState {
     settings: QueueSettings,
     running: usize,
     /// Users with somebody waiting, the next one first.
     round: VecDeque<String>,
-    lines: HashMap<String, VecDeque<oneshot::Sender<Place>>>,
+    lines: HashMap<String, VecDeque<oneshot::Sender<Slot>>>,
 }
 
-/// A place; the next one waiting gets it when it is dropped.
+/// A slot; the next one waiting gets it when it is dropped.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct Slot {
     /// `None` once it was handed on.
     queue: Option<Arc<Queue>>,
 }
 
 impl Queue {
     pub(super) fn new(settings: QueueSettings) -> Self {
-        Self { state: Mutex::new(State { settings, running: 0, round: VecDeque::new(), lines: HashMap::new() }) }
+        Self { state: Mutex::new(QueueState { settings, running: 0, round: VecDeque::new(), lines: HashMap::new() }) }
     }
 
     /// Waits for a place. Giving up is dropping the future.
-    pub(super) async fn enter(self: &Arc<Self>, user: &str) -> Result<Place, Full> {
+    pub(super) async fn enter(self: &Arc<Self>, user: &str) -> Result<Slot, Full> {
         let waiting = {
             let mut state = self.state.lock();
             if state.running < state.settings.max_concurrent && state.waiting() == 0 {
                 state.running += 1;
-                return Ok(Place { queue: Some(Arc::clone(self)) });
+                return Ok(Slot { queue: Some(Arc::clone(self)) });
             }
             if state.waiting() >= state.settings.max_queued {
                 return Err(Full);
@@ -81,16 +81,16 @@ impl Queue {
         let mut state = self.state.lock();
         while state.running < state.settings.max_concurrent {
             let Some(next) = state.next() else { return };
-            match next.send(Place { queue: Some(Arc::clone(self)) }) {
+            match next.send(Slot { queue: Some(Arc::clone(self)) }) {
                 Ok(()) => state.running += 1,
                 // Gave up in this moment. Its drop must not come here again.
-                Err(mut place) => place.queue = None,
+                Err(mut slot) => slot.queue = None,
             }
         }
     }
 }
 
-impl State {
+impl QueueState {
     /// Those who wait and have not given up.
     fn waiting(&mut self) -> usize {
         self.lines.retain(|_, line| {
@@ -102,7 +102,7 @@ impl State {
         self.lines.values().map(VecDeque::len).sum()
     }
 
-    fn join(&mut self, user: &str) -> oneshot::Receiver<Place> {
+    fn join(&mut self, user: &str) -> oneshot::Receiver<Slot> {
         let (sender, receiver) = oneshot::channel();
         if !self.lines.contains_key(user) {
             self.round.push_back(user.to_owned());
@@ -112,7 +112,7 @@ impl State {
     }
 
     /// The next one of the next user; that user then stands at the end.
-    fn next(&mut self) -> Option<oneshot::Sender<Place>> {
+    fn next(&mut self) -> Option<oneshot::Sender<Slot>> {
         loop {
             let user = self.round.pop_front()?;
             let Some(line) = self.lines.get_mut(&user) else { continue };
@@ -129,7 +129,7 @@ impl State {
     }
 }
 
-impl Drop for Place {
+impl Drop for Slot {
     fn drop(&mut self) {
         if let Some(queue) = self.queue.take() {
             queue.state.lock().running -= 1;
@@ -174,7 +174,7 @@ mod tests {
             for _ in 0..calls {
                 let (queue, order) = (Arc::clone(&queue), Arc::clone(&order));
                 tasks.spawn(async move {
-                    let _place = queue.enter(user).await.unwrap();
+                    let _slot = queue.enter(user).await.unwrap();
                     order.lock().push(user);
                     tokio::time::sleep(Duration::from_millis(1)).await;
                 });

@@ -1,8 +1,8 @@
 //! The HTTP all providers share: one kind of client, JSON out, and back either a stream of bytes with a time limit between
 //! them, a whole JSON reply, or a refusal. It knows no provider's words.
 
+mod error_reply;
 mod multipart;
-mod refusal;
 
 use std::error::Error;
 use std::sync::Arc;
@@ -19,14 +19,14 @@ use url::Url;
 
 use super::{ErrorClass, ProviderError};
 
+pub(crate) use error_reply::{ErrorReply, class_of_status, detail_of};
 pub(crate) use multipart::Multipart;
-pub(crate) use refusal::{Refusal, class_of_status, detail_of};
 
 /// A whole JSON reply may not be larger.
 const MAX_REPLY_BYTES: usize = 4 << 20;
 
 /// The body of a refusal is read for this long: a status is worth more than the end of its explanation.
-const REFUSAL_READ: Duration = Duration::from_secs(3);
+const ERROR_READ: Duration = Duration::from_secs(3);
 
 /// After the end of an answer its body is read to the end for this long: a connection whose reply was read to the end
 /// can carry the next request, any other is closed.
@@ -69,13 +69,13 @@ pub struct Transport {
 
 /// What came back.
 #[derive(Debug)]
-pub(crate) enum Reply {
+pub(crate) enum HttpReply {
     /// An event stream.
-    Stream(Body),
+    Stream(ReplyBody),
     /// A whole JSON document, although a stream was asked for.
     Whole(Vec<u8>),
     /// No success.
-    Refused(Refusal),
+    Error(ErrorReply),
 }
 
 impl Transport {
@@ -95,17 +95,22 @@ impl Transport {
         url: &Url,
         headers: HeaderMap,
         body: &impl Serialize,
-    ) -> Result<Reply, ProviderError> {
+    ) -> Result<HttpReply, ProviderError> {
         self.send(self.client.post(url.clone()).headers(headers).json(body)).await
     }
 
     /// Posts a form with a file and waits for the head of the reply.
-    pub(crate) async fn upload(&self, url: &Url, headers: HeaderMap, form: Multipart) -> Result<Reply, ProviderError> {
+    pub(crate) async fn upload(
+        &self,
+        url: &Url,
+        headers: HeaderMap,
+        form: Multipart,
+    ) -> Result<HttpReply, ProviderError> {
         let (content_type, body) = form.finish();
         self.send(self.client.post(url.clone()).headers(headers).header(CONTENT_TYPE, content_type).body(body)).await
     }
 
-    async fn send(&self, request: reqwest::RequestBuilder) -> Result<Reply, ProviderError> {
+    async fn send(&self, request: reqwest::RequestBuilder) -> Result<HttpReply, ProviderError> {
         let request = request.header(ACCEPT, HeaderValue::from_static("text/event-stream, application/json"));
         let response = match timeout(self.head_timeout, request.send()).await {
             Ok(Ok(response)) => response,
@@ -116,25 +121,25 @@ impl Transport {
             }
         };
         let (status, headers) = (response.status(), response.headers().clone());
-        let mut body = Body {
+        let mut body = ReplyBody {
             response,
             idle_timeout: self.idle_timeout,
             idle_at: Instant::now() + self.idle_timeout,
             key: self.key.clone(),
         };
         if !status.is_success() {
-            let said = body.prefix(refusal::MAX_REFUSAL_BYTES).await;
+            let said = body.prefix(error_reply::MAX_ERROR_BYTES).await;
             let said = redacted(self.key.as_deref(), &String::from_utf8_lossy(&said)).into_bytes();
-            return Ok(Reply::Refused(Refusal::new(status.as_u16(), &headers, said, SystemClock.now())));
+            return Ok(HttpReply::Error(ErrorReply::new(status.as_u16(), &headers, said, SystemClock.now())));
         }
         if let Some(encoding) = headers.get(CONTENT_ENCODING).filter(|encoding| *encoding != "identity") {
             let detail = format!("the reply is encoded as {encoding:?}, which was not asked for");
             return Err(ProviderError::new(ErrorClass::Protocol, detail));
         }
         match media_type(&headers).as_str() {
-            "application/json" => Ok(Reply::Whole(body.whole(MAX_REPLY_BYTES).await?)),
+            "application/json" => Ok(HttpReply::Whole(body.whole(MAX_REPLY_BYTES).await?)),
             // Servers that forget the header mean the stream that was asked for.
-            "text/event-stream" | "" | "application/octet-stream" | "text/plain" => Ok(Reply::Stream(body)),
+            "text/event-stream" | "" | "application/octet-stream" | "text/plain" => Ok(HttpReply::Stream(body)),
             other => {
                 let detail = format!("the reply is {other:?} instead of an event stream");
                 Err(self.redact(ProviderError::new(ErrorClass::Protocol, detail)))
@@ -150,7 +155,7 @@ impl Transport {
 
 /// The body of a reply. Dropping it closes the connection, or the stream of an HTTP/2 connection.
 #[derive(Debug)]
-pub(crate) struct Body {
+pub(crate) struct ReplyBody {
     response: reqwest::Response,
     idle_timeout: Duration,
     /// When silence becomes an error. An instant, not a duration: readers may be dropped and begin again many times
@@ -159,7 +164,7 @@ pub(crate) struct Body {
     key: Option<Arc<SecretString>>,
 }
 
-impl Body {
+impl ReplyBody {
     /// The next bytes; `None` at the clean end. Safe to drop and call again.
     pub(crate) async fn chunk(&mut self) -> Result<Option<Bytes>, ProviderError> {
         match timeout_at(self.idle_at, self.response.chunk()).await {
@@ -192,7 +197,7 @@ impl Body {
 
     /// The beginning of the body, as far as it comes without trouble.
     async fn prefix(&mut self, limit: usize) -> Vec<u8> {
-        let until = Instant::now() + REFUSAL_READ;
+        let until = Instant::now() + ERROR_READ;
         let mut whole = Vec::new();
         while let Ok(Ok(Some(bytes))) = timeout_at(until, self.chunk()).await {
             let room = limit - whole.len();

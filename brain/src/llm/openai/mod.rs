@@ -11,8 +11,8 @@ use secrecy::SecretString;
 use url::Url;
 
 use self::stream::Decoder;
-use self::wire::{Fault, Request, StreamOptions};
-use super::http::{Refusal, Reply, Transport, class_of_status, key_header, with_request_id};
+use self::wire::{OpenAiError, Request, StreamOptions};
+use super::http::{ErrorReply, HttpReply, Transport, class_of_status, key_header, with_request_id};
 use super::stream::{Streaming, Whole};
 use super::{Generation, Prompt, Provider, ProviderError, Remedy};
 
@@ -116,17 +116,17 @@ impl Provider for OpenAi {
         let headers = with_request_id(&self.headers, &prompt.request_id);
         let request = self.request(prompt);
         match self.transport.post(&self.url, headers, &request).await? {
-            Reply::Stream(body) => Ok(Box::new(Streaming::new(body, Decoder::default()))),
-            Reply::Whole(body) => Whole::read(&self.transport, |out| Decoder::whole(&body, out)),
-            Reply::Refused(refusal) => Err(refused(&refusal, request.temperature.is_some())),
+            HttpReply::Stream(body) => Ok(Box::new(Streaming::new(body, Decoder::default()))),
+            HttpReply::Whole(body) => Whole::read(&self.transport, |out| Decoder::whole(&body, out)),
+            HttpReply::Error(reply) => Err(refused(&reply, request.temperature.is_some())),
         }
     }
 }
 
-fn refused(refusal: &Refusal, sampling_sent: bool) -> ProviderError {
-    let fault = serde_json::from_slice(&refusal.body).ok().and_then(|body| Fault::find(&body));
-    let class = fault.as_ref().and_then(Fault::class).unwrap_or(class_of_status(refusal.status));
-    let refuses_sampling = sampling_sent && fault.as_ref().is_some_and(Fault::names_sampling);
+fn refused(reply: &ErrorReply, sampling_sent: bool) -> ProviderError {
+    let error = serde_json::from_slice(&reply.body).ok().and_then(|body| OpenAiError::find(&body));
+    let class = error.as_ref().and_then(OpenAiError::class).unwrap_or(class_of_status(reply.status));
+    let refuses_sampling = sampling_sent && error.as_ref().is_some_and(OpenAiError::names_sampling);
     let remedy = refuses_sampling.then_some(Remedy::WithoutSampling);
-    ProviderError { remedy, ..refusal.error(class, fault.map(|fault| fault.said())) }
+    ProviderError { remedy, ..reply.error(class, error.map(|error| error.said())) }
 }

@@ -98,7 +98,7 @@ pub(super) struct Reply {
     pub(super) usage: Option<Tokens>,
     /// Anything but null is a failure, whatever the status said.
     pub(super) error: Option<Value>,
-    /// `error` where the fault lies flat in the object.
+    /// `error` where the error lies flat in the object.
     pub(super) object: Option<String>,
 }
 
@@ -144,29 +144,29 @@ impl Tokens {
     }
 }
 
-/// A fault: `{"error":{..}}`, `{"error":"text"}`, or the flat `{"object":"error",..}`.
+/// A error: `{"error":{..}}`, `{"error":"text"}`, or the flat `{"object":"error",..}`.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Fault {
+pub(super) struct OpenAiError {
     pub(super) message: String,
     kind: String,
     code: String,
-    /// The field of the request that is at fault.
+    /// The field of the request that is at error.
     param: String,
 }
 
-impl Fault {
-    /// The fault in a body, if it is one of the known forms.
+impl OpenAiError {
+    /// The error in a body, if it is one of the known forms.
     pub(super) fn find(body: &Value) -> Option<Self> {
         match body.get("error") {
             Some(Value::String(text)) if !text.is_empty() => Some(Self { message: text.clone(), ..Self::default() }),
-            Some(fault @ Value::Object(_)) => Some(Self::of(fault)),
+            Some(error @ Value::Object(_)) => Some(Self::of(error)),
             _ if body.get("object")? == "error" => Some(Self::of(body)),
             _ => None,
         }
     }
 
-    fn of(fault: &Value) -> Self {
-        let text = |name: &str| match fault.get(name) {
+    fn of(error: &Value) -> Self {
+        let text = |name: &str| match error.get(name) {
             Some(Value::String(text)) => text.clone(),
             Some(Value::Number(number)) => number.to_string(),
             _ => String::new(),
@@ -222,7 +222,7 @@ impl Fault {
         None
     }
 
-    /// The class of a fault in the middle of a stream, where the HTTP status was 200.
+    /// The class of a error in the middle of a stream, where the HTTP status was 200.
     pub(super) fn class_in_stream(&self) -> ErrorClass {
         let status = self.code.parse().ok().filter(|status| (400..600).contains(status));
         match (self.class(), status, self.kind.as_str()) {

@@ -22,7 +22,7 @@ pub(super) const SID_STREAMING: &str = "sid_streaming";
 pub(super) const UID_DAY: &str = "uid_day";
 
 /// An index as it should be.
-pub(super) struct Declared {
+pub(super) struct IndexSpec {
     /// The collection it belongs to.
     pub(super) collection: &'static str,
     /// Its name, which the server gives back in a conflict.
@@ -33,7 +33,7 @@ pub(super) struct Declared {
     only: Option<Document>,
 }
 
-impl Declared {
+impl IndexSpec {
     /// As the driver wants it.
     pub(super) fn model(&self) -> IndexModel {
         let options = IndexOptions::builder()
@@ -47,10 +47,10 @@ impl Declared {
 
 /// All of them. Those of `messages` and `usage` begin with `sid` and those of `accounts` with `uid`, but for the sweeps over
 /// all of them.
-pub(super) fn declared() -> Vec<Declared> {
-    let unique = |name, keys, only| Declared { collection: MESSAGES, name, keys, unique: true, only };
-    let messages = |name, keys, only| Declared { collection: MESSAGES, name, keys, unique: false, only: Some(only) };
-    let sessions = |name, keys| Declared {
+pub(super) fn declared() -> Vec<IndexSpec> {
+    let unique = |name, keys, only| IndexSpec { collection: MESSAGES, name, keys, unique: true, only };
+    let messages = |name, keys, only| IndexSpec { collection: MESSAGES, name, keys, unique: false, only: Some(only) };
+    let sessions = |name, keys| IndexSpec {
         collection: SESSIONS,
         name,
         keys,
@@ -58,7 +58,7 @@ pub(super) fn declared() -> Vec<Declared> {
         only: Some(doc! { "dk": { "$exists": true } }),
     };
     // Only the few accounts with open reservations have `exp`.
-    let open = |name, keys| Declared {
+    let open = |name, keys| IndexSpec {
         collection: ACCOUNTS,
         name,
         keys,
@@ -85,9 +85,9 @@ pub(super) fn declared() -> Vec<Declared> {
         // The same, active or ended ones only.
         sessions("uid_st_lastTs", doc! { "uid": 1, "st": 1, "lastTs": -1, "_id": -1 }),
         // The sum of a session's records.
-        Declared { collection: USAGE, name: "sid", keys: doc! { "sid": 1 }, unique: false, only: None },
+        IndexSpec { collection: USAGE, name: "sid", keys: doc! { "sid": 1 }, unique: false, only: None },
         // The account of a user and day; a user's accounts in their order.
-        Declared { collection: ACCOUNTS, name: UID_DAY, keys: doc! { "uid": 1, "day": 1 }, unique: true, only: None },
+        IndexSpec { collection: ACCOUNTS, name: UID_DAY, keys: doc! { "uid": 1, "day": 1 }, unique: true, only: None },
         // A user's open reservations.
         open("uid_exp", doc! { "uid": 1, "exp": 1 }),
         // Sweep: reservations that have expired.

@@ -5,7 +5,7 @@ use chatbox_shared::failure::ErrorCode;
 use chatbox_shared::ids::{ClientMessageId, MessageId, Seq, SessionId};
 
 use super::{Field, Source, Value, known, person, required, small, timestamp, unsigned};
-use crate::session::entry::{Answer, Body, EntryMeta, EntryState, Event, FinishReason, Person, Sender, Usage};
+use crate::session::entry::{Answer, Body, EntryMeta, EntryState, Event, FinishReason, Person, Sender, TokenUsage};
 use crate::store::{Appended, EntryRow, StoreError, StoreResult};
 
 /// Every field an entry may have.
@@ -168,7 +168,7 @@ fn read_answer(source: &impl Source) -> StoreResult<Answer> {
     let error = source.text("err")?.map(|text| known("err", &text, parse_code(&text))).transpose()?;
     let usage = match (unsigned(source, "tokIn")?, unsigned(source, "tokOut")?) {
         (None, None) => None,
-        (input, output) => Some(Usage {
+        (input, output) => Some(TokenUsage {
             input: input.unwrap_or(0),
             cached: unsigned(source, "tokCch")?.unwrap_or(0),
             output: output.unwrap_or(0),

@@ -5,8 +5,8 @@ use chatbox_shared::ids::{CallId, SessionId, UserId};
 
 use super::{Field, Source, Value, known, required, small, timestamp, unsigned};
 use crate::ledger::{Call, CallFinish, Day, DayUsage, Purpose, Reservation, UsageRecord, UsageSum};
-use crate::llm::TokenUsage;
 use crate::store::StoreResult;
+use crate::usage::TokenUsage;
 
 /// Every field a record has.
 pub(in crate::store) const FIELDS: &[&str] = &[

@@ -6,8 +6,9 @@ use rusqlite::Connection;
 use rusqlite::types::Value as Sql;
 
 use super::error::from_sqlite;
+use super::queries;
 use super::rows::{self, id_to_sql, parameters};
-use super::{execute, number, queries, text};
+use super::statements::{self, execute, number, text};
 use crate::ledger::{Allowance, DayUsage, Reservation, UsageRecord, UsageSum};
 use crate::store::record::Value;
 use crate::store::{StoreError, StoreResult, record};
@@ -60,7 +61,7 @@ fn one<T>(
     parameters: Vec<Sql>,
     read: impl Fn(&rusqlite::Row<'_>) -> StoreResult<T>,
 ) -> StoreResult<Option<T>> {
-    Ok(super::rows(connection, sql, parameters, read)?.pop())
+    Ok(statements::rows(connection, sql, parameters, read)?.pop())
 }
 
 /// The first values of a row, to be the parameters of another statement.

@@ -7,15 +7,16 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use chatbox_shared::clock::{Clock, SystemClock, Timestamp};
 use chatbox_shared::ids::{ClientMessageId, MessageId, Seq, SessionId, UserId};
+use rusqlite::Connection;
 use rusqlite::types::Value as Sql;
-use rusqlite::{Connection, params_from_iter};
 
-use super::record::{self, MAX_SEQ, signed};
+use super::record::{self, MAX_SEQ};
 use super::{Appended, EntryRow, SessionCursor, SessionRow, StateFilter, Store, StoreResult, Summary};
 use crate::ledger::{Allowance, Day, DayUsage, Reservation, UsageRecord, UsageSum};
 use error::from_sqlite;
 use readers::Readers;
 use rows::{id_to_sql, parameters};
+use statements::{execute, number, rows, text};
 use writer::Writer;
 
 mod error;
@@ -26,6 +27,7 @@ mod queries;
 mod readers;
 mod rows;
 mod schema;
+mod statements;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -73,25 +75,6 @@ impl SqliteStore {
     }
 }
 
-fn execute(connection: &Connection, sql: &str, parameters: Vec<Sql>) -> rusqlite::Result<usize> {
-    connection.prepare_cached(sql)?.execute(params_from_iter(parameters))
-}
-
-fn rows<T>(
-    connection: &Connection,
-    sql: &str,
-    parameters: Vec<Sql>,
-    read: impl Fn(&rusqlite::Row<'_>) -> StoreResult<T>,
-) -> StoreResult<Vec<T>> {
-    let mut statement = connection.prepare_cached(sql).map_err(from_sqlite)?;
-    let mut rows = statement.query(params_from_iter(parameters)).map_err(from_sqlite)?;
-    let mut found = Vec::new();
-    while let Some(row) = rows.next().map_err(from_sqlite)? {
-        found.push(read(row)?);
-    }
-    Ok(found)
-}
-
 fn append(connection: &Connection, row: &EntryRow, values: Vec<Sql>) -> StoreResult<Appended> {
     let error = match execute(connection, queries::APPEND, values) {
         Ok(_) => return Ok(Appended::Done),
@@ -101,14 +84,6 @@ fn append(connection: &Connection, row: &EntryRow, values: Vec<Sql>) -> StoreRes
     let place = vec![id_to_sql(row.meta.id.0), id_to_sql(row.meta.session.0), number(row.meta.seq)?];
     let again = rows(connection, queries::IS_APPENDED, place, |_| Ok(()))?;
     if again.is_empty() { error::conflict(error, row) } else { Ok(Appended::Done) }
-}
-
-fn number(number: u64) -> StoreResult<Sql> {
-    signed(number).map(Sql::Integer)
-}
-
-fn text(text: &str) -> Sql {
-    Sql::Text(text.to_owned())
 }
 
 #[async_trait]

@@ -16,10 +16,10 @@ const QUEUE: usize = 1024;
 const GROUP: usize = 256;
 
 /// Gives the caller its outcome, or the reason why nothing of the group was committed.
-type Answer = Box<dyn FnOnce(Option<StoreError>) + Send>;
+type Respond = Box<dyn FnOnce(Option<StoreError>) + Send>;
 
 /// A write: says whether its changes are to be kept, and how to answer once that is certain.
-type Job = Box<dyn FnOnce(&Connection) -> (bool, Answer) + Send>;
+type Job = Box<dyn FnOnce(&Connection) -> (bool, Respond) + Send>;
 
 /// The way to the writing thread. The thread ends when the last clone is dropped.
 #[derive(Clone)]
@@ -51,7 +51,7 @@ impl Writer {
         let job: Job = Box::new(move |connection| {
             let result = write(connection);
             let keep = result.is_ok();
-            let reply: Answer = Box::new(move |failure| {
+            let reply: Respond = Box::new(move |failure| {
                 // A caller that has stopped waiting does not want to know.
                 let _ = answer.send(failure.map_or(result, Err));
             });
@@ -78,7 +78,7 @@ fn run(mut connection: Connection, mut queue: mpsc::Receiver<Job>) {
 fn commit(
     connection: &mut Connection,
     jobs: impl Iterator<Item = Job>,
-    answers: &mut Vec<Answer>,
+    answers: &mut Vec<Respond>,
 ) -> rusqlite::Result<()> {
     let mut transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate);
     let mut broken = None;
@@ -97,7 +97,7 @@ fn commit(
 
 /// Runs one job in its savepoint. An error means that the whole transaction is lost: SQLite ends it by itself when the
 /// disk is full or fails.
-fn run_job(transaction: &mut Transaction<'_>, job: Job, answers: &mut Vec<Answer>) -> rusqlite::Result<()> {
+fn run_job(transaction: &mut Transaction<'_>, job: Job, answers: &mut Vec<Respond>) -> rusqlite::Result<()> {
     let savepoint: Savepoint<'_> = transaction.savepoint()?;
     let (keep, answer) = job(&savepoint);
     answers.push(answer);

@@ -8,14 +8,14 @@ use http::{HeaderMap, HeaderName};
 use crate::llm::{ErrorClass, ProviderError};
 
 /// Bytes of an error body that are read at all.
-pub(crate) const MAX_REFUSAL_BYTES: usize = 16 << 10;
+pub(crate) const MAX_ERROR_BYTES: usize = 16 << 10;
 
 /// Characters of what the provider said that go to the log.
 const MAX_DETAIL_CHARS: usize = 300;
 
 /// An answer whose status is no success.
 #[derive(Debug)]
-pub(crate) struct Refusal {
+pub(crate) struct ErrorReply {
     /// The HTTP status.
     pub(crate) status: u16,
     /// The beginning of the body. It may be HTML, plain text or nothing: proxies answer too.
@@ -24,7 +24,7 @@ pub(crate) struct Refusal {
     should_retry: Option<bool>,
 }
 
-impl Refusal {
+impl ErrorReply {
     pub(super) fn new(status: u16, headers: &HeaderMap, body: Vec<u8>, now: Timestamp) -> Self {
         Self { status, body, retry_after: retry_after(headers, now), should_retry: should_retry(headers) }
     }
@@ -140,7 +140,7 @@ mod tests {
     #[test]
     fn the_word_on_retrying_overrides_all_but_money_and_rights() {
         let refusal =
-            |word: &'static str| Refusal::new(500, &headers(&[("x-should-retry", word)]), b"<html>".to_vec(), NOW);
+            |word: &'static str| ErrorReply::new(500, &headers(&[("x-should-retry", word)]), b"<html>".to_vec(), NOW);
         assert!(!refusal("false").error(ErrorClass::Server, None).retryable());
         assert!(refusal("true").error(ErrorClass::Rejected, None).retryable());
         assert!(!refusal("true").error(ErrorClass::Quota, None).retryable());
