@@ -12,6 +12,10 @@ use serde::Deserialize;
 
 use crate::llm::config::{self as llm, ModelConfig, ProviderConfig};
 use crate::store::keyring::Keyring;
+use crate::store::mongo::check_uri;
+
+/// Characters that MongoDB allows in no database name.
+const NOT_IN_A_DATABASE: [char; 6] = ['/', '\\', '.', '"', '$', ' '];
 
 /// Everything that can be set.
 #[derive(Debug, Deserialize)]
@@ -121,6 +125,8 @@ pub struct KeysSection {
     pub keyring_file: String,
     /// The kid that wraps new data keys; empty: the first.
     pub active: String,
+    /// Start although stored sessions need master keys that are not in the keyring.
+    pub allow_missing: bool,
 }
 
 /// `[limits]`.
@@ -186,6 +192,7 @@ impl Settings for BrainConfig {
     fn validate(&self, faults: &mut Faults) {
         self.link.tls.validate(self.link.insecure, faults);
         self.log.validate(faults);
+        self.validate_addresses(faults);
         self.validate_store(faults);
         self.validate_answers(faults);
         let limits = &self.limits;
@@ -218,12 +225,21 @@ impl BrainConfig {
         let mongodb = &self.store.mongodb;
         match self.store.kind {
             StoreKind::Sqlite => {
-                faults.ensure(!self.store.sqlite.path.as_os_str().is_empty(), "store.sqlite.path", "must name a file");
+                self.validate_sqlite(faults);
             }
             StoreKind::Mongodb => {
                 let missing = "missing: set CHATBOX__STORE__MONGODB__URI or store.mongodb.uri_file";
-                faults.ensure(mongodb.uri.is_some(), "store.mongodb.uri", missing);
-                faults.ensure(!mongodb.database.is_empty(), "store.mongodb.database", "must not be empty");
+                match &mongodb.uri {
+                    None => faults.add("store.mongodb.uri", missing),
+                    Some(uri) => {
+                        if let Err(reason) = check_uri(uri.expose_secret()) {
+                            faults.add("store.mongodb.uri", reason);
+                        }
+                    }
+                }
+                let names = (1..=63).contains(&mongodb.database.len()) && !mongodb.database.contains(NOT_IN_A_DATABASE);
+                let reason = "must have 1 to 63 bytes, none of them / \\ . \" $ or a blank";
+                faults.ensure(names, "store.mongodb.database", reason);
                 let pool = 1..=1000;
                 faults.ensure(
                     pool.contains(&mongodb.max_pool_size),
@@ -232,6 +248,23 @@ impl BrainConfig {
                 );
             }
         }
+    }
+
+    fn validate_sqlite(&self, faults: &mut Faults) {
+        let path = &self.store.sqlite.path;
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        faults.ensure(path.file_name().is_some(), "store.sqlite.path", "must name a file");
+        if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
+            faults.add("store.sqlite.path", format!("the folder {} does not exist", folder.display()));
+        }
+    }
+
+    /// Both ports are bound by this process, so the second of two equal addresses could not be.
+    fn validate_addresses(&self, faults: &mut Faults) {
+        let (link, ops) = (self.brain.listen, self.ops.listen);
+        let overlap = link.ip() == ops.ip() || link.ip().is_unspecified() || ops.ip().is_unspecified();
+        let same = link.port() == ops.port() && link.port() != 0 && overlap;
+        faults.ensure(!same, "ops.listen", format!("has the same port as brain.listen ({link})"));
     }
 
     fn validate_answers(&self, faults: &mut Faults) {
@@ -259,3 +292,6 @@ impl BrainConfig {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -16,6 +16,7 @@ use crate::session::entry::{EntryMeta, Person};
 pub mod cipher;
 #[cfg(test)]
 mod conformance;
+pub mod key_check;
 pub mod keyring;
 pub mod mongo;
 pub mod observed;
@@ -167,6 +168,10 @@ pub trait Store: Send + Sync + 'static {
 
     /// Creates the session. `false`: the id is taken (also by an erased session), nothing was changed.
     async fn create_session(&self, row: &SessionRow) -> StoreResult<bool>;
+
+    /// The ids of the master keys that wrap the data keys of stored sessions, each once, ascending, `limit` at most. Takes
+    /// one index lookup per id.
+    async fn key_ids(&self, limit: u32) -> StoreResult<Vec<String>>;
 
     /// The session, also if it is erased (then without data key).
     async fn session(&self, id: SessionId) -> StoreResult<Option<SessionRow>>;

@@ -123,6 +123,7 @@ observed! {
     fn migrate() -> ();
     fn missing_indexes() -> Vec<String>;
     fn create_session(row: &SessionRow) -> bool;
+    fn key_ids(limit: u32) -> Vec<String>;
     fn session(id: SessionId) -> Option<SessionRow>;
     fn list_sessions(user: &UserId, filter: StateFilter, after: Option<SessionCursor>, limit: u32) -> Vec<SessionRow>;
     fn save_summary(session: SessionId, summary: &Summary) -> ();

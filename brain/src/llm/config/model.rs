@@ -141,7 +141,10 @@ impl ModelConfig {
             () if url.query().is_some() || url.fragment().is_some() => {
                 Err("must not hold a query; Azure's goes to api_version".to_owned())
             }
-            () => Ok(url),
+            () => match full_path(kind).filter(|path| url.path().trim_end_matches('/').ends_with(path)) {
+                Some(path) => Err(format!("must end before \"{path}\", which chatbox appends")),
+                None => Ok(url),
+            },
         }
     }
 
@@ -196,6 +199,16 @@ impl ModelConfig {
             breaker_failures: self.breaker_failures.unwrap_or(defaults.breaker_failures),
             breaker_open_ms: self.breaker_open_ms.unwrap_or(defaults.breaker_open_ms),
         }
+    }
+}
+
+/// The path that requests append to the base URL.
+fn full_path(kind: Kind) -> Option<&'static str> {
+    match kind {
+        Kind::OpenAi => Some("/chat/completions"),
+        Kind::Anthropic => Some("/messages"),
+        Kind::Dify => Some("/chat-messages"),
+        Kind::Demo => None,
     }
 }
 

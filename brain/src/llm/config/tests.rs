@@ -134,3 +134,22 @@ fn a_model_s_own_settings_win() {
     assert_eq!(model.calls(&CALLS), ProviderConfig { max_retries: 0, idle_timeout_ms: 7, ..CALLS });
     assert_eq!((model.context_tokens(), model.max_output_tokens()), (128_000, 4096));
 }
+
+#[test]
+fn a_base_url_with_the_path_of_a_request_is_refused() {
+    for (kind, base_url, path) in [
+        ("openai", "https://api.openai.com/v1/chat/completions", "/chat/completions"),
+        ("openai", "http://127.0.0.1:11434/v1/chat/completions/", "/chat/completions"),
+        ("anthropic", "https://api.anthropic.com/v1/messages", "/messages"),
+        ("dify", "https://api.dify.ai/v1/chat-messages", "/chat-messages"),
+    ] {
+        let model = json!([{"id": "m", "provider": kind, "base_url": base_url, "api_key_env": KEY_ENV,
+            "model": if kind == "dify" { "" } else { "x" }}]);
+        let errors = validate(&models(model), &CALLS, "");
+        assert_eq!(errors.len(), 1, "{base_url}: {errors:?}");
+        assert_eq!(
+            errors[0].to_string(),
+            format!("models[0].base_url must end before \"{path}\", which chatbox appends")
+        );
+    }
+}

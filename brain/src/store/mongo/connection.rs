@@ -10,6 +10,7 @@ use mongodb::{Client, Database};
 use secrecy::{ExposeSecret, SecretString};
 
 use super::error::from_mongo;
+use super::uri;
 use crate::store::{StoreError, StoreResult};
 
 /// How a dead member is noticed: asked this often, and given up after `CONNECT_TIMEOUT`.
@@ -56,15 +57,10 @@ impl Connection {
     /// Sets the driver up. It connects when first used.
     pub(super) async fn new(options: MongoOptions) -> StoreResult<Self> {
         let limit = options.timeout.mul_f64(0.9);
-        let mut client = ClientOptions::parse(options.uri.expose_secret()).await.map_err(|error| match from_mongo(error) {
-            StoreError::Unavailable(text) => StoreError::Unavailable(text),
-            // The driver's own text may quote the string, and with it the password.
-            _ => StoreError::Refused(
-                "the MongoDB connection string cannot be read; expected mongodb:// or mongodb+srv://, with user and password \
-                 percent-encoded"
-                    .into(),
-            ),
-        })?;
+        let string = uri::parse(options.uri.expose_secret())
+            .map_err(|reason| StoreError::Refused(format!("the MongoDB connection string: {reason}")))?;
+        // Looks up the DNS records of a mongodb+srv:// string.
+        let mut client = ClientOptions::parse(string).await.map_err(from_mongo)?;
         client.app_name = Some("chatbox-brain".into());
         client.max_pool_size = Some(options.max_pool_size);
         client.server_selection_timeout = Some(limit);

@@ -84,6 +84,8 @@ pub(super) fn declared() -> Vec<IndexSpec> {
         sessions("uid_lastTs", doc! { "uid": 1, "lastTs": -1, "_id": -1 }),
         // The same, active or ended ones only.
         sessions("uid_st_lastTs", doc! { "uid": 1, "st": 1, "lastTs": -1, "_id": -1 }),
+        // The master keys in use, each once.
+        sessions("kid", doc! { "dk.kid": 1 }),
         // The sum of a session's records.
         IndexSpec { collection: USAGE, name: "sid", keys: doc! { "sid": 1 }, unique: false, only: None },
         // The account of a user and day; a user's accounts in their order.

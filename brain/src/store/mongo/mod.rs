@@ -9,6 +9,7 @@ use futures_util::TryStreamExt;
 use mongodb::Collection;
 
 pub use connection::MongoOptions;
+pub use uri::check_uri;
 
 use super::record::{self, MAX_SEQ, signed};
 use super::{Appended, EntryRow, SessionCursor, SessionRow, StateFilter, Store, StoreResult, Summary};
@@ -26,6 +27,7 @@ mod ledger;
 #[cfg(test)]
 mod plans;
 mod queries;
+mod uri;
 
 /// Entries deleted in one step, so that each step ends within the time limit and a repetition goes on where it ended.
 const DELETE_BATCH: u32 = 1000;
@@ -150,6 +152,16 @@ impl Store for MongoStore {
             Err(error) if error::duplicate(&error) == Some(indexes::ID) => Ok(false),
             Err(error) => Err(from_mongo(error)),
         }
+    }
+
+    async fn key_ids(&self, limit: u32) -> StoreResult<Vec<String>> {
+        let mut kids: Vec<String> = Vec::new();
+        while kids.len() < limit as usize {
+            let after = kids.last().map_or("", String::as_str);
+            let Some(row) = self.find(Query::KeyAfter(after), 1).await?.pop() else { break };
+            kids.push(record::session::read_kid(&row)?);
+        }
+        Ok(kids)
     }
 
     async fn session(&self, id: SessionId) -> StoreResult<Option<SessionRow>> {

@@ -29,6 +29,8 @@ pub(super) const COLLECTIONS: [&str; 4] = [SESSIONS, MESSAGES, USAGE, ACCOUNTS];
 pub(super) enum Query<'a> {
     /// One session.
     Session(SessionId),
+    /// The session that is not erased with the lowest key id above this one.
+    KeyAfter(&'a str),
     /// One session that is not erased.
     Kept(SessionId),
     /// One session that is not erased, if it has this name.
@@ -90,6 +92,7 @@ impl Query<'_> {
     pub(super) fn collection(&self) -> &'static str {
         match self {
             Self::Session(_)
+            | Self::KeyAfter(_)
             | Self::Kept(_)
             | Self::Named(..)
             | Self::SummaryBefore(..)
@@ -124,6 +127,7 @@ impl Query<'_> {
         let exists = || doc! { "$exists": true };
         Ok(match *self {
             Self::Session(session) => doc! { "_id": id_to_bson(session.0) },
+            Self::KeyAfter(kid) => doc! { "dk": exists(), "dk.kid": { "$gt": kid } },
             Self::Kept(session) => doc! { "_id": id_to_bson(session.0), "dk": exists() },
             Self::Named(session, name) => {
                 // No name is no field.
@@ -182,6 +186,7 @@ impl Query<'_> {
             Self::List(..) => Some(doc! { "lastTs": -1, "_id": -1 }),
             Self::Log(_) | Self::LogUpTo(..) | Self::LogAfter(..) | Self::Unanswered(_) => Some(doc! { "seq": 1 }),
             Self::LogBefore(..) => Some(doc! { "seq": -1 }),
+            Self::KeyAfter(_) => Some(doc! { "dk.kid": 1 }),
             Self::AnswersTo(..) => Some(doc! { "gen": -1 }),
             Self::Expired(_) | Self::OpenOf(_) | Self::OpenExpired(_) => Some(doc! { "exp": 1 }),
             Self::AccountsFrom(..) => Some(doc! { "day": 1 }),

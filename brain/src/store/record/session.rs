@@ -111,6 +111,11 @@ pub(in crate::store) fn summary_fields(summary: &Summary) -> StoreResult<Vec<Fie
     Ok(fields)
 }
 
+/// The id of the master key that wraps the session's data key.
+pub(in crate::store) fn read_kid(source: &impl Source) -> StoreResult<String> {
+    required("dk.kid", source.text("dk.kid"))
+}
+
 /// The session in a document.
 pub(in crate::store) fn read(source: &impl Source) -> StoreResult<SessionRow> {
     let number = |name| required(name, unsigned(source, name));

@@ -14,6 +14,7 @@ use super::record::{self, MAX_SEQ};
 use super::{Appended, EntryRow, SessionCursor, SessionRow, StateFilter, Store, StoreResult, Summary};
 use crate::ledger::{Allowance, Day, DayUsage, Reservation, UsageRecord, UsageSum};
 use error::from_sqlite;
+use lock::FileLock;
 use readers::Readers;
 use rows::{id_to_sql, parameters};
 use statements::{execute, number, rows, text};
@@ -21,6 +22,7 @@ use writer::Writer;
 
 mod error;
 mod ledger;
+mod lock;
 #[cfg(test)]
 mod plans;
 mod queries;
@@ -40,6 +42,8 @@ pub struct SqliteStore {
     writer: Writer,
     readers: Readers,
     clock: Arc<dyn Clock>,
+    /// Held until the store is dropped.
+    _lock: Option<FileLock>,
 }
 
 impl SqliteStore {
@@ -58,7 +62,16 @@ impl SqliteStore {
     /// As [`SqliteStore::open`].
     pub fn with_clock(path: &Path, clock: Arc<dyn Clock>) -> StoreResult<Self> {
         let writer = Writer::start(schema::open_writer(path)?)?;
-        Ok(Self { writer, readers: Readers::new(path.to_owned()), clock })
+        Ok(Self { writer, readers: Readers::new(path.to_owned()), clock, _lock: None })
+    }
+
+    /// As [`SqliteStore::open`], for the one brain that serves the file: takes the lock beside it.
+    ///
+    /// # Errors
+    /// [`super::StoreError::Refused`] where another process holds the lock; else as [`SqliteStore::open`].
+    pub fn open_exclusive(path: &Path) -> StoreResult<Self> {
+        let lock = FileLock::take(path)?;
+        Ok(Self { _lock: Some(lock), ..Self::open(path)? })
     }
 
     /// Runs a statement that changes rows; says how many.
@@ -106,6 +119,22 @@ impl Store for SqliteStore {
     async fn create_session(&self, row: &SessionRow) -> StoreResult<bool> {
         let values = parameters(record::session::FIELDS, &record::session::fields(row)?);
         Ok(self.change(queries::CREATE_SESSION, values).await? > 0)
+    }
+
+    async fn key_ids(&self, limit: u32) -> StoreResult<Vec<String>> {
+        let read = move |connection: &Connection| {
+            let mut kids: Vec<String> = Vec::new();
+            while kids.len() < limit as usize {
+                let after = vec![text(kids.last().map_or("", String::as_str))];
+                let next = rows(connection, queries::KEY_AFTER, after, |row| row.get(0).map_err(from_sqlite))?;
+                if next.is_empty() {
+                    break;
+                }
+                kids.extend(next);
+            }
+            Ok(kids)
+        };
+        self.readers.read(read).await
     }
 
     async fn session(&self, id: SessionId) -> StoreResult<Option<SessionRow>> {

@@ -11,7 +11,7 @@ use super::error::from_sqlite;
 use crate::store::{StoreError, StoreResult};
 
 /// The layout this build writes, kept in the file's `user_version`. A file with a higher one is refused.
-pub(super) const VERSION: i64 = 2;
+pub(super) const VERSION: i64 = 3;
 
 /// How long a connection waits for a lock that another process holds.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(3);
@@ -84,6 +84,8 @@ CREATE INDEX IF NOT EXISTS ts_need ON messages (ts) WHERE need = 1;
 CREATE INDEX IF NOT EXISTS uid_lastTs ON sessions (uid, lastTs DESC, _id DESC) WHERE "dk.kid" IS NOT NULL;
 -- The same, active or ended ones only.
 CREATE INDEX IF NOT EXISTS uid_st_lastTs ON sessions (uid, st, lastTs DESC, _id DESC) WHERE "dk.kid" IS NOT NULL;
+-- The master keys in use, each once.
+CREATE INDEX IF NOT EXISTS kid ON sessions ("dk.kid") WHERE "dk.kid" IS NOT NULL;
 -- The sum of a session's records.
 CREATE INDEX IF NOT EXISTS sid ON usage (sid);
 -- A user's reservations.
