@@ -1,6 +1,6 @@
-//! Every metric of the brain but those of the store and the endpoints, in one place. Label values come from closed lists, or
-//! from the configuration (models), so there are few; a series exists once something was counted, those of outcomes from
-//! the start.
+//! Every metric of the brain except those of the store and of the endpoints. Label values come from closed sets or from
+//! the configuration (models), so there are few. Outcome series exist from the start; other series exist once something
+//! was counted.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
-/// What the brain counts.
+/// The metrics of the brain.
 #[derive(Debug)]
 pub struct Metrics {
     connections: Gauge,
@@ -47,7 +47,7 @@ pub struct ProviderCall<'a> {
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct CallLabels {
-    /// From the configuration, so there are few.
+    /// The configured id, so there are few.
     model: String,
     finish: &'static str,
     error: &'static str,
@@ -85,11 +85,11 @@ impl MetricConstructor<Histogram> for Buckets {
     }
 }
 
-/// How a turn can end.
+/// The outcomes of a turn.
 const OUTCOMES: [&str; 8] =
     ["stop", "length", "stopped", "interrupted", "content_filter", "failed", "handed_over", "lost"];
 
-/// How a reload can end.
+/// The outcomes of a reload.
 const RELOADS: [&str; 2] = ["taken", "refused"];
 
 impl Metrics {
@@ -162,12 +162,12 @@ impl Metrics {
         self.links.inc_by(change);
     }
 
-    /// A connection came or went.
+    /// A connection was opened or closed.
     pub fn connections(&self, change: i64) {
         self.connections.inc_by(change);
     }
 
-    /// Sessions in memory.
+    /// The number of sessions in memory.
     pub fn sessions(&self, count: usize) {
         self.sessions.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
@@ -183,7 +183,7 @@ impl Metrics {
         self.answers.get_or_create(&OutcomeLabels { outcome }).inc();
     }
 
-    /// Another model answers than the one that was asked.
+    /// A fallback model answers in place of the selected one.
     pub fn answer_fell_back(&self) {
         self.fallbacks.inc();
     }
@@ -197,17 +197,17 @@ impl Metrics {
         }
     }
 
-    /// A call was not made: nothing is left of the user's allowance.
+    /// A call was not made: the user's quota is used up.
     pub fn quota_refused(&self) {
         self.quota_refusals.inc();
     }
 
-    /// The configuration was read again.
+    /// The configuration was reloaded.
     pub fn reloaded(&self, taken: bool) {
         self.reloads.get_or_create(&ReloadLabels { outcome: RELOADS[usize::from(!taken)] }).inc();
     }
 
-    /// An answer was taken over.
+    /// An answer was taken over from another brain.
     pub fn answer_adopted(&self) {
         self.answers_adopted.inc();
     }

@@ -1,12 +1,12 @@
-//! Server-sent events: bytes in, events out. It knows the line grammar and nothing of what the events mean.
+//! Server-sent events: bytes in, events out. Knows the line grammar and no meaning of events.
 //!
-//! Bytes are buffered until a line is whole, so a chunk may end anywhere, also inside a character or between CR and LF.
-//! Lines end with CR, LF or CRLF only; Unicode line breaks inside JSON strings are text. `id` and `retry` are read over:
-//! an answer that broke is asked for again, never resumed.
+//! Bytes are buffered until a line is complete, so a chunk may end anywhere, also inside a character or between CR and
+//! LF. Only CR, LF and CRLF end a line; Unicode line breaks in JSON strings are text. `id` and `retry` are ignored: a
+//! broken answer is requested again, never resumed.
 
 use std::mem;
 
-/// No event of a provider we know comes near; one that does would only fill the memory.
+/// The largest event. Known providers stay far below; a larger event would only fill the memory.
 pub const MAX_EVENT_BYTES: usize = 4 << 20;
 
 /// One dispatched event.
@@ -18,7 +18,7 @@ pub struct SseEvent {
     pub data: String,
 }
 
-/// An event grew over the limit. The decoder is of no use after that.
+/// An event exceeds the limit. The decoder must not be used after this error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("an event of the stream is larger than {limit} bytes")]
 pub struct TooLarge {
@@ -30,14 +30,14 @@ pub struct TooLarge {
 #[derive(Debug)]
 pub struct SseDecoder {
     limit: usize,
-    /// The beginning of a line whose end has not come yet.
+    /// The beginning of a line that has not ended.
     line: Vec<u8>,
     name: String,
-    /// `None` until a `data` line came: an event without one is never dispatched.
+    /// `None` until a `data` line arrived: an event without one is not dispatched.
     data: Option<String>,
-    /// The last byte was a CR: an LF right after it belongs to the same line end.
+    /// The last byte was a CR: an LF after it belongs to the same line end.
     skip_lf: bool,
-    /// No line has ended yet: it may begin with a byte order mark.
+    /// No line has ended yet: the first line may begin with a byte order mark.
     first_line: bool,
 }
 
@@ -56,7 +56,7 @@ impl SseDecoder {
     /// Takes the next bytes and appends the events they complete.
     ///
     /// # Errors
-    /// Where an event is too large; those before it have been appended.
+    /// Where an event is too large. The events before it have been appended.
     pub fn push(&mut self, bytes: &[u8], events: &mut Vec<SseEvent>) -> Result<(), TooLarge> {
         let mut rest = bytes;
         if self.skip_lf && !rest.is_empty() {
@@ -90,8 +90,8 @@ impl SseDecoder {
         Ok(())
     }
 
-    /// The stream ended cleanly. An event whose final blank line is missing is handed out all the same: some servers
-    /// end that way. Whether its data is whole is for the reader to see.
+    /// The stream ended. Returns a last event whose final blank line is missing, because some servers end that way; the
+    /// caller decides whether its data is complete.
     pub fn finish(&mut self) -> Option<SseEvent> {
         if !self.line.is_empty() {
             let line = mem::take(&mut self.line);
@@ -117,7 +117,7 @@ impl SseDecoder {
         None
     }
 
-    /// A line with a colon in front is a comment: its empty field name matches nothing here.
+    /// A comment line begins with a colon: its empty field name matches nothing here.
     fn field(&mut self, line: &[u8]) {
         let line = String::from_utf8_lossy(line);
         let (field, value) = line.split_once(':').unwrap_or((&line, ""));

@@ -1,4 +1,4 @@
-//! Which call is made when: the tries of a model, the remedies for a refusal, the models it falls back to.
+//! The order of calls for one answer: retries of a model, remedies after a rejection, fallback models.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,28 +18,28 @@ use crate::llm::model::Model;
 use crate::llm::{ErrorClass, Prompt, ProviderError, Remedy};
 use crate::usage::TokenUsage;
 
-/// How long to wait before accounts that were away are asked again.
+/// Pause before an unavailable ledger is asked again.
 const METER_PAUSE: Duration = Duration::from_millis(250);
 
-/// The work behind an answer.
+/// Produces the events of one answer.
 pub(super) struct Engine {
     request: AnswerRequest,
     out: mpsc::Sender<AnswerEvent>,
     stop: Arc<StopSignal>,
     end_by: Instant,
-    /// The model whose text stands there now.
+    /// The model whose text the reader sees.
     speaker: Option<Arc<Model>>,
-    /// How many times the text has begun anew.
+    /// How often the text was started again.
     restarts: u32,
-    /// Of the call whose text stands there, or of the last one where none does.
+    /// The usage of the call whose text the reader sees; of the last call where there is no text.
     usage: Option<TokenUsage>,
 }
 
-/// Why a model's tries came to an end.
+/// How the calls of one model ended.
 enum Ended {
-    /// The answer is over; that was said.
+    /// The answer has ended, and the end was emitted.
     All,
-    /// This model cannot; another one may.
+    /// This model failed; a fallback model may be tried.
     Model(ProviderError),
 }
 
@@ -69,7 +69,7 @@ impl Engine {
         self.end(AnswerOutcome::Failed(fault)).await;
     }
 
-    /// Calls one model as often as its policy allows.
+    /// Calls one model until it has answered or its policy allows no further retry.
     async fn try_model(&mut self, model: &Arc<Model>) -> Ended {
         let (mut prompt, mut input_estimate) = self.request.conversation.prepare(model).await;
         let mut remedies = Vec::new();
@@ -94,7 +94,7 @@ impl Engine {
             let (end_by, stop, out) = (self.end_by, self.stop.token(), &self.out);
             let call = Call { model, prompt: &prompt, input_estimate, end_by, stop, out };
             let called = call.make(&mut admission, opening).await;
-            // The next call may have the place; what is left to do needs none.
+            // Frees the slot for the next call: recording needs none.
             drop(admission);
             self.note(model, &called);
             let error = match self.settle(model, &reservation, called).await {
@@ -102,7 +102,7 @@ impl Engine {
                 Err(error) => error,
             };
             if self.speaks(model) {
-                // Somebody has read words of this answer: it is not said again by the same model.
+                // The reader has seen text of this model, so the same model does not start again.
                 return Ended::Model(error);
             }
             if let Some(remedy) = error.remedy().filter(|remedy| !remedies.contains(remedy))
@@ -127,12 +127,12 @@ impl Engine {
         }
     }
 
-    /// Is it this model whose text stands there?
+    /// Is this the model whose text the reader sees?
     fn speaks(&self, model: &Arc<Model>) -> bool {
         self.speaker.as_ref().is_some_and(|speaker| Arc::ptr_eq(speaker, model))
     }
 
-    /// Remembers whose text stands there now.
+    /// Notes the model whose text the reader sees, and the usage.
     fn note(&mut self, model: &Arc<Model>, called: &Called) {
         if called.tally.spoke() {
             self.restarts += called.tally.restarts + u32::from(self.speaker.is_some());
@@ -143,7 +143,7 @@ impl Engine {
         }
     }
 
-    /// A place at the model's endpoint; `None`: stopped meanwhile.
+    /// Waits for a slot at the model's endpoint; `None` if the answer was stopped meanwhile.
     async fn admit(&self, model: &Model) -> Option<Result<Admission, ProviderError>> {
         let limit = model.policy.first_token.min(self.end_by.saturating_duration_since(Instant::now()));
         let admitted = tokio::select! {
@@ -161,8 +161,8 @@ impl Engine {
         })
     }
 
-    /// Sets aside what the call may use; `None`: stopped meanwhile. A try is never given up half way, and where its outcome
-    /// is not known in the end, what it may have set aside is withdrawn.
+    /// Reserves what the call may use; `None` if the answer was stopped meanwhile. An attempt is never cancelled half
+    /// way. Where its outcome stays unknown, a reservation it may have made is withdrawn.
     async fn reserve(
         &self,
         id: CallId,
@@ -190,8 +190,8 @@ impl Engine {
         given_up
     }
 
-    /// Records the call and says the end, if it is one: first to the reader, who waits for it. The error of a failed call
-    /// is the caller's to handle.
+    /// Emits the end, if the call is the end of the answer, then records the call: the reader does not wait for the
+    /// ledger. Returns the error of a failed call, for the caller to handle.
     async fn settle(&self, model: &Arc<Model>, call: &Reservation, called: Called) -> Result<(), ProviderError> {
         let Called { ending, tally, generation } = called;
         let meter = &self.request.meter;
@@ -199,7 +199,7 @@ impl Engine {
             Ending::Finished(reason) => {
                 drop(generation);
                 if !tally.spoke() {
-                    // An answer without a word is this model's too.
+                    // An empty answer has an author too.
                     self.say(AnswerEvent::Model(Arc::clone(model))).await;
                 }
                 self.end(AnswerOutcome::Finished(reason)).await;
@@ -219,7 +219,7 @@ impl Engine {
         }
     }
 
-    /// Changes the prompt so that the call may succeed; `false`: there is nothing to change.
+    /// Changes the prompt as the remedy says; `false` where there is nothing to change.
     fn apply(&self, remedy: Remedy, model: &Model, prompt: &mut Prompt) -> bool {
         match remedy {
             Remedy::NewConversation => prompt.conversation.take().is_some(),
@@ -231,7 +231,7 @@ impl Engine {
         }
     }
 
-    /// What a provider says may quote the conversation, so its words are for those only who ask for details.
+    /// A provider's message may quote the conversation, so it is logged at debug level only.
     fn log(&self, model: &Model, error: &ProviderError) {
         let (class, status) = (error.class.as_str(), error.status);
         tracing::warn!(session = %self.request.session, model = model.id, class, status, "a call failed");
@@ -248,11 +248,11 @@ impl Engine {
     }
 
     async fn say(&self, piece: AnswerEvent) {
-        // Without a reader there is nobody to tell; the calls are recorded all the same.
+        // Without a consumer the event is dropped; the calls are recorded nevertheless.
         let _read = self.out.send(piece).await;
     }
 
-    /// `false`: stopped meanwhile.
+    /// Waits; `false` if the answer was stopped meanwhile.
     async fn pause(&self, time: Duration) -> bool {
         tokio::select! {
             biased;

@@ -11,31 +11,31 @@ use crate::llm::meter::Meter;
 use crate::llm::model::Model;
 use crate::usage::{FinishReason, TokenUsage};
 
-/// What is asked.
+/// The request for one answer.
 pub struct AnswerRequest {
-    /// For the log.
+    /// The session, for the log.
     pub session: SessionId,
-    /// Whose place in an endpoint's queue it takes.
+    /// The user, for the fair order of an endpoint's queue.
     pub user: String,
-    /// The model, then those it falls back to, in order.
+    /// The selected model, then its fallback models in order.
     pub models: Vec<Arc<Model>>,
-    /// What the prompts are made of.
+    /// The conversation, from which each model gets its prompt.
     pub conversation: Arc<Conversation>,
-    /// Keeps account of the calls.
+    /// Reserves and records the calls.
     pub meter: Arc<dyn Meter>,
 }
 
-/// A piece of an answer.
+/// An event of an answer under way.
 pub enum AnswerEvent {
-    /// This model speaks from here on. What another one said before is void.
+    /// The following text is by this model. Text of another model before it is void.
     Model(Arc<Model>),
     /// Text to append.
     Delta(String),
-    /// Other text in place of all so far.
+    /// Text that replaces all text so far.
     Replace(String),
-    /// The provider's id of the conversation.
+    /// The provider's id of the conversation, for the next prompt.
     Conversation(String),
-    /// The end. Nothing follows.
+    /// The end. No event follows.
     End(AnswerEnd),
 }
 
@@ -44,27 +44,27 @@ pub enum AnswerEvent {
 pub struct AnswerEnd {
     /// How it ended.
     pub outcome: AnswerOutcome,
-    /// What the call used whose text was handed out last; `None` where no call was made.
+    /// The usage of the call whose text was emitted last; `None` where no call was made.
     pub usage: Option<TokenUsage>,
 }
 
 /// How an answer ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AnswerOutcome {
-    /// The model was done, or was cut for this reason.
+    /// A model finished, for this reason.
     Finished(FinishReason),
     /// [`Answering::stop`] was called.
     Stopped,
-    /// No model could answer.
+    /// No model could answer, for this reason.
     Failed(AnswerError),
 }
 
-/// Why there is no answer, as a client may know it.
+/// Why there is no answer, in terms a client may see.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AnswerError {
-    /// The kind.
+    /// The error code.
     pub code: ErrorCode,
-    /// When it passes, where that is known.
+    /// When a new attempt may succeed, where that is known.
     pub retry_at: Option<Timestamp>,
 }
 

@@ -27,13 +27,13 @@ const WAITING: usize = 32;
 /// An answer under way.
 pub struct Answering {
     pieces: mpsc::Receiver<AnswerEvent>,
-    /// `None` once it is done.
+    /// `None` once the engine has finished.
     work: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     stop: Arc<StopSignal>,
 }
 
 impl Answering {
-    /// Begins. Nothing happens before the first [`Answering::next`].
+    /// Creates the answer. No work is done before the first [`Answering::next`].
     pub fn start(ask: AnswerRequest) -> Self {
         let (sender, pieces) = mpsc::channel(WAITING);
         let stop = Arc::new(StopSignal::default());
@@ -41,7 +41,7 @@ impl Answering {
         Self { pieces, work: Some(Box::pin(work)), stop }
     }
 
-    /// The next piece; `None` after the end. The future may be dropped and asked for again.
+    /// The next event; `None` after the end. Cancel safe.
     pub async fn next(&mut self) -> Option<AnswerEvent> {
         while let Some(work) = &mut self.work {
             tokio::select! {
@@ -53,12 +53,14 @@ impl Answering {
         self.pieces.recv().await
     }
 
-    /// Asks it to end, as what the current call is then recorded. Pieces handed out before may still come, then the end.
+    /// Asks the answer to stop; the current call is recorded with `finish`. Events emitted before may still arrive,
+    /// then the end.
     pub fn stop(&self, finish: CallFinish) {
         self.stop.stop(finish);
     }
 
-    /// Brings to an end what is left to do once nobody wants more pieces: the provider is told to stop, the call recorded.
+    /// Stops the answer and waits until the provider has been told and the call is recorded. For a consumer that wants
+    /// no more events.
     pub async fn settle(mut self) {
         self.stop(CallFinish::Stopped);
         while self.next().await.is_some() {}

@@ -10,7 +10,7 @@ use crate::usage::FinishReason;
 #[derive(Debug, Default)]
 pub(super) struct Decoder {
     tokens: Tokens,
-    /// Known before the end: `message_stop` says only that it is the end.
+    /// The reason to finish, which arrives before `message_stop`.
     stop_reason: Option<FinishReason>,
 }
 
@@ -29,7 +29,7 @@ impl Decoder {
         Ok(())
     }
 
-    /// Only once the output is known: the number in `message_start` is a placeholder.
+    /// Reports the usage once the output is known: the number in `message_start` is a placeholder.
     fn report(&self, out: &mut Output) {
         if let Some(output) = self.tokens.output_tokens {
             out.usage(self.tokens.input(), self.tokens.cached(), output);
@@ -68,7 +68,7 @@ impl Decode for Decoder {
         Ok(())
     }
 
-    /// Only `message_stop` is an end.
+    /// Only `message_stop` ends an answer.
     fn end(&mut self, _out: &mut Output) -> Result<(), ProviderError> {
         Err(truncated())
     }
@@ -80,7 +80,7 @@ fn finish_reason(stop_reason: Option<&str>) -> Result<Option<FinishReason>, Prov
         Some("max_tokens" | "model_context_window_exceeded") => FinishReason::Length,
         Some("refusal") => FinishReason::ContentFilter,
         Some("tool_use") => return Err(tool_requested()),
-        // A long turn of the provider's own tools, to be continued by a further request: the text stays as far as it came.
+        // A long turn of the provider's own tools, which another request would continue: the text so far is kept.
         Some("pause_turn") => FinishReason::Interrupted,
         Some(_) => FinishReason::Stop,
     }))

@@ -24,7 +24,7 @@ pub(super) struct Builder<'a> {
     provider: &'a ProviderConfig,
     clock: &'a Arc<dyn Clock>,
     endpoints: &'a Endpoints,
-    /// The HTTP clients by connect timeout and by whether they use TLS. Models share clients and so their connections.
+    /// The HTTP clients by connect timeout and by whether they use TLS. Models share clients and thereby connections.
     clients: HashMap<(u64, bool), reqwest::Client>,
 }
 

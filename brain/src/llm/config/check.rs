@@ -8,7 +8,7 @@ use crate::llm::kind::Kind;
 use crate::llm::tokens::TokenCounter;
 
 impl ModelConfig {
-    /// Everything that is wrong with this model by itself; keys are relative to it.
+    /// All errors of this model by itself; keys are relative to its table.
     pub fn validate(&self) -> Vec<SettingError> {
         let mut errors = SettingErrors(self.calls(&VALID).validate());
         let is_id = |c: char| c.is_ascii_alphanumeric() || "-_.:/@".contains(c);
@@ -94,7 +94,7 @@ impl ModelConfig {
         match self.api_key() {
             Err(error) => errors.0.push(error),
             Ok(Some(_)) => {}
-            // Local servers of these protocols take any key or none; the providers themselves and every Dify need one.
+            // Local servers of these protocols need no key; the providers themselves and every Dify do.
             Ok(None) if kind != Kind::Dify && !self.base_url.is_empty() => {}
             Ok(None) => errors.add("api_key_env", "is missing: this provider needs a key (or set api_key_file)"),
         }

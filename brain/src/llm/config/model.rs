@@ -14,41 +14,41 @@ use crate::usage::Price;
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ModelConfig {
-    /// What clients name.
+    /// The id clients use.
     pub id: String,
-    /// What people see; the id where empty.
+    /// The name people see. Empty: the id.
     pub name: String,
-    /// The protocol.
+    /// The protocol: a name of [`Kind`].
     pub provider: String,
-    /// The provider's own address where empty.
+    /// Where the API begins. Empty: the provider's own address.
     pub base_url: String,
     /// The provider's name of the model.
     pub model: String,
-    /// The environment variable with the key.
+    /// The environment variable with the API key.
     pub api_key_env: String,
-    /// The file with the key.
+    /// The file with the API key.
     pub api_key_file: String,
     /// Instructions before every conversation.
     pub system_prompt: String,
-    /// How much the model can take, in tokens.
+    /// The context window in tokens.
     pub context_tokens: Option<u64>,
-    /// How much it may answer, in tokens.
+    /// The longest answer in tokens.
     pub max_output_tokens: Option<u64>,
-    /// How its tokens are counted; by its name where empty.
+    /// The tokenizer. Empty: chosen by the model's name.
     pub tokenizer: String,
-    /// The models that answer where this one cannot, in order.
+    /// The ids of the fallback models, in order.
     pub fallback: Vec<String>,
-    /// What a million tokens of prompt cost.
+    /// The price of a million prompt tokens.
     pub input_price: Option<f64>,
-    /// What a million tokens of prompt cost that the provider has in its cache; as the others where it is not set.
+    /// The price of a million prompt tokens from the provider's cache; `input_price` where not set.
     pub cached_input_price: Option<f64>,
-    /// What a million tokens of answer cost.
+    /// The price of a million answer tokens.
     pub output_price: Option<f64>,
-    /// Sent only where set.
+    /// The sampling temperature; sent only where set.
     pub temperature: Option<f64>,
-    /// How the limit of the answer is called.
+    /// The name of the request field with the longest answer.
     pub max_tokens_field: String,
-    /// The header with the key.
+    /// The header that carries the API key.
     pub auth_header: String,
     /// The version of the provider's API.
     pub api_version: String,
@@ -109,14 +109,14 @@ impl ModelConfig {
         }
     }
 
-    /// The name of its endpoint: protocol and address. `None` for a model that is not understood.
+    /// The name of the model's endpoint: protocol and address. `None` where either is invalid.
     pub fn endpoint_key(&self) -> Option<String> {
         let kind = Kind::parse(&self.provider)?;
         let url = if kind == Kind::Demo { String::new() } else { self.base_url(kind).ok()?.to_string() };
         Some(format!("{} {}", kind.as_str(), url.trim_end_matches('/')))
     }
 
-    /// What its tokens cost; `None` where no price is set.
+    /// The price of its tokens; `None` where none is set.
     pub fn price(&self) -> Option<Price> {
         let input = self.input_price?;
         Some(Price {
@@ -126,10 +126,10 @@ impl ModelConfig {
         })
     }
 
-    /// Where requests go.
+    /// The base URL.
     ///
     /// # Errors
-    /// The reason why it cannot be used.
+    /// The reason why it is invalid.
     pub fn base_url(&self, kind: Kind) -> Result<Url, String> {
         let text = if self.base_url.is_empty() { default_base_url(kind) } else { &self.base_url };
         let url = Url::parse(text).map_err(|error| format!("is no URL: {error}"))?;
@@ -153,12 +153,12 @@ impl ModelConfig {
         self.context_tokens.unwrap_or(128_000)
     }
 
-    /// How much it may answer, in tokens: unless said otherwise 4096, or half of a small model's context.
+    /// The longest answer in tokens: by default 4096, or half of a smaller context window.
     pub fn max_output_tokens(&self) -> u64 {
         self.max_output_tokens.unwrap_or_else(|| (self.context_tokens() / 2).min(4096))
     }
 
-    /// The `anthropic-version`: the newer one, unless a temperature asks for the older.
+    /// The `anthropic-version`: by default the newest, or the one with sampling fields where a temperature is set.
     pub fn anthropic_version(&self) -> &str {
         match (self.api_version.as_str(), self.temperature) {
             ("", None) => anthropic::VERSION,
@@ -167,7 +167,7 @@ impl ModelConfig {
         }
     }
 
-    /// `None` for a name that is none.
+    /// `None` where the configured name is unknown.
     pub fn max_tokens_field(&self) -> Option<openai::MaxTokensField> {
         match self.max_tokens_field.as_str() {
             "" | "max_completion_tokens" => Some(openai::MaxTokensField::MaxCompletionTokens),
@@ -185,7 +185,7 @@ impl ModelConfig {
         }
     }
 
-    /// How this model is called: its own settings over those of `[provider]`.
+    /// The limits of this model's calls: its overrides on top of `[provider]`.
     pub fn calls(&self, defaults: &ProviderConfig) -> ProviderConfig {
         ProviderConfig {
             connect_timeout_ms: self.connect_timeout_ms.unwrap_or(defaults.connect_timeout_ms),

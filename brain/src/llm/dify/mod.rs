@@ -1,5 +1,5 @@
-//! Dify's chat apps. They keep the history under a conversation id of their own, and go on generating when the connection
-//! closes: stopping takes a call.
+//! Dify's chat apps. They keep the history under their own conversation id. They continue to generate after the
+//! connection closes, so stopping takes a request.
 
 mod stream;
 mod upload;
@@ -20,21 +20,22 @@ use super::http::{ErrorReply, HttpReply, Transport, class_of_status, key_header,
 use super::stream::{Streaming, Whole};
 use super::{Chunk, Generation, Prompt, Provider, ProviderError, Remedy};
 
-/// Dify's own cloud.
+/// Where the API of Dify's cloud begins.
 pub const BASE_URL: &str = "https://api.dify.ai/v1";
 
-/// How long a cancelled stream is read for its first event, which holds the id to stop it by.
+/// How long a cancelled stream is read for its first event, which contains the id to stop it by.
 const FIRST_EVENT: Duration = Duration::from_millis(300);
 
-/// How long a stop call may take before the connection is closed without it. Both waits together stay under a second.
+/// Limit of the stop request, after which the connection is closed without it. Both limits together stay under a
+/// second.
 const STOP_CALL: Duration = Duration::from_millis(600);
 
-/// What is to be known. Model, instructions and limits are parts of the app at Dify.
+/// The settings of an app. Model, instructions and limits belong to the app at Dify.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Everything before `/chat-messages`.
+    /// The base URL: requests append `/chat-messages`.
     pub base_url: Url,
-    /// The key, which also names the app.
+    /// The API key, which also selects the app.
     pub api_key: SecretString,
 }
 
@@ -44,13 +45,13 @@ pub struct Dify {
     client: AppClient,
 }
 
-/// What every call to the app needs.
+/// What every request to the app needs.
 #[derive(Debug, Clone)]
 struct AppClient {
     transport: Transport,
-    /// Of `/chat-messages`.
+    /// The URL of `/chat-messages`.
     url: Url,
-    /// Of `/files/upload`.
+    /// The URL of `/files/upload`.
     upload_url: Url,
     headers: HeaderMap,
 }
@@ -59,7 +60,7 @@ impl Dify {
     /// An app with these settings.
     ///
     /// # Errors
-    /// Where the key cannot be sent in a header.
+    /// Where a header cannot carry the key.
     pub fn new(transport: Transport, settings: &Settings) -> Result<Self, InvalidHeaderValue> {
         let below = |path: &[&str]| {
             let mut url = settings.base_url.clone();
@@ -76,7 +77,7 @@ impl Dify {
 
 #[async_trait]
 impl Provider for Dify {
-    /// Pictures are uploaded first. These are calls of their own, and none for an answer.
+    /// Uploads the images first. An upload is a request of its own and generates no answer.
     async fn generate(&self, prompt: &Prompt) -> Result<Box<dyn Generation>, ProviderError> {
         let headers = with_request_id(&self.client.headers, &prompt.request_id);
         let mut files = Vec::new();
@@ -122,7 +123,7 @@ fn refused(reply: &ErrorReply, dify_error: Option<DifyError>) -> ProviderError {
 struct DifyGeneration {
     streaming: Streaming<Decoder>,
     client: AppClient,
-    /// The one who asked: nobody else can stop it.
+    /// The user who asked: only this user can stop the answer.
     user: String,
 }
 

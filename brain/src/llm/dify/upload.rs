@@ -1,4 +1,4 @@
-//! Uploads the pictures of a question: Dify takes no picture within a request.
+//! Uploads the images of a question: Dify accepts no image within a chat request.
 
 use http::HeaderMap;
 
@@ -9,8 +9,8 @@ use crate::llm::stream::json;
 use crate::llm::{ErrorClass, Image, ProviderError};
 
 impl AppClient {
-    /// Uploads a picture, the `index`th of its question, and returns Dify's id of it. `user` must be the one who asks:
-    /// nobody else may use the file.
+    /// Uploads an image, the `index`th of its question, and returns its id at Dify. `user` must be the user who asks:
+    /// no other may use the file.
     pub(super) async fn upload(
         &self,
         headers: HeaderMap,
@@ -28,7 +28,7 @@ impl AppClient {
     }
 }
 
-/// Dify goes by the name of a file.
+/// The file name extension, by which Dify recognises the type.
 fn extension(media_type: &str) -> &'static str {
     match media_type {
         "image/png" => "png",

@@ -1,5 +1,5 @@
-//! Who may call an endpoint next: a bounded number at once, a bounded number waiting, and the places go round the users who
-//! wait, so that one with a hundred waiting calls does not keep the others behind all of them.
+//! The queue of an endpoint: a bounded number of running calls, a bounded number of waiting ones. Free slots go round
+//! the waiting users, so one user with a hundred waiting calls does not delay the others.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -7,20 +7,20 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-/// How many.
+/// The limits of a queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct QueueSettings {
-    /// Calls at once.
+    /// Running calls.
     pub max_concurrent: usize,
-    /// Calls that wait.
+    /// Waiting calls.
     pub max_queued: usize,
 }
 
-/// There is no room to wait.
+/// The queue is full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Full;
 
-/// The places of one endpoint.
+/// The slots of one endpoint.
 #[derive(Debug)]
 pub(super) struct Queue {
     state: Mutex<QueueState>,
@@ -30,15 +30,15 @@ pub(super) struct Queue {
 struct QueueState {
     settings: QueueSettings,
     running: usize,
-    /// Users with somebody waiting, the next one first.
+    /// Users with waiting calls, the next one first.
     round: VecDeque<String>,
     lines: HashMap<String, VecDeque<oneshot::Sender<Slot>>>,
 }
 
-/// A slot; the next one waiting gets it when it is dropped.
+/// The slot of a running call. Dropping it passes the slot to the next waiting call.
 #[derive(Debug)]
 pub(super) struct Slot {
-    /// `None` once it was handed on.
+    /// `None` once passed on.
     queue: Option<Arc<Queue>>,
 }
 
@@ -47,7 +47,7 @@ impl Queue {
         Self { state: Mutex::new(QueueState { settings, running: 0, round: VecDeque::new(), lines: HashMap::new() }) }
     }
 
-    /// Waits for a place. Giving up is dropping the future.
+    /// Waits for a slot. Cancel safe.
     pub(super) async fn enter(self: &Arc<Self>, user: &str) -> Result<Slot, Full> {
         let waiting = {
             let mut state = self.state.lock();
@@ -60,12 +60,12 @@ impl Queue {
             }
             state.join(user)
         };
-        // Places that are free although somebody waits: the one before gave up, or the settings have grown.
+        // Slots may be free although calls wait: a waiting call was cancelled, or the limits have grown.
         self.hand_out();
         waiting.await.map_err(|_| Full)
     }
 
-    /// Calls that run and calls that wait.
+    /// The numbers of running and of waiting calls.
     pub(super) fn load(&self) -> (usize, usize) {
         let mut state = self.state.lock();
         (state.running, state.waiting())
@@ -76,14 +76,14 @@ impl Queue {
         self.hand_out();
     }
 
-    /// Gives free places to those who wait.
+    /// Passes free slots to waiting calls.
     fn hand_out(self: &Arc<Self>) {
         let mut state = self.state.lock();
         while state.running < state.settings.max_concurrent {
             let Some(next) = state.next() else { return };
             match next.send(Slot { queue: Some(Arc::clone(self)) }) {
                 Ok(()) => state.running += 1,
-                // Gave up in this moment. Its drop must not come here again.
+                // The call was cancelled at this moment. Dropping the slot must not enter this function again.
                 Err(mut slot) => slot.queue = None,
             }
         }
@@ -91,7 +91,7 @@ impl Queue {
 }
 
 impl QueueState {
-    /// Those who wait and have not given up.
+    /// The number of waiting calls that are not cancelled.
     fn waiting(&mut self) -> usize {
         self.lines.retain(|_, line| {
             line.retain(|waiting| !waiting.is_closed());
@@ -111,7 +111,7 @@ impl QueueState {
         receiver
     }
 
-    /// The next one of the next user; that user then stands at the end.
+    /// The next call of the next user, who then moves to the end of the round.
     fn next(&mut self) -> Option<oneshot::Sender<Slot>> {
         loop {
             let user = self.round.pop_front()?;

@@ -1,4 +1,4 @@
-//! OpenAI Chat Completions, and everything that speaks it: Azure, Ollama, vLLM, gateways. What differs between them is in
+//! OpenAI Chat Completions, also of compatible servers: Azure, Ollama, vLLM, gateways. Their differences are in
 //! [`Settings`], never in the code.
 
 mod stream;
@@ -16,27 +16,27 @@ use super::http::{ErrorReply, HttpReply, Transport, class_of_status, key_header,
 use super::stream::{Streaming, Whole};
 use super::{Generation, Prompt, Provider, ProviderError, Remedy};
 
-/// OpenAI's own address.
+/// Where OpenAI's API begins.
 pub const BASE_URL: &str = "https://api.openai.com/v1";
 
-/// What a server of this protocol needs to know and be told.
+/// The settings of a model with this protocol.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Everything before `/chat/completions`.
+    /// The base URL: requests append `/chat/completions`.
     pub base_url: Url,
     /// The provider's name of the model.
     pub model: String,
-    /// Local servers need none.
+    /// The API key; local servers need none.
     pub api_key: Option<SecretString>,
-    /// How the key is sent.
+    /// The header that carries the key.
     pub auth: AuthHeader,
-    /// Azure's `api-version`.
+    /// Azure's `api-version` parameter.
     pub api_version: Option<String>,
-    /// How the limit of the answer is called.
+    /// The name of the field with the longest answer.
     pub max_tokens_field: MaxTokensField,
-    /// The limit of the answer.
+    /// The longest answer in tokens.
     pub max_output_tokens: u64,
-    /// Sent only where set: reasoning models take none.
+    /// Sent only where set: reasoning models accept none.
     pub temperature: Option<f64>,
 }
 
@@ -49,12 +49,12 @@ pub enum AuthHeader {
     ApiKey,
 }
 
-/// The field with the limit of the answer.
+/// The request field with the longest answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MaxTokensField {
-    /// What OpenAI's newer models insist on.
+    /// Required by OpenAI's newer models.
     MaxCompletionTokens,
-    /// What many compatible servers know only.
+    /// The only one many compatible servers know.
     MaxTokens,
 }
 
@@ -71,7 +71,7 @@ impl OpenAi {
     /// A model with these settings.
     ///
     /// # Errors
-    /// Where the key cannot be sent in a header.
+    /// Where a header cannot carry the key.
     pub fn new(transport: Transport, settings: Settings) -> Result<Self, InvalidHeaderValue> {
         let mut url = settings.base_url.clone();
         if let Ok(mut path) = url.path_segments_mut() {
@@ -93,7 +93,7 @@ impl OpenAi {
     fn request<'a>(&'a self, prompt: &'a Prompt) -> Request<'a> {
         let Settings { model, max_tokens_field, max_output_tokens, temperature, .. } = &self.settings;
         let limit_in = |field| (*max_tokens_field == field).then_some(*max_output_tokens);
-        // OpenAI replaces `user` by `safety_identifier`; others may refuse a field they do not know.
+        // OpenAI replaces `user` by `safety_identifier`; other servers may reject an unknown field.
         let is_openai = self.url.host_str() == Some("api.openai.com");
         let user = Some(prompt.user.as_str()).filter(|user| !user.is_empty());
         Request {

@@ -11,14 +11,14 @@ use crate::usage::FinishReason;
 /// The state of one stream.
 #[derive(Debug, Default)]
 pub(super) struct Decoder {
-    /// Known before the end: usage comes after it.
+    /// The reason to finish, which arrives before the usage.
     finish: Option<FinishReason>,
-    /// The model refused in words of its own.
+    /// The model refused to answer, in its own words.
     refused: bool,
 }
 
 impl Decoder {
-    /// Reads a whole reply. It cannot be cut off: where it names no reason, the model was done.
+    /// Reads a whole reply. It is complete by itself: without a reason to finish, the model stopped.
     pub(super) fn whole(body: &[u8], out: &mut Output) -> Result<(), ProviderError> {
         let mut decoder = Self::default();
         if !decoder.reply(body, out)? {
@@ -28,7 +28,7 @@ impl Decoder {
         decoder.end(out)
     }
 
-    /// Takes a chunk, or a whole reply: they hold the same parts. Is there a choice in it?
+    /// Takes a chunk or a whole reply, which have the same parts. Returns whether it contains a choice.
     fn reply(&mut self, text: &[u8], out: &mut Output) -> Result<bool, ProviderError> {
         let reply: Reply = json(text)?;
         if reply.error.is_some() || reply.object.as_deref() == Some("error") {
@@ -52,7 +52,7 @@ impl Decoder {
                 Some("length") => Some(FinishReason::Length),
                 Some("content_filter") => Some(FinishReason::ContentFilter),
                 Some("tool_calls" | "function_call") => return Err(tool_requested()),
-                // Compatible servers have words of their own.
+                // Compatible servers use other words.
                 Some(_) => Some(FinishReason::Stop),
             };
         }

@@ -18,15 +18,15 @@ pub(crate) mod testing;
 pub(crate) use output::{Decode, Output, json, no_answer, tool_requested, truncated};
 pub(crate) use pipe::Pipe;
 
-/// How long an answer that could be complete waits for the event that makes it certain.
+/// How long an answer that may be complete waits for the event that confirms it.
 pub(crate) const LINGER: Duration = Duration::from_millis(1500);
 
-/// An answer read from a body. Every `next` may be dropped and called again without losing anything.
+/// An answer read from an event stream. Every `next` is cancel safe.
 #[derive(Debug)]
 pub(crate) struct Streaming<D> {
     pub(crate) pipe: Pipe<D>,
     body: ReplyBody,
-    /// When lingering ends.
+    /// The end of the [`LINGER`] time, once it runs.
     linger_until: Option<Instant>,
     drained: bool,
 }
@@ -36,14 +36,14 @@ impl<D: Decode> Streaming<D> {
         Self { pipe: Pipe::new(decoder), body, linger_until: None, drained: false }
     }
 
-    /// Reads one piece of the body into the pipe.
+    /// Reads the next bytes of the body into the pipe.
     pub(crate) async fn pump(&mut self) {
         if self.pipe.decoder.lingering() {
             let until = *self.linger_until.get_or_insert_with(|| Instant::now() + LINGER);
             match timeout_at(until, self.body.chunk()).await {
                 Ok(Ok(Some(bytes))) => self.pipe.push(&bytes),
                 Ok(Ok(None)) => self.pipe.finish(),
-                // The answer itself is whole: whatever breaks now breaks nothing.
+                // The answer is complete: an error after it does no harm.
                 Ok(Err(_)) | Err(_) => self.pipe.end(),
             }
             return;
@@ -73,16 +73,16 @@ impl<D: Decode> Generation for Streaming<D> {
         }
     }
 
-    /// These protocols have no stop call: closing the connection is the way.
+    /// These protocols have no stop request: closing the connection stops the generation.
     async fn cancel(self: Box<Self>) {}
 }
 
-/// An answer that came as a whole.
+/// An answer that arrived as one JSON document.
 #[derive(Debug)]
 pub(crate) struct Whole(Output);
 
 impl Whole {
-    /// Reads it with `read`, which must end with a finish. What the provider says is made fit for the log.
+    /// Reads the answer with `read`, which must end with a finish. Errors are redacted for the log.
     pub(crate) fn read(
         transport: &Transport,
         read: impl FnOnce(&mut Output) -> Result<(), ProviderError>,

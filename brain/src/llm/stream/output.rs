@@ -8,10 +8,10 @@ use crate::llm::sse::SseEvent;
 use crate::llm::{Chunk, ErrorClass, ProviderError};
 use crate::usage::{FinishReason, TokenUsage};
 
-/// No answer is longer: a provider that never stops would fill the memory and the store.
+/// The longest answer: a provider that never stops would fill the memory and the store.
 pub(super) const MAX_ANSWER_BYTES: usize = 4 << 20;
 
-/// No call takes more tokens: a provider that says so is mistaken.
+/// The largest token count that is believed.
 const MAX_TOKENS: u64 = 1_000_000_000;
 
 /// The reader of one protocol's events.
@@ -19,28 +19,28 @@ pub(crate) trait Decode: Send {
     /// Takes one event.
     fn event(&mut self, event: &SseEvent, out: &mut Output) -> Result<(), ProviderError>;
 
-    /// The stream ended cleanly, or nothing more came while it lingered: finishes, or says what is missing.
+    /// The stream ended, or the [`LINGER`](super::LINGER) time passed: finishes, or returns what is missing.
     fn end(&mut self, out: &mut Output) -> Result<(), ProviderError>;
 
-    /// The answer could be complete: [`Decode::end`] is called if nothing more comes for [`LINGER`].
+    /// Whether the answer may be complete: [`Decode::end`] is called if nothing arrives for [`LINGER`](super::LINGER).
     fn lingering(&self) -> bool {
         false
     }
 }
 
-/// What a decoder has read and nobody has taken yet.
+/// The chunks a decoder has produced and the consumer has not taken.
 #[derive(Debug, Default)]
 pub(crate) struct Output {
     pub(super) chunks: VecDeque<Result<Chunk, ProviderError>>,
     pub(super) text_bytes: usize,
-    /// Nothing follows what is in the queue.
+    /// No chunk follows those in the queue.
     pub(super) ended: bool,
-    /// It ended with a finish, not with an error.
+    /// The answer ended with a finish, not with an error.
     pub(super) finished: bool,
 }
 
 impl Output {
-    /// Text to append; an empty one is left out.
+    /// Text to append; empty text is dropped.
     pub(crate) fn delta(&mut self, text: &str) {
         self.text_bytes += text.len();
         if !text.is_empty() {
@@ -48,13 +48,13 @@ impl Output {
         }
     }
 
-    /// Other text in place of all so far.
+    /// Text that replaces all text so far.
     pub(crate) fn replace(&mut self, text: String) {
         self.text_bytes += text.len();
         self.chunk(Chunk::Replace(text));
     }
 
-    /// What the call used. Zeros mean that no model ran, and numbers beyond all reason are cut.
+    /// The usage of the call. Zeros mean that no model ran; absurd numbers are capped.
     pub(crate) fn usage(&mut self, input: u64, cached: u64, output: u64) {
         let [input, cached, output] = [input, cached, output].map(|tokens| tokens.min(MAX_TOKENS));
         if input + output > 0 {
@@ -62,7 +62,7 @@ impl Output {
         }
     }
 
-    /// Any chunk but text and the end.
+    /// Any other chunk.
     pub(crate) fn chunk(&mut self, chunk: Chunk) {
         self.chunks.push_back(Ok(chunk));
     }
@@ -81,7 +81,7 @@ impl Output {
     }
 }
 
-/// Reads JSON; what cannot be read is a fault of the protocol. The text itself is not quoted: it may be an answer.
+/// Parses JSON; an error is a protocol violation. The text is not quoted: it may contain the answer.
 pub(crate) fn json<T: DeserializeOwned>(text: &[u8]) -> Result<T, ProviderError> {
     serde_json::from_slice(text).map_err(|error| {
         let place = format!("line {} column {}", error.line(), error.column());
@@ -92,17 +92,17 @@ pub(crate) fn json<T: DeserializeOwned>(text: &[u8]) -> Result<T, ProviderError>
     })
 }
 
-/// The error of a stream that ended before its answer.
+/// The error of a stream that ended before the answer did.
 pub(crate) fn truncated() -> ProviderError {
     ProviderError::new(ErrorClass::Truncated, "the stream ended before the answer did")
 }
 
-/// The error of a whole reply that is JSON, but not an answer.
+/// The error of a JSON reply without an answer.
 pub(crate) fn no_answer() -> ProviderError {
     ProviderError::new(ErrorClass::Protocol, "the reply holds no answer")
 }
 
-/// The error of an answer that asks for a tool: none was offered.
+/// The error of an answer that calls a tool although none was offered.
 pub(crate) fn tool_requested() -> ProviderError {
     ProviderError::new(ErrorClass::Protocol, "the model asked for a tool although none was offered")
 }

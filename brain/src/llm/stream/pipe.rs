@@ -4,11 +4,11 @@ use super::output::{Decode, MAX_ANSWER_BYTES, Output};
 use crate::llm::sse::SseDecoder;
 use crate::llm::{Chunk, ErrorClass, ProviderError};
 
-/// Bytes in, chunks out. After a finish or an error nothing more comes.
+/// Bytes in, chunks out. No chunk follows a finish or an error.
 #[derive(Debug)]
 pub(crate) struct Pipe<D> {
     sse: SseDecoder,
-    /// Public to the providers: it holds what a later call needs, such as ids.
+    /// Visible to the providers: it holds what a later request needs, such as ids.
     pub(crate) decoder: D,
     out: Output,
 }
@@ -38,7 +38,7 @@ impl<D: Decode> Pipe<D> {
         }
     }
 
-    /// The body ended cleanly. What stands there without its final blank line counts if it can be read.
+    /// The body ended. A last event without its final blank line counts if it can be parsed.
     pub(crate) fn finish(&mut self) {
         if let (Some(event), false) = (self.sse.finish(), self.out.ended) {
             match self.decoder.event(&event, &mut self.out) {
@@ -49,7 +49,7 @@ impl<D: Decode> Pipe<D> {
         self.end();
     }
 
-    /// Nothing more will come.
+    /// Ends the stream.
     pub(crate) fn end(&mut self) {
         if !self.out.ended
             && let Err(error) = self.decoder.end(&mut self.out)
@@ -58,24 +58,24 @@ impl<D: Decode> Pipe<D> {
         }
     }
 
-    /// The body broke.
+    /// Fails the stream.
     pub(crate) fn fail(&mut self, error: ProviderError) {
         if !self.out.ended {
             self.out.fail(error);
         }
     }
 
-    /// The next chunk that is ready.
+    /// The next chunk, where one is ready.
     pub(crate) fn pop(&mut self) -> Option<Result<Chunk, ProviderError>> {
         self.out.chunks.pop_front()
     }
 
-    /// All is read; what is left is in the queue.
+    /// Whether the stream has ended; chunks may still be queued.
     pub(crate) fn ended(&self) -> bool {
         self.out.ended
     }
 
-    /// All is read, and the answer is whole.
+    /// Whether the stream has ended with a complete answer.
     pub(crate) fn finished(&self) -> bool {
         self.out.finished
     }
