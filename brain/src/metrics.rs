@@ -124,17 +124,13 @@ impl Metrics {
         registry.register("answers", "Answers ended, by outcome", metrics.answers.clone());
         registry.register(
             "answers_adopted",
-            "Answers taken over from an owner that is gone",
+            "Answers taken over from a brain that is gone",
             metrics.answers_adopted.clone(),
         );
-        registry.register(
-            "answers_fell_back",
-            "Times another model began to speak in place of the one before",
-            metrics.fallbacks.clone(),
-        );
+        registry.register("answers_fell_back", "Times a fallback model began to answer", metrics.fallbacks.clone());
         registry.register(
             "provider_calls",
-            "Calls of models' providers, by how they ended; error is empty where they did not fail",
+            "Calls of model providers by finish; error is empty for calls that did not fail",
             metrics.calls.clone(),
         );
         registry.register(
@@ -144,7 +140,7 @@ impl Metrics {
         );
         registry.register(
             "quota_refusals",
-            "Calls not made since a user's allowance was used up",
+            "Calls not made because a user's quota was used up",
             metrics.quota_refusals.clone(),
         );
         registry.register("config_reloads", "Reloads of the configuration, by outcome", metrics.reloads.clone());

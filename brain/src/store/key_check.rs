@@ -1,4 +1,5 @@
-//! Does the keyring hold every master key that stored sessions need? A brain with another keyring could serve none of them.
+//! Checks that the keyring contains every master key that stored sessions need. With another keyring a brain could read
+//! none of them.
 
 use super::keyring::Keyring;
 use super::{Store, StoreResult};

@@ -1,4 +1,4 @@
-//! What surrounds every operation of a store: one time limit, and one measurement. Implements the same trait.
+//! A store with a time limit and a duration metric around every operation.
 
 use std::fmt;
 use std::sync::Arc;
@@ -20,10 +20,10 @@ use crate::ledger::{Allowance, Day, DayUsage, Reservation, UsageRecord, UsageSum
 /// The name of the histogram. Prometheus adds `_count`, `_sum` and `_bucket`.
 const METRIC: &str = "chatbox_brain_store_operation_seconds";
 
-/// Upper bounds in seconds: a local commit takes one millisecond, an election some seconds.
+/// Upper bounds in seconds: a local commit takes about a millisecond, an election several seconds.
 const BUCKETS: [f64; 9] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.0, 5.0];
 
-/// How an operation ended.
+/// The outcome of an operation, as a metric label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum OperationOutcome {
     Ok,
@@ -84,13 +84,13 @@ impl Observed {
                 drop(seconds.get_or_create(&Labels { op, outcome }));
             }
         }
-        registry.register(METRIC, "How long operations of the store took", seconds.clone());
+        registry.register(METRIC, "Duration of store operations", seconds.clone());
         Arc::new(Self { inner, limit, seconds })
     }
 
     async fn observe<T>(&self, op: &'static str, work: impl Future<Output = StoreResult<T>> + Send) -> StoreResult<T> {
         let started = Instant::now();
-        // Building an index takes as long as the data is large, and it is harmless to wait for.
+        // Building an index takes as long as the data demands, and waiting for it is harmless.
         let limited = if op == "migrate" { Ok(work.await) } else { tokio::time::timeout(self.limit, work).await };
         let (outcome, result) = match limited {
             Ok(result) => (OperationOutcome::of(&result), result),

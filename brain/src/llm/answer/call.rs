@@ -167,7 +167,12 @@ impl Call<'_> {
             };
             let piece = match chunk {
                 Err(_) => return Ending::Failed(self.out_of_time()),
-                Ok(None) => return Ending::Failed(ProviderError::new(ErrorClass::Truncated, "no more and no end")),
+                Ok(None) => {
+                    return Ending::Failed(ProviderError::new(
+                        ErrorClass::Truncated,
+                        "the stream ended without a finish",
+                    ));
+                }
                 Ok(Some(Err(error))) => return Ending::Failed(error),
                 Ok(Some(Ok(chunk))) => match chunk {
                     Chunk::Delta(text) => {
@@ -235,6 +240,6 @@ pub(super) async fn close(generation: Option<Box<dyn Generation>>) {
     if let Some(generation) = generation
         && tokio::time::timeout(CANCEL_PATIENCE, generation.cancel()).await.is_err()
     {
-        tracing::debug!("the provider did not take the stop in time; its connection is closed");
+        tracing::debug!("the stop request timed out; closing the provider's connection");
     }
 }

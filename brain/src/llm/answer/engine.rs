@@ -109,7 +109,7 @@ impl Engine {
                 && self.apply(remedy, model, &mut prompt)
             {
                 self.log(model, &error);
-                tracing::info!(session = %self.request.session, model = model.id, ?remedy, "calling again, changed");
+                tracing::info!(session = %self.request.session, model = model.id, ?remedy, "retrying with a changed prompt");
                 remedies.push(remedy);
                 input_estimate = model.counter.estimate_prompt(&prompt);
                 continue;
@@ -120,7 +120,7 @@ impl Engine {
             };
             failed += 1;
             self.log(model, &error);
-            tracing::warn!(session = %self.request.session, model = model.id, tries = failed, ?wait, "trying again");
+            tracing::warn!(session = %self.request.session, model = model.id, tries = failed, ?wait, "retrying");
             if !self.pause(wait).await {
                 return self.stopped().await;
             }
@@ -157,7 +157,7 @@ impl Engine {
                 Err(ProviderError::new(ErrorClass::CircuitOpen, error.to_string()))
             }
             Ok(Err(error @ AdmitError::Full)) => Err(ProviderError::new(ErrorClass::QueueFull, error.to_string())),
-            Err(_) => Err(ProviderError::new(ErrorClass::QueueFull, format!("no place within {limit:?}"))),
+            Err(_) => Err(ProviderError::new(ErrorClass::QueueFull, format!("no slot within {limit:?}"))),
         })
     }
 
@@ -234,8 +234,8 @@ impl Engine {
     /// A provider's message may quote the conversation, so it is logged at debug level only.
     fn log(&self, model: &Model, error: &ProviderError) {
         let (class, status) = (error.class.as_str(), error.status);
-        tracing::warn!(session = %self.request.session, model = model.id, class, status, "a call failed");
-        tracing::debug!(session = %self.request.session, model = model.id, detail = error.detail, "what the provider said");
+        tracing::warn!(session = %self.request.session, model = model.id, class, status, "a provider call failed");
+        tracing::debug!(session = %self.request.session, model = model.id, detail = error.detail, "the provider's message");
     }
 
     async fn stopped(&self) -> Ended {

@@ -19,7 +19,7 @@ impl ModelConfig {
         }
         let (context, output) = (self.context_tokens(), self.max_output_tokens());
         if output == 0 {
-            errors.add("max_output_tokens", "must be more than 0");
+            errors.add("max_output_tokens", "must be at least 1");
         }
         if context <= output {
             errors.add("context_tokens", format!("must be more than max_output_tokens ({output})"));
@@ -34,15 +34,19 @@ impl ModelConfig {
             }
         }
         if self.input_price.is_some() != self.output_price.is_some() {
-            errors.add("output_price", "is set only together with input_price, and the other way round");
+            errors.add("output_price", "and input_price must be set together");
         }
         if self.cached_input_price.is_some() && self.input_price.is_none() {
             errors.add("cached_input_price", "is set without input_price");
         }
         match Kind::parse(&self.provider) {
             Some(kind) => self.validate_kind(kind, &mut errors),
-            None if self.provider.is_empty() => errors.add("provider", "is missing: openai, anthropic, dify or demo"),
-            None => errors.add("provider", format!("\"{}\" is none of openai, anthropic, dify, demo", self.provider)),
+            None if self.provider.is_empty() => {
+                errors.add("provider", "is missing; expected openai, anthropic, dify or demo")
+            }
+            None => {
+                errors.add("provider", format!("must be openai, anthropic, dify or demo, not \"{}\"", self.provider))
+            }
         }
         errors.0
     }
@@ -50,7 +54,7 @@ impl ModelConfig {
     fn validate_kind(&self, kind: Kind, errors: &mut SettingErrors) {
         let takes_instructions = matches!(kind, Kind::OpenAi | Kind::Anthropic);
         if takes_instructions && self.model.is_empty() {
-            errors.add("model", "is missing: the provider's name of the model");
+            errors.add("model", "is missing; expected the provider's name of the model");
         }
         for (key, is_set, has_effect) in [
             ("model", !self.model.is_empty(), takes_instructions),
@@ -64,14 +68,14 @@ impl ModelConfig {
             ("api_version", !self.api_version.is_empty(), takes_instructions),
         ] {
             if is_set && !has_effect {
-                errors.add(key, format!("has no effect with provider \"{}\"", self.provider));
+                errors.add(key, format!("is not supported by provider \"{}\"", self.provider));
             }
         }
         if self.temperature.is_some_and(|temperature| !(0.0..=2.0).contains(&temperature)) {
             errors.add("temperature", "must be between 0 and 2");
         }
         if self.temperature.is_some() && kind == Kind::Anthropic && self.anthropic_version() == anthropic::VERSION {
-            errors.add("temperature", format!("is not taken with api_version \"{}\"", anthropic::VERSION));
+            errors.add("temperature", format!("is not supported by api_version \"{}\"", anthropic::VERSION));
         }
         if let Err(error) = TokenCounter::check(&self.tokenizer) {
             errors.add("tokenizer", error.to_string());
@@ -96,7 +100,7 @@ impl ModelConfig {
             Ok(Some(_)) => {}
             // Local servers of these protocols need no key; the providers themselves and every Dify do.
             Ok(None) if kind != Kind::Dify && !self.base_url.is_empty() => {}
-            Ok(None) => errors.add("api_key_env", "is missing: this provider needs a key (or set api_key_file)"),
+            Ok(None) => errors.add("api_key_env", "is missing; this provider needs a key (or set api_key_file)"),
         }
     }
 }

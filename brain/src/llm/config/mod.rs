@@ -60,7 +60,7 @@ fn validate_endpoints(models: &[ModelConfig], provider: &ProviderConfig, errors:
         let (first, known) = *limits.entry(key).or_insert((&model.id, settings));
         if known != settings {
             let reason = format!(
-                "sets other max_concurrent, max_queued or breaker_* than model \"{first}\" at the same endpoint"
+                "sets other max_concurrent, max_queued or breaker_* values than model \"{first}\" at the same endpoint"
             );
             errors.push(SettingError::new(format!("models[{index}]"), reason));
         }

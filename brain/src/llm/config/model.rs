@@ -132,14 +132,14 @@ impl ModelConfig {
     /// The reason why it is invalid.
     pub fn base_url(&self, kind: Kind) -> Result<Url, String> {
         let text = if self.base_url.is_empty() { default_base_url(kind) } else { &self.base_url };
-        let url = Url::parse(text).map_err(|error| format!("is no URL: {error}"))?;
+        let url = Url::parse(text).map_err(|error| format!("is not a URL: {error}"))?;
         match () {
             () if !matches!(url.scheme(), "http" | "https") => Err("must begin with https:// or http://".to_owned()),
             () if !url.username().is_empty() || url.password().is_some() => {
-                Err("must not hold a user or password; use api_key_env".to_owned())
+                Err("must not contain a user or password; use api_key_env".to_owned())
             }
             () if url.query().is_some() || url.fragment().is_some() => {
-                Err("must not hold a query; Azure's goes to api_version".to_owned())
+                Err("must not contain a query; for Azure set api_version".to_owned())
             }
             () => match full_path(kind).filter(|path| url.path().trim_end_matches('/').ends_with(path)) {
                 Some(path) => Err(format!("must end before \"{path}\", which chatbox appends")),

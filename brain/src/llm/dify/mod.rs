@@ -152,10 +152,10 @@ impl Generation for DifyGeneration {
         match timeout(STOP_CALL, self.client.transport.post(&url, self.client.headers.clone(), &stop)).await {
             Ok(Ok(HttpReply::Whole(_) | HttpReply::Stream(_))) => {}
             Ok(Ok(HttpReply::Error(reply))) => {
-                tracing::warn!(status = reply.status, "the provider refused to stop an answer");
+                tracing::warn!(status = reply.status, "the provider rejected the stop request");
             }
-            Ok(Err(error)) => tracing::warn!(%error, "the provider could not be told to stop an answer"),
-            Err(_) => tracing::warn!("the provider took too long to stop an answer"),
+            Ok(Err(error)) => tracing::warn!(%error, "the stop request failed"),
+            Err(_) => tracing::warn!("the stop request timed out"),
         }
     }
 }

@@ -106,7 +106,7 @@ impl Decode for Decoder {
             "workflow_paused" | "human_input_required" => {
                 return Err(ProviderError::new(
                     ErrorClass::Protocol,
-                    "the app waits for a form that nobody can fill in",
+                    "the app waits for a form, which chatbox does not support",
                 ));
             }
             "error" => return Err(event.dify_error.in_stream()),

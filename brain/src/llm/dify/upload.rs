@@ -23,7 +23,7 @@ impl AppClient {
         match self.transport.upload(&self.upload_url, headers, form).await? {
             HttpReply::Whole(body) => Ok(json::<Uploaded>(&body)?.id),
             HttpReply::Error(reply) => Err(refused(&reply, DifyError::find(&reply))),
-            HttpReply::Stream(_) => Err(ProviderError::new(ErrorClass::Protocol, "the reply to an upload is no JSON")),
+            HttpReply::Stream(_) => Err(ProviderError::new(ErrorClass::Protocol, "the reply to an upload is not JSON")),
         }
     }
 }

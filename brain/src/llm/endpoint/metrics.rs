@@ -42,10 +42,8 @@ impl Collector for EndpointCollector {
                 Circuit::ALL.map(|state| (Some(state.as_str()), usize::from(state == now))).into()
             },
         )?;
-        family("chatbox_brain_endpoint_running", "Calls under way at an endpoint", &|it| vec![(None, it.load().0)])?;
-        family("chatbox_brain_endpoint_queued", "Calls that wait for a place at an endpoint", &|it| {
-            vec![(None, it.load().1)]
-        })
+        family("chatbox_brain_endpoint_running", "Calls running at an endpoint", &|it| vec![(None, it.load().0)])?;
+        family("chatbox_brain_endpoint_queued", "Calls queued at an endpoint", &|it| vec![(None, it.load().1)])
     }
 }
 

@@ -111,7 +111,11 @@ impl Admission {
         self.endpoint.breaker.report(self.pass, verdict, &self.endpoint.breaker_settings.read(), Instant::now());
         let after = self.endpoint.circuit();
         if before != after {
-            tracing::warn!(endpoint = self.endpoint.name, circuit = after.as_str(), "the circuit breaker has switched");
+            tracing::warn!(
+                endpoint = self.endpoint.name,
+                circuit = after.as_str(),
+                "the circuit breaker changed its state"
+            );
         }
     }
 }

@@ -53,8 +53,8 @@ impl ErrorReply {
 /// The provider's message for the log: one short line. Rejections of a key are not quoted: they tend to repeat the key.
 pub(crate) fn detail_of(class: ErrorClass, said: &str) -> String {
     match class {
-        ErrorClass::Auth => "the provider does not accept the key, or the key does not have the right".to_owned(),
-        _ if said.trim().is_empty() => "without a word".to_owned(),
+        ErrorClass::Auth => "the provider rejected the key, or the key lacks a permission".to_owned(),
+        _ if said.trim().is_empty() => "no message".to_owned(),
         _ => said.trim().chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_DETAIL_CHARS).collect(),
     }
 }
@@ -154,6 +154,6 @@ mod tests {
         let detail = detail_of(ErrorClass::Server, &said);
         assert!(detail.starts_with("a b [31mxx") && detail.chars().count() == 300, "{detail}");
         assert!(!detail_of(ErrorClass::Auth, "Incorrect API key provided: abc").contains("abc"));
-        assert_eq!(detail_of(ErrorClass::Server, " \n"), "without a word");
+        assert_eq!(detail_of(ErrorClass::Server, " \n"), "no message");
     }
 }

@@ -177,7 +177,7 @@ impl ReplyBody {
                 Err(ProviderError::new(ErrorClass::Truncated, detail))
             }
             Err(_) => {
-                let detail = format!("not a byte for {:?}", self.idle_timeout);
+                let detail = format!("no data for {:?}", self.idle_timeout);
                 Err(ProviderError::new(ErrorClass::Timeout, detail))
             }
         }

@@ -1,5 +1,5 @@
-//! The embedded store: one SQLite file, for one brain. Writes go through one thread that commits them in groups, reads
-//! through a few connections of their own; with the write-ahead log neither waits for the other.
+//! The embedded store: one SQLite file for one brain. One thread writes and commits in groups, a few connections read.
+//! With the write-ahead log they do not block each other.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -34,7 +34,7 @@ mod statements;
 mod tests;
 mod writer;
 
-/// Entries deleted in one step, so that an erasure does not keep other writes waiting for long.
+/// Entries deleted per step, so that an erasure does not delay other writes for long.
 const DELETE_BATCH: usize = 500;
 
 /// A store in one file.
@@ -47,11 +47,11 @@ pub struct SqliteStore {
 }
 
 impl SqliteStore {
-    /// Opens the file, making it where there is none; its folder must exist. [`Store::migrate`] makes the tables.
+    /// Opens the file and creates it if missing; its folder must exist. [`Store::migrate`] creates the tables.
     ///
     /// # Errors
-    /// [`super::StoreError::Unavailable`] where the file cannot be opened, [`super::StoreError::Refused`] where a newer chatbox made it,
-    /// [`super::StoreError::Corrupt`] where it is no database.
+    /// [`super::StoreError::Unavailable`] where the file cannot be opened, [`super::StoreError::Refused`] where a newer
+    /// chatbox wrote it, [`super::StoreError::Corrupt`] where it is not a database.
     pub fn open(path: &Path) -> StoreResult<Self> {
         Self::with_clock(path, Arc::new(SystemClock))
     }
@@ -74,7 +74,7 @@ impl SqliteStore {
         Ok(Self { _lock: Some(lock), ..Self::open(path)? })
     }
 
-    /// Runs a statement that changes rows; says how many.
+    /// Runs a statement that changes rows; returns their number.
     async fn change(&self, sql: &'static str, parameters: Vec<Sql>) -> StoreResult<usize> {
         self.writer.write(move |connection| execute(connection, sql, parameters).map_err(from_sqlite)).await
     }
@@ -111,7 +111,7 @@ impl Store for SqliteStore {
     }
 
     async fn missing_indexes(&self) -> StoreResult<Vec<String>> {
-        // The schema is made as a whole, and its version says that it is there.
+        // The schema is created as a whole, so its version suffices.
         let version = self.readers.read(schema::version).await?;
         Ok(if version < schema::VERSION { vec![format!("layout {}", schema::VERSION)] } else { Vec::new() })
     }
@@ -150,7 +150,7 @@ impl Store for SqliteStore {
         after: Option<SessionCursor>,
         limit: u32,
     ) -> StoreResult<Vec<SessionRow>> {
-        // Without a cursor the page begins after a session that is later than any.
+        // Without a cursor the page begins after the latest possible session.
         let (last_at, id) =
             after.map_or((i64::MAX, Sql::Blob(vec![0xff; 16])), |after| (after.last_at.0, id_to_sql(after.id.0)));
         let mut values = vec![text(user.as_str()), Sql::Integer(last_at), id, Sql::Integer(limit.into())];

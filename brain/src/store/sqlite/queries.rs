@@ -1,4 +1,4 @@
-//! Every statement the embedded store runs, in one list, so that a test can ask SQLite how it would run each of them.
+//! Every statement of the embedded store, so that a test can ask SQLite for the plan of each.
 
 /// The columns of `messages`, in the order of `record::entry::FIELDS`.
 macro_rules! entry {
