@@ -28,6 +28,7 @@ use crate::reload::Reloader;
 use crate::session::registry::Sessions;
 use crate::session::requests::Chat;
 use crate::store::SharedStore;
+use crate::store::key_check::KeyCheck;
 use crate::store::mongo::{MongoOptions, MongoStore};
 use crate::store::observed::Observed;
 use crate::store::readiness::Readiness;
@@ -66,7 +67,9 @@ pub async fn run(config: BrainConfig, file: Option<PathBuf>) -> anyhow::Result<b
     let endpoints = Arc::new(Endpoints::default());
     registry.register_collector(Box::new(EndpointCollector(Arc::clone(&endpoints))));
     let store = open_store(&config, &mut registry).await?;
-    let readiness = Arc::new(Readiness::new(Arc::clone(&store), config.store.create_indexes));
+    let keyring = config.keyring().map_err(anyhow::Error::msg)?;
+    let keys = KeyCheck::new(&keyring, config.keys.allow_missing);
+    let readiness = Arc::new(Readiness::new(Arc::clone(&store), config.store.create_indexes, keys));
     let asked = Arc::clone(&readiness);
     let ops = ops.metrics(registry).check("store", READY_PATIENCE, move || {
         let readiness = Arc::clone(&asked);
@@ -76,7 +79,6 @@ pub async fn run(config: BrainConfig, file: Option<PathBuf>) -> anyhow::Result<b
     ops.serve(&lifecycle);
 
     let link_address = listener.local_addr()?;
-    let keyring = config.keyring().map_err(anyhow::Error::msg)?;
     let sessions = Arc::new(Sessions::new(Arc::clone(&store), keyring, lifecycle.clone()));
     let wall_clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let tunables = Tunables::new(&config, &wall_clock, &endpoints)?;
@@ -127,7 +129,7 @@ pub async fn run(config: BrainConfig, file: Option<PathBuf>) -> anyhow::Result<b
 /// # Errors
 /// Where the store cannot be reached or refuses.
 pub async fn migrate(config: BrainConfig) -> anyhow::Result<bool> {
-    let store = connect(&config).await?;
+    let store = connect(&config, Access::Exclusive).await?;
     store.migrate().await?;
     tracing::info!("the store is up to date");
     Ok(true)
@@ -138,7 +140,7 @@ pub async fn migrate(config: BrainConfig) -> anyhow::Result<bool> {
 /// # Errors
 /// Where the store cannot be reached.
 pub async fn usage(config: BrainConfig, user: String, from: Day, mut say: impl FnMut(&str)) -> anyhow::Result<bool> {
-    let store = connect(&config).await?;
+    let store = connect(&config, Access::Shared).await?;
     let user = UserId::new(user);
     let mut next = Some(from);
     while let Some(from) = next {
@@ -153,16 +155,29 @@ pub async fn usage(config: BrainConfig, user: String, from: Day, mut say: impl F
 }
 
 async fn open_store(config: &BrainConfig, registry: &mut Registry) -> anyhow::Result<SharedStore> {
-    let store = connect(config).await?;
+    let store = connect(config, Access::Exclusive).await?;
     let limit = Duration::from_millis(config.store.timeout_ms);
     Ok(Observed::wrap(store, limit, registry))
 }
 
-async fn connect(config: &BrainConfig) -> anyhow::Result<SharedStore> {
+/// Whether other processes may use an embedded store at the same time. MongoDB is always shared.
+#[derive(Clone, Copy)]
+enum Access {
+    /// A brain, or a command that writes.
+    Exclusive,
+    /// A command that only reads.
+    Shared,
+}
+
+async fn connect(config: &BrainConfig, access: Access) -> anyhow::Result<SharedStore> {
     match config.store.kind {
         StoreKind::Sqlite => {
             let path = &config.store.sqlite.path;
-            let store = SqliteStore::open(path).with_context(|| format!("store.sqlite.path: {}", path.display()))?;
+            let opened = match access {
+                Access::Exclusive => SqliteStore::open_exclusive(path),
+                Access::Shared => SqliteStore::open(path),
+            };
+            let store = opened.with_context(|| format!("store.sqlite.path: {}", path.display()))?;
             Ok(Arc::new(store))
         }
         StoreKind::Mongodb => {

@@ -12,33 +12,37 @@ use serde::Deserialize;
 
 use crate::llm::config::{self as llm, ModelConfig, ProviderConfig};
 use crate::store::keyring::Keyring;
+use crate::store::mongo::check_uri;
 
-/// Everything that can be set.
+/// Characters that MongoDB allows in no database name.
+const NOT_IN_A_DATABASE: [char; 6] = ['/', '\\', '.', '"', '$', ' '];
+
+/// All settings of the brain.
 #[derive(Debug, Deserialize)]
 pub struct BrainConfig {
-    /// Where it listens and its name.
+    /// The link's address and this brain's name.
     pub brain: BrainSection,
     /// The operations port.
     pub ops: OpsSettings,
-    /// How the link is secured.
+    /// The security of the link.
     pub link: LinkSection,
-    /// Where conversations are kept.
+    /// The store.
     pub store: StoreSection,
     /// The master keys.
     pub keys: KeysSection,
-    /// Sizes.
+    /// Size limits.
     pub limits: LimitsSection,
-    /// How answers are made.
+    /// How answers are generated.
     pub answers: AnswersSection,
-    /// What users may use.
+    /// The quotas of users.
     pub quotas: QuotasSection,
-    /// How providers are called.
+    /// Limits and retries of provider calls.
     pub provider: ProviderConfig,
-    /// When this file is read again.
+    /// Reloads of the configuration.
     pub reload: ReloadSection,
-    /// How it stops.
+    /// The shutdown.
     pub shutdown: ShutdownSection,
-    /// What is logged.
+    /// The log.
     pub log: LogSettings,
     /// The models.
     #[serde(default)]
@@ -50,14 +54,14 @@ pub struct BrainConfig {
 pub struct BrainSection {
     /// Address of the link.
     pub listen: SocketAddr,
-    /// This brain's name; empty: random.
+    /// This brain's name; empty: a random name.
     pub id: String,
 }
 
 /// `[link]`.
 #[derive(Debug, Deserialize)]
 pub struct LinkSection {
-    /// Plaintext.
+    /// Accept plaintext.
     pub insecure: bool,
     /// Mutual TLS.
     pub tls: TlsSettings,
@@ -66,11 +70,11 @@ pub struct LinkSection {
 /// `[store]`.
 #[derive(Debug, Deserialize)]
 pub struct StoreSection {
-    /// Which store.
+    /// The kind of store.
     pub kind: StoreKind,
     /// Create missing indexes at start.
     pub create_indexes: bool,
-    /// Limit for one operation.
+    /// Time limit of one operation.
     pub timeout_ms: u64,
     /// The embedded store.
     pub sqlite: SqliteSection,
@@ -78,7 +82,7 @@ pub struct StoreSection {
     pub mongodb: MongoSection,
 }
 
-/// The stores there are.
+/// The kinds of store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum StoreKind {
@@ -101,26 +105,28 @@ pub struct MongoSection {
     /// The connection string, a secret.
     #[serde(default)]
     pub uri: Option<SecretString>,
-    /// The file the connection string came from.
+    /// The file with the connection string.
     pub uri_file: String,
     /// Database name.
     pub database: String,
-    /// Connections at most.
+    /// Connections per server at most.
     pub max_pool_size: u32,
-    /// Accept a server that is no replica set member.
+    /// Accept a server that is not a member of a replica set.
     pub allow_standalone: bool,
 }
 
 /// `[keys]`.
 #[derive(Debug, Deserialize)]
 pub struct KeysSection {
-    /// Lines `kid:base64`, a secret.
+    /// Lines `kid:base64`; a secret.
     #[serde(default)]
     pub keyring: Option<SecretString>,
-    /// The file the keyring came from.
+    /// The file with the keyring.
     pub keyring_file: String,
     /// The kid that wraps new data keys; empty: the first.
     pub active: String,
+    /// Start although stored sessions need master keys that are not in the keyring.
+    pub allow_missing: bool,
 }
 
 /// `[limits]`.
@@ -130,7 +136,7 @@ pub struct LimitsSection {
     pub connections_per_user: usize,
     /// Characters of one message.
     pub max_content_chars: u32,
-    /// Entries an open replays.
+    /// Entries that an open replays.
     pub replay_entries: u32,
     /// Characters of a session's name.
     pub max_name_chars: u32,
@@ -139,42 +145,42 @@ pub struct LimitsSection {
 /// `[answers]`.
 #[derive(Debug, Deserialize)]
 pub struct AnswersSection {
-    /// The model that answers where the session names none; empty: the first.
+    /// The model of sessions that select none; empty: the first.
     pub default_model: String,
     /// Lease of a growing answer.
     pub lease_ms: u64,
-    /// A growing answer is saved this often.
+    /// A growing answer is saved after this time.
     pub checkpoint_ms: u64,
     /// Or after this many new bytes.
     pub checkpoint_bytes: usize,
-    /// The model that thinks of names for sessions; empty: none.
+    /// The model that generates session names; empty: none.
     pub naming_model: String,
-    /// How often expired leases are looked for.
+    /// The interval of the search for expired leases.
     pub sweep_interval_ms: u64,
-    /// Attempts before an answer is given up.
+    /// Attempts before an answer fails.
     pub max_attempts: u32,
 }
 
 /// `[quotas]`.
 #[derive(Debug, Deserialize)]
 pub struct QuotasSection {
-    /// Tokens of one user on one day; 0: as many as they like.
+    /// Tokens per user and day; 0: no limit.
     pub tokens_per_day: u64,
-    /// Cost of one user on one day; 0: as much as they like.
+    /// Cost per user and day; 0: no limit.
     pub cost_per_day: f64,
 }
 
 /// `[reload]`.
 #[derive(Debug, Deserialize)]
 pub struct ReloadSection {
-    /// How often the file is looked at; 0: never.
+    /// The interval of the check for changed files; 0: never.
     pub watch_seconds: u64,
 }
 
 /// `[shutdown]`.
 #[derive(Debug, Deserialize)]
 pub struct ShutdownSection {
-    /// How long running answers may go on.
+    /// Time for running answers to finish.
     pub drain_seconds: u64,
 }
 
@@ -186,6 +192,7 @@ impl Settings for BrainConfig {
     fn validate(&self, faults: &mut ConfigErrors) {
         self.link.tls.validate(self.link.insecure, faults);
         self.log.validate(faults);
+        self.validate_addresses(faults);
         self.validate_store(faults);
         self.validate_answers(faults);
         let limits = &self.limits;
@@ -204,7 +211,7 @@ impl BrainConfig {
     /// The keyring.
     ///
     /// # Errors
-    /// Where there is none or it cannot be used; says which line, never what is in it.
+    /// Where it is missing or invalid. Names the line, never its content.
     pub fn keyring(&self) -> Result<Keyring, String> {
         let text = self.keys.keyring.as_ref().ok_or(
             "missing: set CHATBOX__KEYS__KEYRING or keys.keyring_file; contents are never stored without encryption",
@@ -218,12 +225,21 @@ impl BrainConfig {
         let mongodb = &self.store.mongodb;
         match self.store.kind {
             StoreKind::Sqlite => {
-                faults.ensure(!self.store.sqlite.path.as_os_str().is_empty(), "store.sqlite.path", "must name a file");
+                self.validate_sqlite(faults);
             }
             StoreKind::Mongodb => {
                 let missing = "missing: set CHATBOX__STORE__MONGODB__URI or store.mongodb.uri_file";
-                faults.ensure(mongodb.uri.is_some(), "store.mongodb.uri", missing);
-                faults.ensure(!mongodb.database.is_empty(), "store.mongodb.database", "must not be empty");
+                match &mongodb.uri {
+                    None => faults.add("store.mongodb.uri", missing),
+                    Some(uri) => {
+                        if let Err(reason) = check_uri(uri.expose_secret()) {
+                            faults.add("store.mongodb.uri", reason);
+                        }
+                    }
+                }
+                let names = (1..=63).contains(&mongodb.database.len()) && !mongodb.database.contains(NOT_IN_A_DATABASE);
+                let reason = "must have 1 to 63 bytes, none of them / \\ . \" $ or a blank";
+                faults.ensure(names, "store.mongodb.database", reason);
                 let pool = 1..=1000;
                 faults.ensure(
                     pool.contains(&mongodb.max_pool_size),
@@ -232,6 +248,23 @@ impl BrainConfig {
                 );
             }
         }
+    }
+
+    fn validate_sqlite(&self, faults: &mut ConfigErrors) {
+        let path = &self.store.sqlite.path;
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        faults.ensure(path.file_name().is_some(), "store.sqlite.path", "must name a file");
+        if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
+            faults.add("store.sqlite.path", format!("the folder {} does not exist", folder.display()));
+        }
+    }
+
+    /// Both ports are bound by this process, so the second of two equal addresses could not be.
+    fn validate_addresses(&self, faults: &mut ConfigErrors) {
+        let (link, ops) = (self.brain.listen, self.ops.listen);
+        let overlap = link.ip() == ops.ip() || link.ip().is_unspecified() || ops.ip().is_unspecified();
+        let same = link.port() == ops.port() && link.port() != 0 && overlap;
+        faults.ensure(!same, "ops.listen", format!("has the same port as brain.listen ({link})"));
     }
 
     fn validate_answers(&self, faults: &mut ConfigErrors) {
@@ -254,8 +287,11 @@ impl BrainConfig {
         let priced = cost == 0.0 || self.models.iter().any(|model| model.input_price.is_some());
         faults.ensure(priced, "quotas.cost_per_day", "needs a model with prices");
         faults.ensure(self.reload.watch_seconds <= 86_400, "reload.watch_seconds", "must be 86400 (a day) or less");
-        for (key, reason) in llm::validate(&self.models, &self.provider, &answers.default_model) {
-            faults.add(key, reason);
+        for error in llm::validate(&self.models, &self.provider, &answers.default_model) {
+            faults.add(error.key, error.reason);
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

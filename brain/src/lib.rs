@@ -13,3 +13,4 @@ pub mod session;
 pub mod store;
 pub mod tunables;
 pub mod turn;
+pub mod usage;

@@ -1,6 +1,6 @@
-//! Every metric of the brain but those of the store and the endpoints, in one place. Label values come from closed lists, or
-//! from the configuration (models), so there are few; a series exists once something was counted, those of outcomes from
-//! the start.
+//! Every metric of the brain except those of the store and of the endpoints. Label values come from closed sets or from
+//! the configuration (models), so there are few. Outcome series exist from the start; other series exist once something
+//! was counted.
 
 use std::time::Duration;
 
@@ -11,10 +11,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
-use crate::llm::meter::CallOutcome;
-use crate::llm::{ErrorClass, TokenUsage};
-
-/// What the brain counts.
+/// The metrics of the brain.
 #[derive(Debug)]
 pub struct Metrics {
     connections: Gauge,
@@ -31,9 +28,26 @@ pub struct Metrics {
     reloads: Family<ReloadLabels, Counter>,
 }
 
+/// A finished call of a provider, as it is counted.
+#[derive(Debug, Clone, Copy)]
+pub struct ProviderCall<'a> {
+    /// The id of the model.
+    pub model: &'a str,
+    /// How the call ended: the name of a `ledger::CallFinish`.
+    pub finish: &'static str,
+    /// The class of its error; empty where it did not fail.
+    pub error: &'static str,
+    /// Tokens of the prompt, cached ones included.
+    pub input: u64,
+    /// Tokens of the prompt that came from the provider's cache.
+    pub cached: u64,
+    /// Tokens of the answer.
+    pub output: u64,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct CallLabels {
-    /// From the configuration, so there are few.
+    /// The configured id, so there are few.
     model: String,
     finish: &'static str,
     error: &'static str,
@@ -71,11 +85,11 @@ impl MetricConstructor<Histogram> for Buckets {
     }
 }
 
-/// How a turn can end.
+/// The outcomes of a turn.
 const OUTCOMES: [&str; 8] =
     ["stop", "length", "stopped", "interrupted", "content_filter", "failed", "handed_over", "lost"];
 
-/// How a reload can end.
+/// The outcomes of a reload.
 const RELOADS: [&str; 2] = ["taken", "refused"];
 
 impl Metrics {
@@ -110,17 +124,13 @@ impl Metrics {
         registry.register("answers", "Answers ended, by outcome", metrics.answers.clone());
         registry.register(
             "answers_adopted",
-            "Answers taken over from an owner that is gone",
+            "Answers taken over from a brain that is gone",
             metrics.answers_adopted.clone(),
         );
-        registry.register(
-            "answers_fell_back",
-            "Times another model began to speak in place of the one before",
-            metrics.fallbacks.clone(),
-        );
+        registry.register("answers_fell_back", "Times a fallback model began to answer", metrics.fallbacks.clone());
         registry.register(
             "provider_calls",
-            "Calls of models' providers, by how they ended; error is empty where they did not fail",
+            "Calls of model providers by finish; error is empty for calls that did not fail",
             metrics.calls.clone(),
         );
         registry.register(
@@ -130,7 +140,7 @@ impl Metrics {
         );
         registry.register(
             "quota_refusals",
-            "Calls not made since a user's allowance was used up",
+            "Calls not made because a user's quota was used up",
             metrics.quota_refusals.clone(),
         );
         registry.register("config_reloads", "Reloads of the configuration, by outcome", metrics.reloads.clone());
@@ -148,12 +158,12 @@ impl Metrics {
         self.links.inc_by(change);
     }
 
-    /// A connection came or went.
+    /// A connection was opened or closed.
     pub fn connections(&self, change: i64) {
         self.connections.inc_by(change);
     }
 
-    /// Sessions in memory.
+    /// The number of sessions in memory.
     pub fn sessions(&self, count: usize) {
         self.sessions.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
@@ -169,33 +179,31 @@ impl Metrics {
         self.answers.get_or_create(&OutcomeLabels { outcome }).inc();
     }
 
-    /// Another model answers than the one that was asked.
+    /// A fallback model answers in place of the selected one.
     pub fn answer_fell_back(&self) {
         self.fallbacks.inc();
     }
 
     /// A call of a provider has ended.
-    pub fn provider_call(&self, model: &str, outcome: &CallOutcome) {
-        let error = outcome.error.map_or("", ErrorClass::as_str);
-        let labels = CallLabels { model: model.to_owned(), finish: outcome.finish.as_str(), error };
+    pub fn provider_call(&self, call: &ProviderCall<'_>) {
+        let labels = CallLabels { model: call.model.to_owned(), finish: call.finish, error: call.error };
         self.calls.get_or_create(&labels).inc();
-        let TokenUsage { input, cached, output, .. } = outcome.usage;
-        for (direction, tokens) in [("input", input), ("cached", cached), ("output", output)] {
-            self.tokens.get_or_create(&TokenLabels { model: model.to_owned(), direction }).inc_by(tokens);
+        for (direction, tokens) in [("input", call.input), ("cached", call.cached), ("output", call.output)] {
+            self.tokens.get_or_create(&TokenLabels { model: call.model.to_owned(), direction }).inc_by(tokens);
         }
     }
 
-    /// A call was not made: nothing is left of the user's allowance.
+    /// A call was not made: the user's quota is used up.
     pub fn quota_refused(&self) {
         self.quota_refusals.inc();
     }
 
-    /// The configuration was read again.
+    /// The configuration was reloaded.
     pub fn reloaded(&self, taken: bool) {
         self.reloads.get_or_create(&ReloadLabels { outcome: RELOADS[usize::from(!taken)] }).inc();
     }
 
-    /// An answer was taken over.
+    /// An answer was taken over from another brain.
     pub fn answer_adopted(&self) {
         self.answers_adopted.inc();
     }

@@ -4,9 +4,10 @@
 
 use std::time::{Duration, Instant};
 
-use chatbox_brain::llm::catalog::Model;
-use chatbox_brain::llm::{Chunk, ErrorClass, Generation, Prompt, TokenUsage};
-use chatbox_brain::session::entry::FinishReason;
+use chatbox_brain::llm::model::Model;
+use chatbox_brain::llm::{Chunk, ErrorClass, Generation, Prompt};
+use chatbox_brain::usage::FinishReason;
+use chatbox_brain::usage::TokenUsage;
 use chatbox_tests::provider::dialect::{anthropic, dify, openai};
 use chatbox_tests::provider::{Call, End, Gate, ProviderDouble, Script, Step};
 use serde_json::{Value, json};

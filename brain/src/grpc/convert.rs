@@ -6,7 +6,7 @@ use chatbox_shared::ids::{BadId, SessionId, UserId};
 use chatbox_shared::proto;
 
 use crate::session::Session;
-use crate::session::entry::{Answer, Body, Content, Entry, EntryState, Event, Person, Sender, Usage};
+use crate::session::entry::{Answer, Body, Content, Entry, EntryState, Event, Person, Sender, TokenUsage};
 use crate::session::live::Live;
 
 /// An entry as everybody sees it.
@@ -67,7 +67,7 @@ fn answer(answer: &Answer) -> proto::Answer {
     }
 }
 
-fn usage(usage: Usage) -> proto::Usage {
+fn usage(usage: TokenUsage) -> proto::Usage {
     proto::Usage { input_tokens: usage.input, output_tokens: usage.output, estimated: usage.estimated }
 }
 

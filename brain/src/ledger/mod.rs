@@ -1,44 +1,43 @@
-//! The ledger: one record for each call of a model's provider, written once and never changed, whatever became of the
-//! call or of the brain that made it.
+//! The ledger: one record per provider call, written once and never changed, whatever happened to the call or to its
+//! brain.
 //!
-//! Before a call its largest possible use is reserved in the account of its user and day, which holds what is used and what
-//! is reserved; a reservation that does not fit is refused, so calls at the same time cannot use more than is allowed. After
-//! the call its record is inserted under the call's id, and the reservation turns into what was used. A reservation
-//! whose brain died is settled by another one, from an estimate. The id decides: whoever comes first is the record.
+//! Before a call, the most it can use is reserved in the account of its user and day. The account holds used and
+//! reserved amounts; a reservation that exceeds the allowance is refused, so concurrent calls cannot exceed it
+//! together. After the call its record is inserted under the call's id, and the reservation is replaced by the used
+//! amounts. The reservation of a dead brain is settled by another brain, from an estimate. The first record of a call
+//! id counts.
 
 use std::fmt;
 
 use chatbox_shared::clock::Timestamp;
 use chatbox_shared::ids::{CallId, Seq, SessionId, UserId};
 
-use crate::llm::TokenUsage;
-use crate::llm::price::Price;
-use crate::session::entry::FinishReason;
+use crate::usage::{FinishReason, Price, TokenUsage};
 
-/// A provider call, as it is known before it is made.
+/// A provider call before it is made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Call {
-    /// Its id.
+    /// The id of the call.
     pub id: CallId,
-    /// Who is charged: the session's owner.
+    /// The user who is charged: the session's owner.
     pub user: UserId,
-    /// For which session.
+    /// The session.
     pub session: SessionId,
-    /// What for.
+    /// The purpose.
     pub purpose: Purpose,
-    /// The answer's place in the log; 0 where it is none.
+    /// The seq of the answer in the log; 0 for other purposes.
     pub seq: Seq,
-    /// The answer's attempt; 0 where it is none.
+    /// The attempt of the answer; 0 for other purposes.
     pub attempt: u32,
-    /// The model, as the configuration names it.
+    /// The configured id of the model.
     pub model_id: String,
     /// The provider's protocol: `openai`, `anthropic`, `dify`, `demo`.
     pub provider: String,
-    /// When it was begun, by the store's clock. Its day (UTC) is the day it counts for.
+    /// When the call began, by the store's clock. Its day (UTC) is the day that is charged.
     pub started_at: Timestamp,
 }
 
-/// What a call is for.
+/// The purpose of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Purpose {
     /// An answer.
@@ -47,18 +46,18 @@ pub enum Purpose {
     Name,
 }
 
-/// What is set aside for a call until its record is written.
+/// The amounts reserved for a call until its record is written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reservation {
     /// The call.
     pub call: Call,
-    /// The most tokens it is expected to use, in and out.
+    /// The most tokens the call is expected to use, prompt and answer.
     pub tokens: u64,
-    /// The most it is expected to cost, in billionths.
+    /// The most the call is expected to cost, in billionths.
     pub cost: u64,
-    /// The tokens of its prompt, as far as chatbox can tell.
+    /// chatbox's estimate of the prompt's tokens.
     pub input_estimate: u64,
-    /// When another brain may settle it, by the store's clock.
+    /// When another brain may settle the reservation, by the store's clock.
     pub expires_at: Timestamp,
 }
 
@@ -67,17 +66,17 @@ pub struct Reservation {
 pub struct UsageRecord {
     /// The call.
     pub call: Call,
-    /// What it used.
+    /// What the call used.
     pub usage: TokenUsage,
-    /// How it ended.
+    /// How the call ended.
     pub finish: CallFinish,
-    /// The kind of failure of a failed one, such as `timeout`.
+    /// The error class of a failed call, such as `timeout`.
     pub error: Option<String>,
     /// Milliseconds from the request to the first text.
     pub first_token_ms: Option<u64>,
     /// Milliseconds from the request to the end.
     pub total_ms: u64,
-    /// What it cost in billionths of the currency the prices are in; `None` where the model has no price.
+    /// The cost in billionths of the currency of the prices; `None` where the model has no price.
     pub cost: Option<u64>,
 }
 
@@ -94,18 +93,18 @@ pub enum CallFinish {
     Stopped,
     /// A human took over, or the provider's own operator stopped it.
     Interrupted,
-    /// It failed; another call may have followed.
+    /// The call failed; another call may have followed.
     Failed,
-    /// Its brain stopped and gave the answer to another one.
+    /// Its brain stopped and handed the answer over to another brain.
     HandedOver,
-    /// Its brain died, or was paused for so long that another one went on. The numbers are an estimate.
+    /// Its brain died, or was paused for so long that another brain took over. The numbers are estimates.
     Lost,
 }
 
-/// What a user may use on one day. `None`: as much as they like.
+/// What a user may use per day. `None`: no limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Allowance {
-    /// Tokens, in and out.
+    /// Tokens of prompts and answers.
     pub tokens: Option<u64>,
     /// Cost, in billionths.
     pub cost: Option<u64>,
@@ -114,7 +113,7 @@ pub struct Allowance {
 /// A sum over records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct UsageSum {
-    /// How many.
+    /// The number of records.
     pub calls: u64,
     /// Tokens of prompts, the cached ones included.
     pub input: u64,
@@ -131,11 +130,11 @@ pub struct UsageSum {
 pub struct DayUsage {
     /// The day.
     pub day: Day,
-    /// The sum of its records.
+    /// The sum of the day's records.
     pub used: UsageSum,
-    /// Tokens reserved by calls that are not settled.
+    /// Tokens reserved by unsettled calls.
     pub reserved_tokens: u64,
-    /// Cost reserved by calls that are not settled.
+    /// Cost reserved by unsettled calls.
     pub reserved_cost: u64,
 }
 
@@ -144,7 +143,7 @@ pub struct DayUsage {
 pub struct Day(time::Date);
 
 impl Call {
-    /// The day it counts for.
+    /// The day that is charged.
     pub fn day(&self) -> Day {
         Day::of(self.started_at)
     }
@@ -166,13 +165,13 @@ impl Purpose {
 }
 
 impl Reservation {
-    /// The record of a call whose brain did not get to write it, from what is known of it: this many tokens of an answer,
-    /// and perhaps how it ended. The price is of now.
+    /// The record of a call whose brain did not write it, estimated from the reservation and `output` tokens of an
+    /// answer. The price is today's.
     pub fn lost(&self, output: u64, finish: CallFinish, price: Option<Price>, now: Timestamp) -> UsageRecord {
         self.record(TokenUsage { input: self.input_estimate, cached: 0, output, estimated: true }, finish, price, now)
     }
 
-    /// The record of a call that used this.
+    /// The record of a call with this usage.
     pub fn record(&self, usage: TokenUsage, finish: CallFinish, price: Option<Price>, now: Timestamp) -> UsageRecord {
         UsageRecord {
             call: self.call.clone(),
@@ -213,7 +212,7 @@ impl CallFinish {
         }
     }
 
-    /// How the call of an answer ended that ended so.
+    /// The ending of a call whose answer finished for this reason.
     pub fn of(reason: FinishReason) -> Self {
         match reason {
             FinishReason::Stop => Self::Stop,
@@ -231,7 +230,7 @@ impl CallFinish {
 }
 
 impl Allowance {
-    /// Does this reservation fit into what the account has left?
+    /// Whether the reservation fits into the rest of the account.
     pub fn admits(&self, account: &DayUsage, reservation: &Reservation) -> bool {
         let tokens = account.used.tokens().saturating_add(account.reserved_tokens).saturating_add(reservation.tokens);
         let cost = account.used.cost.saturating_add(account.reserved_cost).saturating_add(reservation.cost);
@@ -240,7 +239,7 @@ impl Allowance {
 }
 
 impl DayUsage {
-    /// As operators read it.
+    /// The JSON that operators read.
     pub fn to_json(&self) -> serde_json::Value {
         let UsageSum { calls, input, cached, output, cost } = self.used;
         serde_json::json!({
@@ -255,14 +254,14 @@ impl DayUsage {
         })
     }
 
-    /// The account of a day on which nothing was used yet.
+    /// The account of a day without any call.
     pub fn unused(day: Day) -> Self {
         Self { day, used: UsageSum::default(), reserved_tokens: 0, reserved_cost: 0 }
     }
 }
 
 impl UsageSum {
-    /// Tokens in and out.
+    /// Tokens of prompts and answers.
     pub fn tokens(&self) -> u64 {
         self.input + self.output
     }
@@ -281,7 +280,7 @@ impl Day {
         Self(at.unwrap_or(time::OffsetDateTime::UNIX_EPOCH).date())
     }
 
-    /// When the next day begins, and what was used up is there again.
+    /// When the next day begins and the quota is renewed.
     pub fn end(self) -> Timestamp {
         let next = self.0.next_day().unwrap_or(self.0);
         Timestamp(next.midnight().assume_utc().unix_timestamp() * 1000)
@@ -292,7 +291,7 @@ impl Day {
         self.0.next_day().map(Self)
     }
 
-    /// The day written as [`Day`] writes it.
+    /// Parses a day as [`Day`] displays it.
     pub fn parse(text: &str) -> Option<Self> {
         time::Date::parse(text, time::macros::format_description!("[year]-[month]-[day]")).ok().map(Self)
     }

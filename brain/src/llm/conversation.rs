@@ -1,28 +1,29 @@
-//! A conversation as it stands, from which every model gets the prompt that fits it.
+//! A conversation, from which each model gets the prompt that fits its context window.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::catalog::Model;
-use super::config::Kind;
+use super::kind::Kind;
+use super::model::Model;
 use super::{Prompt, PromptTurn};
 
-/// What may go into a prompt.
+/// The conversation up to the message to answer.
 #[derive(Debug, Clone, Default)]
 pub struct Conversation {
     /// The messages, oldest first, ending with the one to answer.
     pub turns: Vec<PromptTurn>,
-    /// An opaque stable hash of the user's id; no personal data.
+    /// A stable opaque hash of the user's id; no personal data.
     pub user: String,
-    /// The providers' own conversation ids, by the id of the model (Dify).
+    /// The providers' conversation ids by model id (Dify).
     pub conversations: HashMap<String, String>,
 }
 
-/// Bytes that may be counted without giving way to other tasks: some milliseconds at most.
+/// Bytes whose tokens are counted on the async thread: takes some milliseconds at most.
 const COUNTED_AT_ONCE: usize = 64 << 10;
 
 impl Conversation {
-    /// [`Conversation::prompt`] within the model's budget, with its tokens. Long ones are counted on a thread of their own.
+    /// The prompt within the model's budget, with its estimated tokens. Long conversations are counted on a blocking
+    /// thread.
     pub async fn prepare(self: &Arc<Self>, model: &Arc<Model>) -> (Prompt, u64) {
         let (conversation, model) = (Arc::clone(self), Arc::clone(model));
         let bytes: usize = self.turns.iter().map(|turn| turn.text.len()).sum();
@@ -41,7 +42,7 @@ impl Conversation {
         }
     }
 
-    /// The prompt for a model, of as many of the newest messages as fit the budget in tokens. Whole messages only.
+    /// The prompt for a model: as many of the newest messages as fit `budget` tokens. Whole messages only.
     pub fn prompt(&self, model: &Model, budget: u64) -> Prompt {
         Prompt {
             system: model.system_prompt.clone(),
@@ -52,10 +53,10 @@ impl Conversation {
         }
     }
 
-    /// The same with half as much history, where the model found it too long; `None` where nothing can be left out.
+    /// The prompt with half as much history; `None` where nothing can be left out.
     pub fn shorter(&self, model: &Model, prompt: &Prompt) -> Option<Prompt> {
         if model.kind == Kind::Dify {
-            // It keeps the history itself; nothing of it is sent.
+            // Dify keeps the history; no request carries it.
             return None;
         }
         let shorter = self.prompt(model, model.counter.estimate_prompt(prompt) / 2);

@@ -1,4 +1,4 @@
-//! How calls fail: each kind with one rule for trying again, one for the endpoint, one code for the client.
+//! How calls fail. Each class decides the retry, the effect on the circuit breaker and the error code for clients.
 
 use std::time::Duration;
 
@@ -6,69 +6,69 @@ use chatbox_shared::failure::ErrorCode;
 
 use super::endpoint::Verdict;
 
-/// A failed call. `Display` and `detail` are for the log only: they may quote the provider.
+/// A failed call. `Display` and `detail` may quote the provider, so they are for the log only.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{class:?}{}: {detail}", status.map(|status| format!(" (HTTP {status})")).unwrap_or_default())]
 pub struct ProviderError {
-    /// What kind of failure.
+    /// The class of the failure.
     pub class: ErrorClass,
     /// The HTTP status, where there was one.
     pub status: Option<u16>,
-    /// The provider's own wish when to try again.
+    /// How long the provider asks to wait (`Retry-After`).
     pub retry_after: Option<Duration>,
-    /// The provider's explicit word on retrying (`x-should-retry`), which overrides the class.
+    /// The provider's `x-should-retry`, which overrides the class.
     pub should_retry: Option<bool>,
-    /// What to change before the same call is made once more, at once.
+    /// What to change before the call is repeated, without a wait.
     pub remedy: Option<Remedy>,
-    /// Nothing of the request has reached the provider.
+    /// No part of the request reached the provider.
     pub unsent: bool,
-    /// For the log: a short prefix of what the provider said. Never contains a key.
+    /// For the log: the beginning of the provider's message. Never contains a key.
     pub detail: String,
 }
 
-/// A change that may make a refused call succeed. Each is tried once for an answer.
+/// A change after which a rejected call may succeed. Each is tried at most once per answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Remedy {
-    /// The provider has lost its conversation, or it is full: begin a new one.
+    /// Start a new conversation: the provider lost the old one, or it is full.
     NewConversation,
-    /// The model takes no temperature: leave it out.
+    /// Leave the sampling fields out: the model accepts none.
     WithoutSampling,
-    /// The prompt was too long: send less of the history.
+    /// Send less history: the prompt was too long.
     LessHistory,
 }
 
-/// Kinds of failure, each with one rule for retrying and one code for the client.
+/// The classes of failures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ErrorClass {
-    /// The connection could not be made, or broke before the answer's head.
+    /// The connection failed before the response head.
     Connect,
-    /// A time limit of ours passed, or the provider says it timed out.
+    /// A time limit of chatbox passed, or the provider reported a timeout.
     Timeout,
-    /// Too many requests now.
+    /// The provider limits the request rate.
     RateLimited,
     /// The provider is overloaded.
     Overloaded,
-    /// The provider failed in itself (5xx).
+    /// The provider failed (5xx).
     Server,
     /// The stream ended before the answer did.
     Truncated,
-    /// The stream is not what the protocol says.
+    /// The response violates the protocol.
     Protocol,
-    /// Wrong key, no permission.
+    /// The key is wrong or lacks a permission.
     Auth,
-    /// Out of money or quota.
+    /// The provider account is out of credit or quota.
     Quota,
-    /// The provider does not take this request.
+    /// The provider rejects this request.
     Rejected,
-    /// The prompt is longer than the model can take.
+    /// The prompt exceeds the context window.
     ContextLength,
     /// The model or the conversation does not exist.
     NotFound,
-    /// Refused by the provider's content rules.
+    /// Withheld by the provider's content rules.
     ContentFiltered,
-    /// Not called: the endpoint has failed too often.
+    /// Not called: the endpoint's circuit breaker is open.
     CircuitOpen,
-    /// Not called: too many wait for the endpoint.
+    /// Not called: the endpoint's queue is full.
     QueueFull,
 }
 
@@ -113,12 +113,12 @@ impl ErrorClass {
         }
     }
 
-    /// May another model do what this one could not? What content rules withheld is not asked elsewhere.
+    /// Whether a fallback model is tried. Content that one provider withheld is not requested from another.
     pub fn falls_back(self) -> bool {
         self != Self::ContentFiltered
     }
 
-    /// What it says about the endpoint.
+    /// What this failure says about the endpoint's health.
     pub fn verdict(self) -> Verdict {
         match self {
             Self::Connect | Self::Timeout | Self::Overloaded | Self::Server | Self::Truncated | Self::Protocol => {
@@ -136,7 +136,7 @@ impl ErrorClass {
         }
     }
 
-    /// May the same call succeed when made again?
+    /// Whether the same call may succeed later.
     pub fn retryable(self) -> bool {
         matches!(
             self,
@@ -144,7 +144,7 @@ impl ErrorClass {
         )
     }
 
-    /// What the client is told.
+    /// The error code for clients.
     pub fn code(self) -> ErrorCode {
         match self {
             Self::Connect
@@ -177,7 +177,7 @@ impl ProviderError {
         }
     }
 
-    /// What to change before the call is made once more.
+    /// What to change before the call is repeated.
     pub fn remedy(&self) -> Option<Remedy> {
         self.remedy.or((self.class == ErrorClass::ContextLength).then_some(Remedy::LessHistory))
     }

@@ -1,21 +1,21 @@
-//! What a model is asked, in no protocol's words.
+//! A prompt, independent of any protocol.
 
 use bytes::Bytes;
 
-/// What a model is asked.
+/// A prompt.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Prompt {
-    /// Instructions of the operator, never of the user.
+    /// The operator's instructions; never the user's.
     pub system: Option<String>,
     /// The conversation, oldest first, ending with the user message to answer. Whole messages only.
     pub turns: Vec<PromptTurn>,
-    /// An opaque stable hash of the user's id; no personal data.
+    /// A stable opaque hash of the user's id; no personal data.
     pub user: String,
-    /// The provider's own conversation id from an earlier answer (Dify).
+    /// The provider's conversation id from an earlier answer (Dify).
     pub conversation: Option<String>,
-    /// Names this call at the provider and in the ledger; sent along, so that both sides' records can be compared.
+    /// The id of the call in the ledger, sent to the provider so that both records can be matched.
     pub request_id: String,
-    /// Leave out temperature and the like: the model was found to refuse them.
+    /// Leave the sampling fields out: the model rejected them.
     pub without_sampling: bool,
 }
 
@@ -25,14 +25,14 @@ impl Prompt {
         self.turns.iter().rev().find(|turn| turn.role == PromptRole::User).map_or("", |turn| &turn.text)
     }
 
-    /// The pictures that go with the message to answer.
+    /// The images of the message to answer.
     pub fn question_images(&self) -> &[Image] {
         self.turns.iter().rev().find(|turn| turn.role == PromptRole::User).map_or(&[], |turn| &turn.images)
     }
 
-    /// The turns as every model takes them: the user begins, both speak in turn, no message is empty. Neighbours of one
-    /// speaker are joined by a blank line, what stands before the first word of the user is left out, and so are pictures
-    /// that are not the user's: no protocol has a place for them. A text is empty only beside pictures.
+    /// The turns in the form every model accepts: the user begins, roles alternate, no message is empty. Neighbours of
+    /// one role are joined by a blank line. Turns before the user's first are dropped, and so are images of other
+    /// roles, for which no protocol has a place. A text is empty only beside images.
     pub fn alternating(&self) -> Vec<PromptTurn> {
         let mut turns: Vec<PromptTurn> = Vec::with_capacity(self.turns.len());
         let said = self.turns.iter().map(|turn| {
@@ -60,24 +60,24 @@ impl Prompt {
 /// One message of the conversation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PromptTurn {
-    /// Who said it, as a model sees it.
+    /// The role of the author.
     pub role: PromptRole,
-    /// What was said.
+    /// The text.
     pub text: String,
-    /// Pictures that go with it.
+    /// Images beside the text.
     pub images: Vec<Image>,
 }
 
-/// A picture as it goes to a model.
+/// An image for a model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Image {
     /// `image/png`, `image/jpeg`, `image/gif` or `image/webp`.
     pub media_type: String,
-    /// The file.
+    /// The content of the file.
     pub data: Bytes,
 }
 
-/// Who speaks, as a model sees it. An assisting human speaks as the assistant.
+/// The role of an author. An assisting human has the role of the assistant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PromptRole {
     /// The user.

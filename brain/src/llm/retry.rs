@@ -1,7 +1,7 @@
-//! When a failed call is made again, and how long to wait before that.
+//! When a failed call is retried, and after which wait.
 //!
-//! A call is made again only while nobody has seen a word of its answer. Each try has its own limit until the first text;
-//! the total limit spans all tries and the waits between them.
+//! A call is retried only while the reader has seen no text of its answer. Each try has its own limit until the first
+//! text; the total limit spans all tries and the waits between them.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,28 +9,28 @@ use std::time::Duration;
 
 use super::ProviderError;
 
-/// The longest first wait, without any hint of the provider. It doubles with each try.
+/// The longest first wait where the provider names none. Doubles with each retry.
 const BACKOFF: Duration = Duration::from_millis(500);
 
-/// The longest wait at all without a hint.
+/// The longest wait where the provider names none.
 const MAX_BACKOFF: Duration = Duration::from_secs(8);
 
-/// How calls are limited and repeated.
+/// The time limits and retries of calls.
 #[derive(Debug, Clone)]
 pub struct Policy {
-    /// From the request to the first text, for each try; also for waiting for a place at the endpoint.
+    /// Limit of each try from the request to the first text, and of the wait for a slot at the endpoint.
     pub first_token: Duration,
-    /// For the answer as a whole, with all tries and fallbacks.
+    /// Limit of the whole answer with all retries and fallbacks.
     pub total: Duration,
-    /// Further tries after the first.
+    /// Retries after the first try.
     pub max_retries: u32,
-    /// Asked to wait longer than this, the call is not made again.
+    /// A call told to wait longer than this is not retried.
     pub max_retry_after: Duration,
-    /// Where the randomness of waits comes from.
+    /// The randomness of the waits.
     pub jitter: Jitter,
 }
 
-/// A source of numbers in 0..1.
+/// A source of random numbers in 0..1.
 #[derive(Clone)]
 pub struct Jitter(Arc<dyn Fn() -> f64 + Send + Sync>);
 
@@ -40,7 +40,7 @@ impl Jitter {
         Self(Arc::new(rand::random::<f64>))
     }
 
-    /// Always the same number, for tests.
+    /// Always this number, for tests.
     pub fn fixed(number: f64) -> Self {
         Self(Arc::new(move || number))
     }
@@ -53,10 +53,10 @@ impl fmt::Debug for Jitter {
 }
 
 impl Policy {
-    /// How long to wait after a failure, `None` to give up. `failed` tries came before this one.
+    /// The wait before the next try; `None` for no further try. `failed` tries failed before this one.
     ///
-    /// Full jitter, so that callers who failed together do not come back together. A wait the provider asked for is a
-    /// minimum, to which only a little is added.
+    /// Full jitter: callers that failed together do not retry together. A wait the provider asked for is a minimum, to
+    /// which a small jitter is added.
     pub(super) fn wait(&self, error: &ProviderError, failed: u32) -> Option<Duration> {
         if !error.retryable() || failed >= self.max_retries {
             return None;

@@ -1,24 +1,24 @@
-//! Server-sent events: bytes in, events out. It knows the line grammar and nothing of what the events mean.
+//! Server-sent events: bytes in, events out. Knows the line grammar and no meaning of events.
 //!
-//! Bytes are buffered until a line is whole, so a chunk may end anywhere, also inside a character or between CR and LF.
-//! Lines end with CR, LF or CRLF only; Unicode line breaks inside JSON strings are text. `id` and `retry` are read over:
-//! an answer that broke is asked for again, never resumed.
+//! Bytes are buffered until a line is complete, so a chunk may end anywhere, also inside a character or between CR and
+//! LF. Only CR, LF and CRLF end a line; Unicode line breaks in JSON strings are text. `id` and `retry` are ignored: a
+//! broken answer is requested again, never resumed.
 
 use std::mem;
 
-/// No event of a provider we know comes near; one that does would only fill the memory.
+/// The largest event. Known providers stay far below; a larger event would only fill the memory.
 pub const MAX_EVENT_BYTES: usize = 4 << 20;
 
 /// One dispatched event.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Event {
+pub struct SseEvent {
     /// The `event` field, empty where there was none.
     pub name: String,
     /// The `data` lines, joined with LF.
     pub data: String,
 }
 
-/// An event grew over the limit. The decoder is of no use after that.
+/// An event exceeds the limit. The decoder must not be used after this error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("an event of the stream is larger than {limit} bytes")]
 pub struct TooLarge {
@@ -28,26 +28,26 @@ pub struct TooLarge {
 
 /// An incremental decoder of one stream.
 #[derive(Debug)]
-pub struct Decoder {
+pub struct SseDecoder {
     limit: usize,
-    /// The beginning of a line whose end has not come yet.
+    /// The beginning of a line that has not ended.
     line: Vec<u8>,
     name: String,
-    /// `None` until a `data` line came: an event without one is never dispatched.
+    /// `None` until a `data` line arrived: an event without one is not dispatched.
     data: Option<String>,
-    /// The last byte was a CR: an LF right after it belongs to the same line end.
+    /// The last byte was a CR: an LF after it belongs to the same line end.
     skip_lf: bool,
-    /// No line has ended yet: it may begin with a byte order mark.
+    /// No line has ended yet: the first line may begin with a byte order mark.
     first_line: bool,
 }
 
-impl Default for Decoder {
+impl Default for SseDecoder {
     fn default() -> Self {
         Self::with_limit(MAX_EVENT_BYTES)
     }
 }
 
-impl Decoder {
+impl SseDecoder {
     /// A decoder that refuses events of more than `limit` bytes.
     pub fn with_limit(limit: usize) -> Self {
         Self { limit, line: Vec::new(), name: String::new(), data: None, skip_lf: false, first_line: true }
@@ -56,8 +56,8 @@ impl Decoder {
     /// Takes the next bytes and appends the events they complete.
     ///
     /// # Errors
-    /// Where an event is too large; those before it have been appended.
-    pub fn push(&mut self, bytes: &[u8], events: &mut Vec<Event>) -> Result<(), TooLarge> {
+    /// Where an event is too large. The events before it have been appended.
+    pub fn push(&mut self, bytes: &[u8], events: &mut Vec<SseEvent>) -> Result<(), TooLarge> {
         let mut rest = bytes;
         if self.skip_lf && !rest.is_empty() {
             self.skip_lf = false;
@@ -90,9 +90,9 @@ impl Decoder {
         Ok(())
     }
 
-    /// The stream ended cleanly. An event whose final blank line is missing is handed out all the same: some servers
-    /// end that way. Whether its data is whole is for the reader to see.
-    pub fn finish(&mut self) -> Option<Event> {
+    /// The stream ended. Returns a last event whose final blank line is missing, because some servers end that way; the
+    /// caller decides whether its data is complete.
+    pub fn finish(&mut self) -> Option<SseEvent> {
         if !self.line.is_empty() {
             let line = mem::take(&mut self.line);
             self.field(&line);
@@ -105,7 +105,7 @@ impl Decoder {
         if held + more > self.limit { Err(TooLarge { limit: self.limit }) } else { Ok(()) }
     }
 
-    fn end_line(&mut self, line: &[u8]) -> Option<Event> {
+    fn end_line(&mut self, line: &[u8]) -> Option<SseEvent> {
         let line = match mem::take(&mut self.first_line) {
             true => line.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(line),
             false => line,
@@ -117,7 +117,7 @@ impl Decoder {
         None
     }
 
-    /// A line with a colon in front is a comment: its empty field name matches nothing here.
+    /// A comment line begins with a colon: its empty field name matches nothing here.
     fn field(&mut self, line: &[u8]) {
         let line = String::from_utf8_lossy(line);
         let (field, value) = line.split_once(':').unwrap_or((&line, ""));
@@ -133,9 +133,9 @@ impl Decoder {
         }
     }
 
-    fn dispatch(&mut self) -> Option<Event> {
+    fn dispatch(&mut self) -> Option<SseEvent> {
         let name = mem::take(&mut self.name);
-        self.data.take().map(|data| Event { name, data })
+        self.data.take().map(|data| SseEvent { name, data })
     }
 }
 
@@ -145,8 +145,8 @@ mod tests {
 
     use super::*;
 
-    fn decode<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Vec<Event> {
-        let (mut decoder, mut events) = (Decoder::default(), Vec::new());
+    fn decode<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Vec<SseEvent> {
+        let (mut decoder, mut events) = (SseDecoder::default(), Vec::new());
         for piece in pieces {
             decoder.push(piece, &mut events).unwrap();
         }
@@ -154,15 +154,15 @@ mod tests {
         events
     }
 
-    fn event(name: &str, data: &str) -> Event {
-        Event { name: name.into(), data: data.into() }
+    fn event(name: &str, data: &str) -> SseEvent {
+        SseEvent { name: name.into(), data: data.into() }
     }
 
     /// Everything the grammar knows, with LF as the line end.
     const STREAM: &str = "\u{feff}: hello\ndata: one\n\nevent: ping\n\nevent: two\ndata:no space\ndata:  two spaces\n\n\
         id: 7\nretry: 100\ndata\n\ndata: \u{2028}grüße \u{1F600}\u{85}\nunknown: x\n\n: keep-alive\n\nevent:last\ndata: {}";
 
-    fn expected() -> Vec<Event> {
+    fn expected() -> Vec<SseEvent> {
         vec![
             event("", "one"),
             event("two", "no space\n two spaces"),
@@ -194,11 +194,11 @@ mod tests {
     #[test]
     fn an_event_over_the_limit_is_an_error_wherever_it_grows() {
         for stream in ["data: 0123456789\n\n", "data: 01\ndata: 23\ndata: 456789\n\n", "xxxxxxxxxxxxxxxxxxxx"] {
-            let (mut decoder, mut events) = (Decoder::with_limit(12), Vec::new());
+            let (mut decoder, mut events) = (SseDecoder::with_limit(12), Vec::new());
             let result = stream.as_bytes().chunks(3).try_for_each(|piece| decoder.push(piece, &mut events));
             assert_eq!((result, events), (Err(TooLarge { limit: 12 }), vec![]), "{stream:?}");
         }
-        let (mut decoder, mut events) = (Decoder::with_limit(12), Vec::new());
+        let (mut decoder, mut events) = (SseDecoder::with_limit(12), Vec::new());
         decoder.push(&b"data: 012345\n\n".repeat(50), &mut events).unwrap();
         assert_eq!(events.len(), 50, "the limit is per event");
     }

@@ -1,53 +1,52 @@
-//! Tokens of texts and prompts: for budgets, and for usage that no provider reported. [`TokenCounter`] counts exactly what
-//! OpenAI's models read and estimates the rest, whose tables are not public; estimates err on the high side, so that a
-//! prompt that should fit does. It never asks anybody and takes linear time whatever the text.
+//! Counts the tokens of texts and prompts, for budgets and for usage that no provider reported. [`TokenCounter`] counts
+//! exactly for OpenAI's encodings and estimates for other models, whose tables are not public. Estimates err on the
+//! high side, so a prompt that should fit does. Counting makes no request and takes linear time.
 
 mod encoding;
 
 use tiktoken_rs::CoreBPE;
 
 use self::encoding::Encoding;
-use super::config::Kind;
+use super::kind::Kind;
 use super::{Prompt, PromptTurn};
 
-/// What a message adds besides its text and its pictures.
+/// Tokens of a message besides its text and images.
 const PER_MESSAGE: u64 = 4;
 
 /// How the tokens of one model are counted. Cheap to clone.
 #[derive(Clone, Copy)]
 pub enum TokenCounter {
-    /// As the model itself does, with the table of its encoding. Pictures and frames of messages stay estimates.
+    /// Exactly, with the table of the model's encoding. Images and message framing are estimates.
     Tiktoken(&'static CoreBPE),
-    /// By a rule.
+    /// By a rule of thumb.
     Estimate(Family),
 }
 
-/// Models whose tokens follow one rule. Characters are told apart by their length in UTF-8, which goes with how rare they
-/// are in a model's table: ASCII is one, accents, Greek, Cyrillic, Hebrew and Arabic are two, most other scripts three,
-/// emoji four bytes long.
+/// The rules of estimation. They weigh a character by its length in UTF-8, which goes with how rare it is in a model's
+/// table: ASCII has one byte; accents, Greek, Cyrillic, Hebrew and Arabic two; most other scripts three; emoji four.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Family {
-    /// OpenAI's protocol, Dify and the demo model: four ASCII characters are one token; characters of two bytes half a
-    /// token each, of three bytes one, of four two.
+    /// OpenAI's protocol, Dify and the demo model. Tokens per character: 1/4 for one byte, 1/2 for two, 1 for three, 2
+    /// for four.
     #[default]
     Common,
-    /// Anthropic, whose tokenizers take more: everything weighs a third more, so three ASCII characters are one token;
-    /// characters of two bytes two thirds of a token each, of three bytes one and a third, of four two and two thirds.
+    /// Anthropic, whose tokenizers produce a third more. Tokens per character: 1/3 for one byte, 2/3 for two, 4/3 for
+    /// three, 8/3 for four.
     Anthropic,
 }
 
-/// A name that is no way of counting.
+/// An unknown tokenizer name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("must be \"o200k_base\", \"cl100k_base\" or \"estimate\", or empty to go by the model's name, not \"{0}\"")]
 pub struct UnknownTokenizer(pub String);
 
 impl TokenCounter {
-    /// The counter of this model. `configured` is `o200k_base`, `cl100k_base` or `estimate`; empty, the provider's name of
-    /// the model decides, and what no name tells is estimated. The first model of an encoding loads its table, which takes
-    /// the time and the memory that `tokens/encoding.rs` tells: call it at start, not in an answer.
+    /// The counter of a model. `configured` is `o200k_base`, `cl100k_base` or `estimate`; if empty, the provider's name
+    /// of the model decides, and an unknown name means an estimate. The first model of an encoding loads its table
+    /// (cost: see `tokens/encoding.rs`), so call this at start and not during an answer.
     ///
     /// # Errors
-    /// For any other word.
+    /// For any other name.
     pub fn for_model(kind: Kind, name: &str, configured: &str) -> Result<Self, UnknownTokenizer> {
         let encoding = match configured {
             "" if kind == Kind::OpenAi => Encoding::of_model(name),
@@ -60,7 +59,7 @@ impl TokenCounter {
         Ok(encoding.map_or(Self::Estimate(family), |encoding| Self::Tiktoken(encoding.table())))
     }
 
-    /// Is `configured` a word that [`TokenCounter::for_model`] takes? Loads nothing.
+    /// Checks a configured name without loading a table.
     ///
     /// # Errors
     /// For any other word.
@@ -84,9 +83,9 @@ impl TokenCounter {
         self.system_cost(prompt.system.as_deref()) + prompt.turns.iter().map(|turn| self.turn_cost(turn)).sum::<u64>()
     }
 
-    /// What of a conversation goes to the model: as many of the newest turns as fit `budget` tokens beside the
-    /// instructions, whole turns only, none left out in between. The last one, which is to be answered, is always there,
-    /// even where it alone is more than the budget: the provider's refusal says more than a silent cut would.
+    /// The part of a conversation that goes to the model: as many of the newest turns as fit `budget` tokens beside the
+    /// instructions, whole and without gaps. The last turn, which is to be answered, is always included, even if it
+    /// exceeds the budget: the provider's rejection says more than a silent cut.
     ///
     /// The budget is the model's `context_tokens − max_output_tokens`.
     pub fn fit<'a>(&self, system: Option<&str>, turns: &'a [PromptTurn], budget: u64) -> &'a [PromptTurn] {
@@ -112,9 +111,9 @@ impl TokenCounter {
         PER_MESSAGE + self.count(&turn.text) + images.saturating_mul(self.per_image())
     }
 
-    /// What a picture costs, whatever its size. Providers scale pictures down before they count them, so that there is a
-    /// most: OpenAI's rule gives 1105 for the six tiles of a large picture up to twice as long as wide, Anthropic's about
-    /// 1600 for one of 1.15 megapixels.
+    /// Tokens of an image of any size. Providers scale images down before they count them, so there is a maximum:
+    /// OpenAI's rule gives 1105 for the six tiles of a large image up to twice as long as wide, Anthropic's about 1600
+    /// for 1.15 megapixels.
     fn per_image(&self) -> u64 {
         match self {
             Self::Tiktoken(_) | Self::Estimate(Family::Common) => 1105,

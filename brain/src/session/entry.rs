@@ -4,7 +4,7 @@ use chatbox_shared::clock::Timestamp;
 use chatbox_shared::failure::ErrorCode;
 use chatbox_shared::ids::{ClientMessageId, MessageId, Seq, SessionId, UserId};
 
-use crate::llm::TokenUsage;
+pub use crate::usage::{FinishReason, TokenUsage};
 
 /// One entry of a log with its content in the clear.
 #[derive(Debug, Clone, PartialEq)]
@@ -134,67 +134,13 @@ pub struct Answer {
     /// When what was used up is there again, for a fault that passes at a known time.
     pub retry_at: Option<Timestamp>,
     /// What it used.
-    pub usage: Option<Usage>,
+    pub usage: Option<TokenUsage>,
     /// Milliseconds from the request to the first delta.
     pub first_token_ms: Option<u64>,
     /// Milliseconds from the request to the end.
     pub total_ms: Option<u64>,
     /// The provider's own name for this conversation, where the provider keeps the history (Dify).
     pub conversation: Option<String>,
-}
-
-/// Why an answer ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FinishReason {
-    /// The model was done.
-    Stop,
-    /// A token limit cut it.
-    Length,
-    /// A participant stopped it.
-    Stopped,
-    /// Whoever generated it is gone and no model could go on.
-    Interrupted,
-    /// The provider's content rules cut it.
-    ContentFilter,
-}
-
-impl FinishReason {
-    /// The stable name on the wire and in the store.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Stop => "stop",
-            Self::Length => "length",
-            Self::Stopped => "stopped",
-            Self::Interrupted => "interrupted",
-            Self::ContentFilter => "content_filter",
-        }
-    }
-
-    /// The reason with this name.
-    pub fn parse(text: &str) -> Option<Self> {
-        [Self::Stop, Self::Length, Self::Stopped, Self::Interrupted, Self::ContentFilter]
-            .into_iter()
-            .find(|reason| reason.as_str() == text)
-    }
-}
-
-/// Tokens in and out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Usage {
-    /// Tokens of the prompt, the cached ones included.
-    pub input: u64,
-    /// Tokens of the prompt that the provider had in its cache.
-    pub cached: u64,
-    /// Tokens of the answer.
-    pub output: u64,
-    /// The provider reported none; this is chatbox's estimate.
-    pub estimated: bool,
-}
-
-impl From<TokenUsage> for Usage {
-    fn from(usage: TokenUsage) -> Self {
-        Self { input: usage.input, cached: usage.cached, output: usage.output, estimated: usage.estimated }
-    }
 }
 
 /// Something that happened in a session. Every change of who may speak is one.

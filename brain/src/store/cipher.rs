@@ -1,9 +1,10 @@
-//! Encryption of what a store must not read: AES-256-GCM under one data key per session, which a master key of the
-//! [`Keyring`] wraps. A ciphertext is bound to its place (collection, session, seq, field), so one that is moved anywhere
-//! else does not open. Owns the layout of the blobs; knows no store.
+//! Encryption of contents and names: AES-256-GCM with one data key per session, which a master key of the [`Keyring`]
+//! wraps. A ciphertext is bound to its location (collection, session, seq, field) and opens nowhere else. Owns the
+//! layout of the blobs; knows no store.
 //!
-//! Every blob is nonce (12 bytes) ‖ ciphertext ‖ tag (16 bytes). Nonces are random: one data key seals the entries of one
-//! session, one master key the data keys, both far below the 2^32 messages at which random nonces begin to matter.
+//! Every blob is nonce (12 bytes) ‖ ciphertext ‖ tag (16 bytes). Nonces are random: one data key encrypts the entries
+//! of one session, one master key the data keys. Both stay far below the 2^32 messages at which random nonces become
+//! risky.
 
 use std::fmt;
 
@@ -15,30 +16,30 @@ use zeroize::Zeroize;
 use super::WrappedKey;
 use super::keyring::{KEY_BYTES, Keyring};
 
-/// A blob that cannot be opened, or one that could not be made.
+/// Why a blob cannot be decrypted or encrypted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CipherError {
-    /// The keyring lacks the master key that wrapped the session's data key.
-    #[error("session {session}: its data key is wrapped by the master key {kid:?}, which is not in the keyring")]
+    /// The keyring lacks the master key that wraps the session's data key.
+    #[error("session {session}: the master key {kid:?} of its data key is not in the keyring")]
     UnknownKey {
         /// The session concerned.
         session: SessionId,
-        /// The missing key's name.
+        /// The id of the missing key.
         kid: String,
     },
-    /// The data key does not open under the master key of that name.
+    /// The data key cannot be unwrapped with the master key of that id.
     #[error(
-        "session {session}: its data key does not open under the master key {kid:?}: another key of that name, or changed"
+        "session {session}: its data key cannot be decrypted with the master key {kid:?}: another key of that id, or changed data"
     )]
     WrongKey {
         /// The session concerned.
         session: SessionId,
-        /// The master key tried.
+        /// The id of the master key.
         kid: String,
     },
-    /// A name or content does not open: another key, a changed byte, or a ciphertext moved from elsewhere.
+    /// A name or content cannot be decrypted: another key, a changed byte, or a ciphertext moved from elsewhere.
     #[error(
-        "session {session}: the field {field} at seq {seq} does not decrypt; changed, moved, or made with another key"
+        "session {session}: the field {field} at seq {seq} cannot be decrypted: changed, moved, or encrypted with another key"
     )]
     Damaged {
         /// The session concerned.
@@ -48,7 +49,7 @@ pub enum CipherError {
         /// The stored field.
         field: &'static str,
     },
-    /// The system's cryptography failed (no randomness).
+    /// The system provides no randomness.
     #[error("session {session}: cannot encrypt")]
     CannotSeal {
         /// The session concerned.
@@ -56,16 +57,16 @@ pub enum CipherError {
     },
 }
 
-/// Where a ciphertext belongs. It opens nowhere else.
+/// The location a ciphertext is bound to.
 #[derive(Clone, Copy)]
-struct Place {
+struct Location {
     collection: &'static str,
     session: SessionId,
     seq: Seq,
     field: &'static str,
 }
 
-impl Place {
+impl Location {
     fn data_key(session: SessionId) -> Self {
         Self { collection: "sessions", session, seq: 0, field: "dk" }
     }
@@ -78,7 +79,8 @@ impl Place {
         Self { collection: "messages", session, seq, field: "ct" }
     }
 
-    /// One byte string per place: a version, then each part with a fixed length or behind its length.
+    /// The additional authenticated data, unique per location: a version, then each part with a fixed length or after
+    /// its length.
     fn aad(&self) -> Vec<u8> {
         let mut aad = Vec::with_capacity(64);
         aad.extend_from_slice(b"chatbox.v1");
@@ -109,7 +111,7 @@ impl SessionKey {
     /// A new random key for `session`.
     ///
     /// # Errors
-    /// [`CipherError::CannotSeal`] where the system gives no randomness.
+    /// [`CipherError::CannotSeal`] where the system provides no randomness.
     pub fn generate(session: SessionId) -> Result<Self, CipherError> {
         let mut key = Self { bytes: [0; KEY_BYTES] };
         rand::fill(&mut key.bytes).map_err(|_| CipherError::CannotSeal { session })?;
@@ -121,15 +123,15 @@ impl SessionKey {
     /// # Errors
     /// [`CipherError::CannotSeal`].
     pub fn seal_content(&self, session: SessionId, seq: Seq, text: &str) -> Result<Vec<u8>, CipherError> {
-        seal(&self.bytes, &Place::content(session, seq), text.as_bytes())
+        seal(&self.bytes, &Location::content(session, seq), text.as_bytes())
     }
 
-    /// Decrypts the content of the entry at `seq`. An empty blob is damaged too: what has no content is not to be opened.
+    /// Decrypts the content of the entry at `seq`. An empty blob is damaged: an entry without content is not decrypted.
     ///
     /// # Errors
     /// [`CipherError::Damaged`].
     pub fn open_content(&self, session: SessionId, seq: Seq, blob: &[u8]) -> Result<String, CipherError> {
-        self.open_text(&Place::content(session, seq), blob)
+        self.open_text(&Location::content(session, seq), blob)
     }
 
     /// Encrypts the session's name.
@@ -137,20 +139,20 @@ impl SessionKey {
     /// # Errors
     /// [`CipherError::CannotSeal`].
     pub fn seal_name(&self, session: SessionId, name: &str) -> Result<Vec<u8>, CipherError> {
-        seal(&self.bytes, &Place::name(session), name.as_bytes())
+        seal(&self.bytes, &Location::name(session), name.as_bytes())
     }
 
-    /// Decrypts the session's name. An empty blob is damaged too: a session without a name has none to open.
+    /// Decrypts the session's name. An empty blob is damaged: a session without a name is not decrypted.
     ///
     /// # Errors
     /// [`CipherError::Damaged`].
     pub fn open_name(&self, session: SessionId, blob: &[u8]) -> Result<String, CipherError> {
-        self.open_text(&Place::name(session), blob)
+        self.open_text(&Location::name(session), blob)
     }
 
-    fn open_text(&self, place: &Place, blob: &[u8]) -> Result<String, CipherError> {
-        let plain = open(&self.bytes, place, blob).ok_or_else(|| place.damaged())?;
-        String::from_utf8(plain).map_err(|_| place.damaged())
+    fn open_text(&self, location: &Location, blob: &[u8]) -> Result<String, CipherError> {
+        let plain = open(&self.bytes, location, blob).ok_or_else(|| location.damaged())?;
+        String::from_utf8(plain).map_err(|_| location.damaged())
     }
 }
 
@@ -160,7 +162,7 @@ impl Drop for SessionKey {
     }
 }
 
-/// Shows nothing of the key.
+/// Hides the key.
 impl fmt::Debug for SessionKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("SessionKey(..)")
@@ -174,7 +176,7 @@ impl Keyring {
     /// [`CipherError::CannotSeal`].
     pub fn wrap(&self, key: &SessionKey, session: SessionId) -> Result<WrappedKey, CipherError> {
         let master = self.active();
-        let wrapped = seal(&master.bytes, &Place::data_key(session), &key.bytes)?;
+        let wrapped = seal(&master.bytes, &Location::data_key(session), &key.bytes)?;
         Ok(WrappedKey { kid: master.kid.clone(), wrapped })
     }
 
@@ -185,7 +187,7 @@ impl Keyring {
     pub fn unwrap(&self, wrapped: &WrappedKey, session: SessionId) -> Result<SessionKey, CipherError> {
         let kid = || wrapped.kid.clone();
         let master = self.key(&wrapped.kid).ok_or_else(|| CipherError::UnknownKey { session, kid: kid() })?;
-        let mut plain = open(&master.bytes, &Place::data_key(session), &wrapped.wrapped)
+        let mut plain = open(&master.bytes, &Location::data_key(session), &wrapped.wrapped)
             .ok_or_else(|| CipherError::WrongKey { session, kid: kid() })?;
         let mut key = SessionKey { bytes: [0; KEY_BYTES] };
         let fits = plain.len() == KEY_BYTES;
@@ -197,27 +199,27 @@ impl Keyring {
     }
 }
 
-fn seal(key: &[u8; KEY_BYTES], place: &Place, plain: &[u8]) -> Result<Vec<u8>, CipherError> {
+fn seal(key: &[u8; KEY_BYTES], location: &Location, plain: &[u8]) -> Result<Vec<u8>, CipherError> {
     let mut nonce = [0; NONCE_LEN];
-    rand::fill(&mut nonce).map_err(|_| place.cannot_seal())?;
-    // Room for all of it at once, so that no clear text is left behind in a buffer that was outgrown.
+    rand::fill(&mut nonce).map_err(|_| location.cannot_seal())?;
+    // The full capacity at once: growing would leave clear text behind in the old buffer.
     let mut blob = Vec::with_capacity(NONCE_LEN + plain.len() + AES_256_GCM.tag_len());
     blob.extend_from_slice(&nonce);
     blob.extend_from_slice(plain);
     let tag = aead(key)
         .and_then(|aead| {
-            let aad = Aad::from(place.aad());
+            let aad = Aad::from(location.aad());
             aead.seal_in_place_separate_tag(Nonce::assume_unique_for_key(nonce), aad, &mut blob[NONCE_LEN..]).ok()
         })
-        .ok_or_else(|| place.cannot_seal())?;
+        .ok_or_else(|| location.cannot_seal())?;
     blob.extend_from_slice(tag.as_ref());
     Ok(blob)
 }
 
-fn open(key: &[u8; KEY_BYTES], place: &Place, blob: &[u8]) -> Option<Vec<u8>> {
+fn open(key: &[u8; KEY_BYTES], location: &Location, blob: &[u8]) -> Option<Vec<u8>> {
     let (nonce, sealed) = blob.split_first_chunk::<NONCE_LEN>()?;
     let mut plain = sealed.to_vec();
-    let aad = Aad::from(place.aad());
+    let aad = Aad::from(location.aad());
     let length = aead(key)?.open_in_place(Nonce::assume_unique_for_key(*nonce), aad, &mut plain).ok()?.len();
     plain.truncate(length);
     Some(plain)

@@ -1,5 +1,5 @@
-//! The keyring: the master keys that wrap every session's data key. One is active and wraps new data keys; the others
-//! are there to read what they wrapped earlier. Owns parsing and checking; never shows key material, not even in errors.
+//! The keyring: the master keys that wrap the sessions' data keys. The active one wraps new data keys; the others
+//! unwrap older ones. Owns parsing and checking; never shows key material, not even in errors.
 
 use std::fmt;
 
@@ -11,39 +11,39 @@ use zeroize::{Zeroize, Zeroizing};
 /// Bytes of a master key and of a data key (AES-256).
 pub const KEY_BYTES: usize = 32;
 
-/// The longest name of a master key.
+/// The longest kid.
 const MAX_KID_CHARS: usize = 64;
 
-/// The least number of different bytes a key may have. 32 random bytes have fewer once in 10^30.
+/// The fewest different bytes of a valid key. 32 random bytes have fewer once in 10^30.
 const MIN_DISTINCT_BYTES: usize = 8;
 
-/// What is wrong with a keyring. Names lines and kids, never key material.
+/// An error of a keyring. Names lines and kids, never key material.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum KeyringError {
     /// No line holds a key.
-    #[error("the keyring holds no key; it needs at least one line kid:base64-of-32-bytes")]
+    #[error("the keyring contains no key; expected at least one line kid:base64-of-32-bytes")]
     Empty,
     /// A line without a colon.
     #[error("keyring line {line}: expected kid:base64-of-32-bytes")]
     NoColon {
-        /// Counted from 1.
+        /// The line, from 1.
         line: usize,
     },
-    /// A kid that is no plain name.
-    #[error("keyring line {line}: a kid has 1 to 64 characters out of A-Z a-z 0-9 . _ -")]
+    /// A kid with forbidden characters or length.
+    #[error("keyring line {line}: a kid must have 1 to 64 characters of A-Z a-z 0-9 . _ -")]
     BadKid {
         /// Counted from 1.
         line: usize,
     },
-    /// The same kid again.
-    #[error("keyring line {line}: the kid {kid:?} is there twice")]
+    /// A kid that occurs twice.
+    #[error("keyring line {line}: the kid {kid:?} occurs twice")]
     DuplicateKid {
         /// Counted from 1.
         line: usize,
-        /// Which one.
+        /// The kid.
         kid: String,
     },
-    /// No base64.
+    /// The key is not base64.
     #[error("keyring line {line}: the key {kid:?} is not valid base64")]
     NotBase64 {
         /// Counted from 1.
@@ -51,19 +51,19 @@ pub enum KeyringError {
         /// Which one.
         kid: String,
     },
-    /// Too short or too long.
-    #[error("keyring line {line}: the key {kid:?} has {bytes} bytes, needed are 32")]
+    /// The key has a wrong length.
+    #[error("keyring line {line}: the key {kid:?} has {bytes} bytes instead of 32")]
     WrongLength {
         /// Counted from 1.
         line: usize,
         /// Which one.
         kid: String,
-        /// How many bytes it has.
+        /// Its length in bytes.
         bytes: usize,
     },
-    /// A sample, a password, or a pattern.
+    /// The key is a sample, a password or a pattern.
     #[error(
-        "keyring line {line}: the key {kid:?} is not random (a sample, a text or a pattern); make one from 32 random bytes"
+        "keyring line {line}: the key {kid:?} is not random (a sample, a text or a pattern); generate 32 random bytes"
     )]
     Weak {
         /// Counted from 1.
@@ -71,14 +71,14 @@ pub enum KeyringError {
         /// Which one.
         kid: String,
     },
-    /// The wanted active key is not on the ring.
+    /// The configured active key is not in the keyring.
     #[error("the active key {kid:?} is not in the keyring")]
     UnknownActive {
         /// Which one.
         kid: String,
     },
-    /// The system gives no randomness.
-    #[error("the system gives no random bytes")]
+    /// The system provides no randomness.
+    #[error("the system provides no random bytes")]
     NoRandomness,
 }
 
@@ -101,11 +101,11 @@ pub struct Keyring {
 }
 
 impl Keyring {
-    /// Reads lines `kid:base64(32 bytes)`; blank lines and lines that begin with `#` are skipped. `active` names the key
+    /// Parses lines `kid:base64(32 bytes)`; blank lines and lines beginning with `#` are skipped. `active` is the kid
     /// that wraps new data keys; the first one where it is absent or empty.
     ///
     /// # Errors
-    /// The first fault found, with its line.
+    /// The first error, with its line.
     pub fn parse(text: &str, active: Option<&str>) -> Result<Self, KeyringError> {
         let mut keys: Vec<MasterKey> = Vec::new();
         for (index, line) in text.lines().enumerate() {
@@ -135,7 +135,7 @@ impl Keyring {
     /// A new random key as a line of a keyring, without a newline.
     ///
     /// # Errors
-    /// A kid that is no plain name, or a system without randomness.
+    /// An invalid kid, or a system without randomness.
     pub fn generate_line(kid: &str) -> Result<Zeroizing<String>, KeyringError> {
         if !is_kid(kid) {
             return Err(KeyringError::BadKid { line: 1 });
@@ -149,7 +149,7 @@ impl Keyring {
         Ok(line)
     }
 
-    /// The kid that wraps new data keys.
+    /// The kid of the key that wraps new data keys.
     pub fn active_kid(&self) -> &str {
         &self.active().kid
     }
@@ -184,7 +184,7 @@ fn parse_line(line: &str, number: usize) -> Result<MasterKey, KeyringError> {
     if !is_kid(kid) {
         return Err(KeyringError::BadKid { line: number });
     }
-    // Room for the whole key at once, so that no half of it is left behind in a buffer that was outgrown.
+    // The full capacity at once: growing would leave a part of the key behind in the old buffer.
     let mut decoded = Zeroizing::new(Vec::with_capacity(encoded.len()));
     STANDARD
         .decode_vec(encoded, &mut decoded)
@@ -205,7 +205,7 @@ fn is_kid(kid: &str) -> bool {
         && kid.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'))
 }
 
-/// Few different bytes, a row that grows evenly, or a text: no random key looks so.
+/// Whether the key has few different bytes, grows in equal steps, or is text. No random key does.
 fn is_weak(key: &[u8; KEY_BYTES]) -> bool {
     let mut seen = [false; 256];
     for byte in key {

@@ -1,5 +1,5 @@
-//! Where sessions and their logs are kept. [`Store`] is the seam: MongoDB in production, SQLite embedded. Contents reach
-//! a store as ciphertext only ([`cipher`]); a store interprets none of it. The ledger of what was used holds no content.
+//! The storage of sessions, logs and the ledger. [`Store`] is the seam: MongoDB in production, SQLite embedded.
+//! Contents reach a store as ciphertext only ([`cipher`]), which no store interprets. The ledger contains no content.
 //!
 //! To add a store: implement the trait with single-document operations guarded by the unique keys named at
 //! [`Appended`], then run [`conformance`] over it.
@@ -16,6 +16,7 @@ use crate::session::entry::{EntryMeta, Person};
 pub mod cipher;
 #[cfg(test)]
 mod conformance;
+pub mod key_check;
 pub mod keyring;
 pub mod mongo;
 pub mod observed;
@@ -23,37 +24,37 @@ pub mod readiness;
 mod record;
 pub mod sqlite;
 
-/// An entry as it is stored: everything in the clear but the content.
+/// An entry as it is stored: all in clear text except the content.
 #[derive(Debug, Clone, PartialEq)]
 pub struct EntryRow {
-    /// The clear part.
+    /// The clear-text part.
     pub meta: EntryMeta,
-    /// nonce ‖ ciphertext of the content; empty where there is no content.
+    /// The encrypted content (nonce ‖ ciphertext); empty where there is none.
     pub content: Vec<u8>,
 }
 
-/// The session document: the data key, and a summary of the log that is repaired from the log.
+/// The session document: the data key, and a summary of the log that is rebuilt from the log where it is behind.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SessionRow {
     /// The session.
     pub id: SessionId,
-    /// Its owner.
+    /// The user who owns the session.
     pub user: UserId,
-    /// Tells this log from another that had the same id. Random text.
+    /// Random text that tells this log from another one with the same id.
     pub epoch: String,
-    /// nonce ‖ ciphertext of the name; empty while it has none.
+    /// The encrypted name (nonce ‖ ciphertext); empty where there is none.
     pub name: Vec<u8>,
-    /// When it was created.
+    /// When the session was created.
     pub started_at: Timestamp,
-    /// The session's data key, wrapped by a master key. Destroyed when the session is erased, so `None` means: erased.
+    /// The session's data key, wrapped by a master key. Erasure destroys it: `None` means erased.
     pub data_key: Option<WrappedKey>,
     /// The fold of the log up to `summary.seq`.
     pub summary: Summary,
-    /// Up to where the owner has read.
+    /// The last seq the owner has read.
     pub read_seq: Seq,
-    /// The sum of its records in the ledger, as it was last stored.
+    /// The sum of the session's ledger records, as last saved.
     pub usage: UsageSum,
-    /// How many answers ended and how long they took, counted when each one ends.
+    /// Number and times of the finished answers, counted when each ends.
     pub responses: Responses,
 }
 
@@ -83,95 +84,99 @@ pub struct Summary {
 /// The finished answers of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Responses {
-    /// How many ended.
+    /// The number of finished answers.
     pub count: u64,
-    /// Sum of their total times, in milliseconds.
+    /// The sum of their durations in milliseconds.
     pub ms_sum: u64,
-    /// The longest of them, in milliseconds.
+    /// The longest duration in milliseconds.
     pub ms_max: u64,
 }
 
 /// A data key encrypted by a master key of the keyring.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WrappedKey {
-    /// Which master key.
+    /// The id of the master key.
     pub kid: String,
-    /// nonce ‖ ciphertext.
+    /// The encrypted data key (nonce ‖ ciphertext).
     pub wrapped: Vec<u8>,
 }
 
-/// What became of an append. Everything but `Done` means: nothing was written.
+/// The outcome of an append. Every value but `Done` means that nothing was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Appended {
-    /// It is in the log, durably (majority).
+    /// The entry is durable in the log (on a majority).
     Done,
-    /// `(session, seq)` is taken: somebody else wrote first.
+    /// `(session, seq)` is taken: another writer was first.
     SeqTaken,
-    /// `(session, sender, client_msg_id)` is there already.
+    /// `(session, sender, client_msg_id)` exists.
     DuplicateMessage,
-    /// `(session, reply_to, generation)` is there already.
+    /// `(session, reply_to, generation)` exists.
     AnswerExists,
-    /// The session has a streaming answer already.
+    /// The session has a streaming answer.
     StreamingExists,
 }
 
-/// Which sessions a list is about.
+/// Which sessions a list contains.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StateFilter {
-    /// All that are not erased.
+    /// All sessions that are not erased.
     Any,
-    /// Those that take messages.
+    /// Sessions that accept messages.
     Active,
-    /// Those that have ended.
+    /// Sessions that have ended.
     Ended,
 }
 
-/// Where a page of sessions begins: after the one with this activity time and id.
+/// The start of a page of sessions: after the session with this activity time and id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SessionCursor {
-    /// Its last activity.
+    /// The time of its last activity.
     pub last_at: Timestamp,
-    /// Its id, which decides between equal times.
+    /// Its id, which orders sessions of equal times.
     pub id: SessionId,
 }
 
-/// Why a store could not do it. Whether a write took place is unknown after `Unavailable`.
+/// Why an operation failed. After `Unavailable` it is unknown whether a write took place.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// It cannot be reached, has no majority, or did not answer in time. Try again, with the same ids.
+    /// The store is unreachable, has no majority, or did not answer in time. A retry with the same ids is safe.
     #[error("the store is not available: {0}")]
     Unavailable(String),
-    /// It answered with something this version cannot read.
+    /// A stored document cannot be read by this version.
     #[error("a stored document cannot be read: {0}")]
     Corrupt(String),
-    /// It refused for a reason that trying again does not mend.
+    /// The store refused, and a retry does not change that.
     #[error("the store refused: {0}")]
     Refused(String),
 }
 
-/// What every operation gives.
+/// The result of an operation.
 pub type StoreResult<T> = Result<T, StoreError>;
 
-/// Sessions and their logs. All writes are durable when they return: on a majority, journaled. All reads see every
-/// acknowledged write (read concern majority). Pages are sorted by the store and bounded by `limit`.
+/// The storage of sessions, logs and the ledger. All writes are durable when they return: on a majority, journaled. All
+/// reads see every acknowledged write (read concern majority). Pages are sorted by the store and bounded by `limit`.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
-    /// Asks the store for its time: proves it is there, and is the clock for leases and entries.
+    /// The store's clock, which is the clock of leases and entries. Succeeds only if the store answers.
     async fn now(&self) -> StoreResult<Timestamp>;
 
-    /// Creates tables and indexes that are missing. Harmless to repeat.
+    /// Creates missing tables and indexes. Idempotent.
     async fn migrate(&self) -> StoreResult<()>;
 
-    /// The indexes that should be there and are not, by name.
+    /// The names of missing indexes.
     async fn missing_indexes(&self) -> StoreResult<Vec<String>>;
 
-    /// Creates the session. `false`: the id is taken (also by an erased session), nothing was changed.
+    /// Creates the session. `false`: the id is taken (also by an erased session) and nothing was changed.
     async fn create_session(&self, row: &SessionRow) -> StoreResult<bool>;
 
-    /// The session, also if it is erased (then without data key).
+    /// The ids of the master keys that wrap the data keys of stored sessions, each once, ascending, `limit` at most. Takes
+    /// one index lookup per id.
+    async fn key_ids(&self, limit: u32) -> StoreResult<Vec<String>>;
+
+    /// The session; an erased one has no data key.
     async fn session(&self, id: SessionId) -> StoreResult<Option<SessionRow>>;
 
-    /// The user's sessions that are not erased, latest activity first, after `after`.
+    /// The user's sessions that are not erased, latest activity first, beginning after `after`.
     async fn list_sessions(
         &self,
         user: &UserId,
@@ -180,28 +185,29 @@ pub trait Store: Send + Sync + 'static {
         limit: u32,
     ) -> StoreResult<Vec<SessionRow>>;
 
-    /// Stores a newer summary. One with a lower `seq` than the stored one is dropped; an erased session stays erased.
+    /// Saves a newer summary. A summary with a lower `seq` than the stored one is ignored; an erased session stays
+    /// erased.
     async fn save_summary(&self, session: SessionId, summary: &Summary) -> StoreResult<()>;
 
-    /// Replaces the encrypted name. `false`: no such session, or erased.
+    /// Replaces the encrypted name. `false`: the session does not exist or is erased.
     async fn rename_session(&self, session: SessionId, name: &[u8]) -> StoreResult<bool>;
 
-    /// Replaces the encrypted name if it is still `from`. `false`: it is not; nothing was changed.
+    /// Replaces the encrypted name if it still is `from`. `false`: it is another one and nothing was changed.
     async fn replace_name(&self, session: SessionId, from: &[u8], to: &[u8]) -> StoreResult<bool>;
 
     /// Moves the owner's read marker forward, never back.
     async fn mark_read(&self, session: SessionId, seq: Seq) -> StoreResult<()>;
 
-    /// Counts one finished answer and how long it took.
+    /// Counts one finished answer and its duration.
     async fn add_response(&self, session: SessionId, took_ms: u64) -> StoreResult<()>;
 
     /// Destroys the data key and the name at once, then deletes the log. The id stays taken, and the ledger keeps its
-    /// records. Harmless to repeat.
+    /// records. Idempotent.
     async fn erase_session(&self, session: SessionId) -> StoreResult<()>;
 
-    /// Appends one entry under its unique keys. The same row again (same id at the same seq) is `Done` again, so an append
-    /// of unknown outcome may be repeated as it is. Where several keys are taken, any of them is named; a caller that
-    /// goes on to a higher seq comes to the others.
+    /// Appends one entry under its unique keys. The same row again (same id at the same seq) returns `Done` again, so
+    /// an append with unknown outcome can be repeated. Where several keys are taken, any of them is returned; a caller
+    /// that repeats at a higher seq meets the others.
     async fn append(&self, row: &EntryRow) -> StoreResult<Appended>;
 
     /// Entries with `seq > after`, ascending.
@@ -210,10 +216,10 @@ pub trait Store: Send + Sync + 'static {
     /// The latest `limit` entries with `seq < before`, ascending. `before` may be any number.
     async fn entries_before(&self, session: SessionId, before: Seq, limit: u32) -> StoreResult<Vec<EntryRow>>;
 
-    /// The entry at this place.
+    /// The entry at this seq.
     async fn entry(&self, session: SessionId, seq: Seq) -> StoreResult<Option<EntryRow>>;
 
-    /// The sender's entry with this client id.
+    /// The sender's entry with this client message id.
     async fn entry_by_client_id(
         &self,
         session: SessionId,
@@ -227,44 +233,44 @@ pub trait Store: Send + Sync + 'static {
     /// The answer to `reply_to` with the highest generation.
     async fn latest_answer(&self, session: SessionId, reply_to: Seq) -> StoreResult<Option<EntryRow>>;
 
-    /// Replaces everything of an answer that can change (rev, state, content, the answer's part), if it is still
-    /// streaming under `fence`. `false`: it is not; nothing was changed.
+    /// Replaces the mutable fields of an answer (rev, state, content, the answer's part), if it is still streaming
+    /// under `fence`. `false`: it is not, and nothing was changed.
     async fn update_answer(&self, row: &EntryRow, fence: u64) -> StoreResult<bool>;
 
-    /// The session's oldest message that still needs an answer.
+    /// The session's oldest message that needs an answer.
     async fn next_unanswered(&self, session: SessionId) -> StoreResult<Option<EntryRow>>;
 
-    /// The message needs no answer any more: one has begun, or a human has taken over.
+    /// Marks the message as needing no answer: one has begun, or a human has taken over.
     async fn clear_need(&self, session: SessionId, id: MessageId, seq: Seq) -> StoreResult<()>;
 
-    /// Streaming answers whose lease ended before `now`, oldest lease first, over all sessions.
+    /// Streaming answers of all sessions whose lease ended before `now`, oldest lease first.
     async fn expired_answers(&self, now: Timestamp, limit: u32) -> StoreResult<Vec<EntryRow>>;
 
-    /// Messages appended from `from` on and before `before` that still need an answer, oldest first, over all sessions.
+    /// Messages of all sessions appended in `from..before` that need an answer, oldest first.
     async fn unanswered_between(&self, from: Timestamp, before: Timestamp, limit: u32) -> StoreResult<Vec<EntryRow>>;
 
-    /// Sets a call's largest use aside in the account of its user and day, if what is used, what is reserved and this fit
-    /// the allowance. `false`: it does not fit, nothing was changed. The same reservation again is `true` again. Atomic: of
-    /// calls at the same time none can make the account exceed the allowance.
+    /// Reserves the most a call can use in the account of its user and day, if used and reserved amounts and this
+    /// reservation fit the allowance. `false`: they do not, and nothing was changed. The same reservation again returns
+    /// `true` again. Atomic: concurrent calls cannot exceed the allowance together.
     async fn reserve_usage(&self, reservation: &Reservation, allowance: &Allowance) -> StoreResult<bool>;
 
-    /// Inserts the record unless one with its call id is there, and turns the call's reservation into what the record in
-    /// the ledger says, once. Gives the record that is in the ledger: the first one. Harmless to repeat.
+    /// Inserts the record unless one with its call id exists, and replaces the call's reservation by what the record in
+    /// the ledger used, once. Returns the record in the ledger, which is the first one. Idempotent.
     async fn record_usage(&self, record: &UsageRecord) -> StoreResult<UsageRecord>;
 
-    /// The user's reservations that nobody has settled.
+    /// The user's unsettled reservations.
     async fn open_reservations(&self, user: &UserId) -> StoreResult<Vec<Reservation>>;
 
-    /// Reservations that expired before `now`, oldest first, over all users.
+    /// Unsettled reservations of all users that expired before `now`, oldest first.
     async fn expired_reservations(&self, now: Timestamp, limit: u32) -> StoreResult<Vec<Reservation>>;
 
     /// The sum of a session's records.
     async fn session_usage(&self, session: SessionId) -> StoreResult<UsageSum>;
 
-    /// Stores the sum of a session's records in its document. One of fewer calls than the stored one is dropped.
+    /// Saves the sum of a session's records in its document. A sum of fewer calls than the stored one is ignored.
     async fn save_session_usage(&self, session: SessionId, usage: &UsageSum) -> StoreResult<()>;
 
-    /// The user's accounts of the days from `from` on, oldest first.
+    /// The user's accounts from the day `from` on, oldest first.
     async fn user_usage(&self, user: &UserId, from: Day, limit: u32) -> StoreResult<Vec<DayUsage>>;
 }
 

@@ -1,4 +1,4 @@
-//! What surrounds every operation of a store: one time limit, and one measurement. Implements the same trait.
+//! A store with a time limit and a duration metric around every operation.
 
 use std::fmt;
 use std::sync::Arc;
@@ -20,12 +20,12 @@ use crate::ledger::{Allowance, Day, DayUsage, Reservation, UsageRecord, UsageSum
 /// The name of the histogram. Prometheus adds `_count`, `_sum` and `_bucket`.
 const METRIC: &str = "chatbox_brain_store_operation_seconds";
 
-/// Upper bounds in seconds: a local commit takes one millisecond, an election some seconds.
+/// Upper bounds in seconds: a local commit takes about a millisecond, an election several seconds.
 const BUCKETS: [f64; 9] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.0, 5.0];
 
-/// How an operation ended.
+/// The outcome of an operation, as a metric label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Outcome {
+enum OperationOutcome {
     Ok,
     Timeout,
     Unavailable,
@@ -33,7 +33,7 @@ enum Outcome {
     Refused,
 }
 
-impl Outcome {
+impl OperationOutcome {
     const ALL: [Self; 5] = [Self::Ok, Self::Timeout, Self::Unavailable, Self::Corrupt, Self::Refused];
 
     fn of<T>(result: &StoreResult<T>) -> Self {
@@ -56,7 +56,7 @@ impl Outcome {
     }
 }
 
-impl EncodeLabelValue for Outcome {
+impl EncodeLabelValue for OperationOutcome {
     fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), fmt::Error> {
         self.as_str().encode(encoder)
     }
@@ -65,7 +65,7 @@ impl EncodeLabelValue for Outcome {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Labels {
     op: &'static str,
-    outcome: Outcome,
+    outcome: OperationOutcome,
 }
 
 /// A store with a time limit and a histogram around every operation.
@@ -80,23 +80,24 @@ impl Observed {
     pub fn wrap(inner: SharedStore, limit: Duration, registry: &mut Registry) -> SharedStore {
         let seconds = Family::new_with_constructor((|| Histogram::new(BUCKETS)) as fn() -> Histogram);
         for op in OPERATIONS {
-            for outcome in Outcome::ALL {
+            for outcome in OperationOutcome::ALL {
                 drop(seconds.get_or_create(&Labels { op, outcome }));
             }
         }
-        registry.register(METRIC, "How long operations of the store took", seconds.clone());
+        registry.register(METRIC, "Duration of store operations", seconds.clone());
         Arc::new(Self { inner, limit, seconds })
     }
 
     async fn observe<T>(&self, op: &'static str, work: impl Future<Output = StoreResult<T>> + Send) -> StoreResult<T> {
         let started = Instant::now();
-        // Building an index takes as long as the data is large, and it is harmless to wait for.
+        // Building an index takes as long as the data demands, and waiting for it is harmless.
         let limited = if op == "migrate" { Ok(work.await) } else { tokio::time::timeout(self.limit, work).await };
         let (outcome, result) = match limited {
-            Ok(result) => (Outcome::of(&result), result),
-            Err(_) => {
-                (Outcome::Timeout, Err(StoreError::Unavailable(format!("{op} took longer than {:?}", self.limit))))
-            }
+            Ok(result) => (OperationOutcome::of(&result), result),
+            Err(_) => (
+                OperationOutcome::Timeout,
+                Err(StoreError::Unavailable(format!("{op} took longer than {:?}", self.limit))),
+            ),
         };
         self.seconds.get_or_create(&Labels { op, outcome }).observe(started.elapsed().as_secs_f64());
         result
@@ -122,6 +123,7 @@ observed! {
     fn migrate() -> ();
     fn missing_indexes() -> Vec<String>;
     fn create_session(row: &SessionRow) -> bool;
+    fn key_ids(limit: u32) -> Vec<String>;
     fn session(id: SessionId) -> Option<SessionRow>;
     fn list_sessions(user: &UserId, filter: StateFilter, after: Option<SessionCursor>, limit: u32) -> Vec<SessionRow>;
     fn save_summary(session: SessionId, summary: &Summary) -> ();

@@ -6,6 +6,7 @@ use std::time::Duration;
 use chatbox_shared::lifecycle::Lifecycle;
 use parking_lot::Mutex;
 
+use super::key_check::KeyCheck;
 use super::{SharedStore, StoreResult};
 use crate::session::registry::Sessions;
 
@@ -16,27 +17,34 @@ const PAUSE: Duration = Duration::from_secs(1);
 pub struct Readiness {
     store: SharedStore,
     create_indexes: bool,
+    keys: KeyCheck,
     prepared: OnceLock<()>,
     /// Why it is not prepared yet.
     reason: Mutex<String>,
 }
 
 impl Readiness {
-    /// `create_indexes`: make missing ones, instead of waiting for somebody who does.
-    pub fn new(store: SharedStore, create_indexes: bool) -> Self {
-        Self { store, create_indexes, prepared: OnceLock::new(), reason: Mutex::new("it is being prepared".into()) }
+    /// `create_indexes`: creates missing indexes instead of waiting for `migrate`.
+    pub fn new(store: SharedStore, create_indexes: bool, keys: KeyCheck) -> Self {
+        Self {
+            store,
+            create_indexes,
+            keys,
+            prepared: OnceLock::new(),
+            reason: Mutex::new("it is being prepared".into()),
+        }
     }
 
     /// Tries until the store has all it needs and `sessions` knows its time. `false`: the process drains.
     pub async fn prepare(&self, sessions: &Sessions, lifecycle: &Lifecycle) -> bool {
         loop {
             let reason = match self.try_prepare(sessions).await {
-                Ok(missing) if missing.is_empty() => {
+                Ok(None) => {
                     // Nobody else sets it.
                     let _ = self.prepared.set(());
                     return true;
                 }
-                Ok(missing) => format!("missing indexes: {}; run `chatbox-brain migrate`", missing.join(", ")),
+                Ok(Some(reason)) => reason,
                 Err(error) => error.to_string(),
             };
             if reason != *self.reason.lock() {
@@ -50,12 +58,23 @@ impl Readiness {
         }
     }
 
-    async fn try_prepare(&self, sessions: &Sessions) -> StoreResult<Vec<String>> {
+    /// The reason why the store cannot be used yet; `None` once it can.
+    async fn try_prepare(&self, sessions: &Sessions) -> StoreResult<Option<String>> {
         if self.create_indexes {
             self.store.migrate().await?;
         }
         sessions.read_clock().await?;
-        self.store.missing_indexes().await
+        let indexes = self.store.missing_indexes().await?;
+        if !indexes.is_empty() {
+            return Ok(Some(format!("missing indexes: {}; run `chatbox-brain migrate`", indexes.join(", "))));
+        }
+        let keys = self.keys.missing(self.store.as_ref()).await?;
+        Ok((!keys.is_empty()).then(|| {
+            format!(
+                "stored sessions need master keys that are not in keys.keyring: {}; add them, or set keys.allow_missing = true",
+                keys.join(", ")
+            )
+        }))
     }
 
     /// Has the store all it needs?

@@ -1,5 +1,5 @@
-//! The stored form of the rows, once for every store: the names of the fields and what is in them. A store turns a
-//! [`Value`] into its own type when it writes, and offers its documents as a [`Source`] when it reads.
+//! The stored form of rows, common to all stores: the names of the fields and their contents. A store converts a
+//! [`Value`] into its own type when it writes, and presents its documents as a [`Source`] when it reads.
 
 use chatbox_shared::clock::Timestamp;
 use chatbox_shared::ids::{Seq, UserId};
@@ -12,10 +12,10 @@ pub(super) mod entry;
 pub(super) mod session;
 pub(super) mod usage;
 
-/// What a field may hold.
+/// The value of a field.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Value<'a> {
-    /// The field is not there.
+    /// The field is absent.
     Absent,
     /// A UUID.
     Id(Uuid),
@@ -25,7 +25,7 @@ pub(super) enum Value<'a> {
     Bool(bool),
     /// Unix milliseconds, UTC.
     Time(i64),
-    /// Text in the clear.
+    /// Clear text.
     Text(&'a str),
     /// Ciphertext.
     Bytes(&'a [u8]),
@@ -34,8 +34,8 @@ pub(super) enum Value<'a> {
 /// A named value.
 pub(super) type Field<'a> = (&'static str, Value<'a>);
 
-/// A document or table row to read from. Each method gives `None` where the field is absent, and
-/// [`StoreError::Corrupt`] where it holds another type.
+/// A document or table row to read from. Each method returns `None` where the field is absent, and
+/// [`StoreError::Corrupt`] where it has another type.
 pub(super) trait Source {
     fn id(&self, name: &'static str) -> StoreResult<Option<Uuid>>;
     fn int(&self, name: &'static str) -> StoreResult<Option<i64>>;
@@ -45,7 +45,7 @@ pub(super) trait Source {
     fn bytes(&self, name: &'static str) -> StoreResult<Option<Vec<u8>>>;
 }
 
-/// A field that must be there.
+/// A required field.
 fn required<T>(name: &'static str, value: StoreResult<Option<T>>) -> StoreResult<T> {
     value?.ok_or_else(|| StoreError::Corrupt(format!("the field {name} is missing")))
 }
@@ -64,7 +64,7 @@ fn timestamp(source: &impl Source, name: &'static str) -> StoreResult<Option<Tim
     Ok(source.time(name)?.map(Timestamp))
 }
 
-/// A person out of the two fields that hold one.
+/// A person from its two fields.
 fn person(source: &impl Source, id: &'static str, name: &'static str) -> StoreResult<Option<Person>> {
     let Some(id) = source.text(id)? else { return Ok(None) };
     Ok(Some(Person { id: UserId::new(id), name: source.text(name)? }))
@@ -74,17 +74,17 @@ fn out_of_range(name: &'static str) -> StoreError {
     StoreError::Corrupt(format!("the field {name} is out of range"))
 }
 
-/// The value a text stands for, or the fact that this version does not know it.
+/// The value of a text that this version knows; an error for any other.
 fn known<T>(name: &'static str, text: &str, value: Option<T>) -> StoreResult<T> {
     value.ok_or_else(|| {
-        StoreError::Corrupt(format!("the field {name} holds {text:?}, which this version does not know"))
+        StoreError::Corrupt(format!("the field {name} holds {text:?}, which this version does not support"))
     })
 }
 
-/// The last place a store can name. A caller who wants what stands before the end may name any later one.
+/// The largest seq a store can hold. A caller that reads backwards from the end may pass a larger one.
 pub(super) const MAX_SEQ: Seq = i64::MAX.unsigned_abs();
 
-/// A number as stores keep it. Databases have no unsigned 64-bit integers.
+/// A number as stores hold it: databases have no unsigned 64-bit integers.
 pub(super) fn signed(number: u64) -> StoreResult<i64> {
     i64::try_from(number).map_err(|_| StoreError::Refused("a number is too large to be stored".into()))
 }
@@ -106,7 +106,7 @@ impl<'a> Value<'a> {
         time.map_or(Self::Absent, |time| Self::Time(time.0))
     }
 
-    /// Ciphertext; empty means that there is none.
+    /// Ciphertext; absent where empty.
     pub(super) fn sealed(bytes: &'a [u8]) -> Self {
         if bytes.is_empty() { Self::Absent } else { Self::Bytes(bytes) }
     }

@@ -8,10 +8,10 @@ use chatbox_shared::clock::Timestamp;
 use chatbox_shared::failure::{ErrorCode, Failure};
 
 use super::Turns;
-use crate::llm::answer::Fault;
+use crate::llm::answer::AnswerError;
 use crate::llm::tokens;
 use crate::session::Session;
-use crate::session::entry::{Body, Content, Entry, EntryState, FinishReason, Usage};
+use crate::session::entry::{Body, Content, Entry, EntryState, FinishReason, TokenUsage};
 use crate::session::registry::Sessions;
 use crate::store::StoreError;
 
@@ -198,9 +198,9 @@ pub(super) struct End {
     /// Why, for a final one.
     pub(super) finish: Option<FinishReason>,
     /// The fault of a failed one.
-    pub(super) fault: Option<Fault>,
+    pub(super) fault: Option<AnswerError>,
     /// What it used; `None` where nothing was called, or it is not known.
-    pub(super) usage: Option<Usage>,
+    pub(super) usage: Option<TokenUsage>,
 }
 
 /// Marks the entry as ended under a new fence; gives the fence it had.
@@ -220,7 +220,7 @@ pub(super) fn finish_as(
     let Body::Answer(answer) = &mut entry.meta.body else { return 0 };
     answer.finish = finish;
     answer.error = error;
-    answer.usage.get_or_insert(Usage { input: 0, cached: 0, output, estimated: true });
+    answer.usage.get_or_insert(TokenUsage { input: 0, cached: 0, output, estimated: true });
     let fence = answer.fence;
     answer.fence += 1;
     fence

@@ -8,9 +8,8 @@ use chatbox_shared::failure::ErrorCode;
 
 use super::Turns;
 use crate::ledger::{CallFinish, Purpose, Reservation, UsageRecord};
-use crate::llm::TokenUsage;
 use crate::session::Session;
-use crate::session::entry::{Entry, EntryState, Usage};
+use crate::session::entry::{Entry, EntryState};
 use crate::store::{StoreError, StoreResult};
 
 /// Reservations settled in one round.
@@ -90,8 +89,7 @@ impl Turns {
         };
         match answer.usage.filter(|usage| !usage.estimated) {
             Some(usage) => {
-                let Usage { input, cached, output, estimated } = usage;
-                let record = reservation.record(TokenUsage { input, cached, output, estimated }, finish, price, now);
+                let record = reservation.record(usage, finish, price, now);
                 let total_ms = answer.total_ms.unwrap_or(record.total_ms);
                 UsageRecord { first_token_ms: answer.first_token_ms, total_ms, ..record }
             }

@@ -9,14 +9,14 @@ use chatbox_shared::ids::Seq;
 use super::Turns;
 use super::journal::millis;
 use crate::ledger::{Allowance, Call, CallFinish, DayUsage, Purpose, Reservation, UsageRecord};
-use crate::llm::TokenUsage;
-use crate::llm::catalog::Model;
-use crate::llm::meter::{CallOutcome, Meter, Planned, Refused};
+use crate::llm::meter::{CallDenied, CallOutcome, Meter, PlannedCall};
+use crate::llm::model::Model;
 use crate::metrics::Metrics;
 use crate::session::Session;
 use crate::session::registry::Sessions;
 use crate::store::StoreError;
 use crate::tunables::Current;
+use crate::usage::TokenUsage;
 
 /// A reservation is nobody's this long after its call must have ended.
 const GRACE: Duration = Duration::from_secs(30);
@@ -60,7 +60,7 @@ impl Turns {
 }
 
 impl SessionMeter {
-    fn call(&self, planned: &Planned<'_>) -> Call {
+    fn call(&self, planned: &PlannedCall<'_>) -> Call {
         Call {
             id: planned.id,
             user: self.session.owner.clone(),
@@ -77,7 +77,7 @@ impl SessionMeter {
 
 #[async_trait]
 impl Meter for SessionMeter {
-    fn plan(&self, planned: Planned<'_>) -> Reservation {
+    fn plan(&self, planned: PlannedCall<'_>) -> Reservation {
         let model = planned.model;
         let (input, output) = (planned.input_estimate, model.max_output_tokens);
         let largest = TokenUsage { input, cached: 0, output, estimated: true };
@@ -91,7 +91,7 @@ impl Meter for SessionMeter {
         }
     }
 
-    async fn begin(&self, reservation: &Reservation) -> Result<(), Refused> {
+    async fn begin(&self, reservation: &Reservation) -> Result<(), CallDenied> {
         let allowance = self.current.get().allowance;
         match self.sessions.store.reserve_usage(reservation, &allowance).await {
             Ok(true) => Ok(()),
@@ -99,21 +99,21 @@ impl Meter for SessionMeter {
                 self.metrics.quota_refused();
                 let day = reservation.call.day();
                 let ever = allowance.admits(&DayUsage::unused(day), reservation);
-                Err(Refused::Quota(ever.then(|| day.end())))
+                Err(CallDenied::Quota(ever.then(|| day.end())))
             }
             Err(error @ StoreError::Unavailable(_)) => {
                 tracing::debug!(session = %self.session.id, %error, "no call without an account of it");
-                Err(Refused::Unavailable)
+                Err(CallDenied::Unavailable)
             }
             Err(error) => {
                 tracing::error!(session = %self.session.id, %error, "an account cannot be used");
-                Err(Refused::Broken)
+                Err(CallDenied::Broken)
             }
         }
     }
 
     async fn end(&self, reservation: &Reservation, model: &Model, outcome: CallOutcome) {
-        self.metrics.provider_call(&model.id, &outcome);
+        self.metrics.provider_call(&outcome.counted(&model.id));
         let record = UsageRecord {
             call: reservation.call.clone(),
             usage: outcome.usage,

@@ -8,9 +8,9 @@ use chatbox_shared::failure::Failure;
 use super::Turns;
 use super::prompt::opaque;
 use crate::llm::PromptTurn;
-use crate::llm::answer::{Answering, Ask, Outcome, Piece};
-use crate::llm::catalog::Model;
+use crate::llm::answer::{AnswerEvent, AnswerOutcome, AnswerRequest, Answering};
 use crate::llm::conversation::Conversation;
+use crate::llm::model::Model;
 use crate::session::Session;
 use crate::session::entry::{Body, Entry, Sender};
 use crate::session::summary::name_of;
@@ -60,7 +60,7 @@ impl Turns {
         let answer = entries.iter().find(|entry| matches!(entry.meta.body, Body::Answer(_)));
         let answer = answer.map(|entry| excerpt(entry.content.text())).unwrap_or_default();
         let text = format!("{REQUEST}\n\nUser: {}\n\nAssistant: {answer}", excerpt(first.content.text()));
-        let answering = Answering::start(Ask {
+        let answering = Answering::start(AnswerRequest {
             session: session.id,
             user: session.owner.to_string(),
             models,
@@ -90,12 +90,12 @@ impl Turns {
             };
             let Some(piece) = piece else { break };
             match piece {
-                Piece::Model(_) => said.clear(),
-                Piece::Replace(text) => said = text,
-                Piece::Delta(text) => said.push_str(&text),
-                Piece::Conversation(_) => {}
-                Piece::End(end) => {
-                    whole = matches!(end.outcome, Outcome::Finished(_));
+                AnswerEvent::Model(_) => said.clear(),
+                AnswerEvent::Replace(text) => said = text,
+                AnswerEvent::Delta(text) => said.push_str(&text),
+                AnswerEvent::Conversation(_) => {}
+                AnswerEvent::End(end) => {
+                    whole = matches!(end.outcome, AnswerOutcome::Finished(_));
                     break;
                 }
             }

@@ -7,8 +7,8 @@ use chatbox_shared::failure::Failure;
 use chatbox_shared::ids::{Seq, UserId};
 
 use super::Turns;
-use crate::llm::catalog::Model;
 use crate::llm::conversation::Conversation;
+use crate::llm::model::Model;
 use crate::llm::{PromptRole, PromptTurn, tokens};
 use crate::session::Session;
 use crate::session::entry::{Answer, Body, Entry, Sender};

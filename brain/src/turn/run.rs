@@ -12,10 +12,10 @@ use chatbox_shared::ids::Seq;
 use super::journal::{End, Journal, Lost, millis};
 use super::{RunningAnswer, Turns};
 use crate::ledger::CallFinish;
-use crate::llm::answer::{Answering, Ask, Fault, Outcome, Piece};
-use crate::llm::catalog::Model;
+use crate::llm::answer::{AnswerError, AnswerEvent, AnswerOutcome, AnswerRequest, Answering};
+use crate::llm::model::Model;
 use crate::session::Session;
-use crate::session::entry::{Entry, EntryState, FinishReason, Usage};
+use crate::session::entry::{Entry, EntryState, FinishReason, TokenUsage};
 
 /// How long to wait before a store that was away is asked again.
 const PAUSE: Duration = Duration::from_millis(250);
@@ -26,7 +26,7 @@ type Save = Pin<Box<dyn Future<Output = (Instant, Result<bool, Failure>)> + Send
 
 /// Everything that can happen while an answer grows.
 enum Event {
-    Piece(Option<Piece>),
+    Piece(Option<AnswerEvent>),
     Saved(Instant, Result<bool, Failure>),
     SaveDue,
     EndWanted(FinishReason),
@@ -36,7 +36,7 @@ enum Event {
 /// How the growing came to an end.
 enum Ending {
     Finished(FinishReason),
-    Failed(Fault),
+    Failed(AnswerError),
     Lost,
     HandedOver,
 }
@@ -115,7 +115,7 @@ impl Turns {
         session: &Arc<Session>,
         journal: &Journal,
         running: &RunningAnswer,
-    ) -> Result<Ask, Ending> {
+    ) -> Result<AnswerRequest, Ending> {
         loop {
             match self.prepare(session, journal).await {
                 Ok(ask) => return Ok(ask),
@@ -132,7 +132,7 @@ impl Turns {
 
     /// The models and what they are asked. The log is read after the claim, so it holds everything that stands before the
     /// answer.
-    async fn prepare(&self, session: &Arc<Session>, journal: &Journal) -> Result<Ask, Failure> {
+    async fn prepare(&self, session: &Arc<Session>, journal: &Journal) -> Result<AnswerRequest, Failure> {
         let row = journal.entry();
         let models = self.current.get().catalog.candidates(model_id(row));
         if models.is_empty() {
@@ -140,7 +140,7 @@ impl Turns {
         }
         let conversation = Arc::new(self.conversation(session, row, &models).await?);
         let attempt = row.meta.answer().map_or(1, |answer| answer.attempt);
-        Ok(Ask {
+        Ok(AnswerRequest {
             session: session.id,
             user: session.owner.to_string(),
             models,
@@ -155,7 +155,7 @@ impl Turns {
         journal: &mut Journal,
         running: &RunningAnswer,
         answering: &mut Answering,
-        usage: &mut Option<Usage>,
+        usage: &mut Option<TokenUsage>,
     ) -> Ending {
         let mut save: Option<Save> = None;
         let mut due =
@@ -170,7 +170,7 @@ impl Turns {
                 piece = answering.next(), if journal.owned() => Event::Piece(piece),
             };
             match event {
-                Event::Piece(Some(Piece::Delta(text))) => {
+                Event::Piece(Some(AnswerEvent::Delta(text))) => {
                     journal.push(&text);
                     if journal.is_full() {
                         return Ending::Finished(FinishReason::Length);
@@ -179,19 +179,19 @@ impl Turns {
                         save = Some(self.save(session, journal));
                     }
                 }
-                Event::Piece(Some(Piece::Conversation(id))) => journal.set_conversation(id),
-                Event::Piece(Some(Piece::Model(model))) if journal.entry().content.text().is_empty() => {
+                Event::Piece(Some(AnswerEvent::Conversation(id))) => journal.set_conversation(id),
+                Event::Piece(Some(AnswerEvent::Model(model))) if journal.entry().content.text().is_empty() => {
                     self.speaks(journal, &model);
                 }
-                Event::Piece(Some(piece @ (Piece::Model(_) | Piece::Replace(_)))) => {
+                Event::Piece(Some(piece @ (AnswerEvent::Model(_) | AnswerEvent::Replace(_)))) => {
                     if let Some(save) = save.take() {
                         // An older state must not arrive behind the newer one.
                         drop(save.await);
                     }
                     let before = journal.entry().clone();
                     let text = match piece {
-                        Piece::Replace(text) => text,
-                        Piece::Model(model) => {
+                        AnswerEvent::Replace(text) => text,
+                        AnswerEvent::Model(model) => {
                             self.speaks(journal, &model);
                             String::new()
                         }
@@ -204,13 +204,13 @@ impl Turns {
                         return Ending::Finished(FinishReason::Length);
                     }
                 }
-                Event::Piece(Some(Piece::End(end))) => {
-                    *usage = end.usage.map(Usage::from);
+                Event::Piece(Some(AnswerEvent::End(end))) => {
+                    *usage = end.usage;
                     return match end.outcome {
-                        Outcome::Finished(reason) => Ending::Finished(reason),
-                        Outcome::Failed(fault) => Ending::Failed(fault),
+                        AnswerOutcome::Finished(reason) => Ending::Finished(reason),
+                        AnswerOutcome::Failed(fault) => Ending::Failed(fault),
                         // Nobody but this turn stops it.
-                        Outcome::Stopped => Ending::Finished(FinishReason::Stopped),
+                        AnswerOutcome::Stopped => Ending::Finished(FinishReason::Stopped),
                     };
                 }
                 Event::Piece(None) => return Ending::Failed(ErrorCode::ProviderUnavailable.into()),
@@ -279,7 +279,7 @@ impl Turns {
         answering: &mut Answering,
         seq: Seq,
         ending: &Ending,
-        usage: &mut Option<Usage>,
+        usage: &mut Option<TokenUsage>,
     ) {
         let finish = match ending {
             Ending::Finished(reason) => CallFinish::of(*reason),
@@ -293,8 +293,8 @@ impl Turns {
         }
         let end = async {
             while let Some(piece) = answering.next().await {
-                if let Piece::End(end) = piece {
-                    *usage = end.usage.map(Usage::from);
+                if let AnswerEvent::End(end) = piece {
+                    *usage = end.usage;
                     return;
                 }
             }

@@ -1,7 +1,8 @@
 //! Anthropic Messages: how answers end, and how they fail.
 
-use chatbox_brain::llm::{ErrorClass, Remedy, TokenUsage};
-use chatbox_brain::session::entry::FinishReason;
+use chatbox_brain::llm::{ErrorClass, Remedy};
+use chatbox_brain::usage::FinishReason;
+use chatbox_brain::usage::TokenUsage;
 use chatbox_tests::provider::dialect::anthropic::{fault_event, refusal};
 use chatbox_tests::provider::{ProviderDouble, Script, Step};
 use serde_json::{Value, json};

@@ -1,7 +1,8 @@
 //! Servers that speak OpenAI's protocol in their own way: the table of Azure, Ollama, vLLM and gateways.
 
-use chatbox_brain::llm::{ErrorClass, TokenUsage};
-use chatbox_brain::session::entry::FinishReason;
+use chatbox_brain::llm::ErrorClass;
+use chatbox_brain::usage::FinishReason;
+use chatbox_brain::usage::TokenUsage;
 use chatbox_tests::provider::dialect::openai::refusal;
 use chatbox_tests::provider::{ProviderDouble, Script, Step};
 use serde_json::{Value, json};

@@ -2,8 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use chatbox_brain::llm::{Chunk, ErrorClass, Prompt, Remedy, TokenUsage};
-use chatbox_brain::session::entry::FinishReason;
+use chatbox_brain::llm::{Chunk, ErrorClass, Prompt, Remedy};
+use chatbox_brain::usage::FinishReason;
+use chatbox_brain::usage::TokenUsage;
 use chatbox_tests::provider::dialect::dify::{event_of, fault_event, refusal};
 use chatbox_tests::provider::{End, ProviderDouble, Script, Step};
 use serde_json::{Value, json};

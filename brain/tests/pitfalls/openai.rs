@@ -1,7 +1,8 @@
 //! OpenAI Chat Completions: how answers end, and how they fail.
 
-use chatbox_brain::llm::{ErrorClass, TokenUsage};
-use chatbox_brain::session::entry::FinishReason;
+use chatbox_brain::llm::ErrorClass;
+use chatbox_brain::usage::FinishReason;
+use chatbox_brain::usage::TokenUsage;
 use chatbox_tests::provider::dialect::openai::{fault_event, refusal};
 use chatbox_tests::provider::{ProviderDouble, Script};
 use serde_json::{Value, json};

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use chatbox_brain::llm::ErrorClass;
-use chatbox_brain::session::entry::FinishReason;
+use chatbox_brain::usage::FinishReason;
 use chatbox_tests::provider::dialect::{anthropic, dify, openai};
 use chatbox_tests::provider::{ProviderDouble, Script, Step};
 use serde_json::{Value, json};

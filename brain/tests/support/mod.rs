@@ -4,15 +4,15 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use chatbox_brain::ledger::{self, Reservation};
-use chatbox_brain::llm::answer::{Answering, Ask, Outcome, Piece};
-use chatbox_brain::llm::catalog::{Catalog, Model};
+use chatbox_brain::llm::answer::{AnswerEvent, AnswerOutcome, AnswerRequest, Answering};
+use chatbox_brain::llm::catalog::Catalog;
 use chatbox_brain::llm::conversation::Conversation;
 use chatbox_brain::llm::endpoint::Endpoints;
-use chatbox_brain::llm::meter::{CallOutcome, Meter, Planned, Refused};
-use chatbox_brain::llm::{
-    Chunk, ErrorClass, Generation, Prompt, PromptTurn, Provider, ProviderError, SharedProvider, TokenUsage,
-};
-use chatbox_brain::session::entry::FinishReason;
+use chatbox_brain::llm::meter::{CallDenied, CallOutcome, Meter, PlannedCall};
+use chatbox_brain::llm::model::Model;
+use chatbox_brain::llm::{Chunk, ErrorClass, Generation, Prompt, PromptTurn, Provider, ProviderError, SharedProvider};
+use chatbox_brain::usage::FinishReason;
+use chatbox_brain::usage::TokenUsage;
 use chatbox_shared::clock::{Clock, SystemClock};
 use chatbox_shared::failure::ErrorCode;
 use chatbox_shared::ids::{SessionId, UserId};
@@ -86,7 +86,7 @@ pub(crate) async fn ask_with(model: &Model, prompt: &Prompt) -> (Read, Result<Fi
         user: prompt.user.clone(),
         conversations: prompt.conversation.iter().map(|id| (model.id.clone(), id.clone())).collect(),
     };
-    let mut answering = Answering::start(Ask {
+    let mut answering = Answering::start(AnswerRequest {
         session: SessionId::generate(),
         user: "u".into(),
         models: vec![Arc::new(watched)],
@@ -97,22 +97,22 @@ pub(crate) async fn ask_with(model: &Model, prompt: &Prompt) -> (Read, Result<Fi
     while let Some(piece) = answering.next().await {
         assert!(outcome.is_none(), "nothing follows the end");
         match piece {
-            Piece::Model(_) | Piece::Conversation(_) => {}
-            Piece::Delta(more) => text += &more,
-            Piece::Replace(other) => replaced.push(std::mem::replace(&mut text, other)),
-            Piece::End(end) => outcome = Some(end.outcome),
+            AnswerEvent::Model(_) | AnswerEvent::Conversation(_) => {}
+            AnswerEvent::Delta(more) => text += &more,
+            AnswerEvent::Replace(other) => replaced.push(std::mem::replace(&mut text, other)),
+            AnswerEvent::End(end) => outcome = Some(end.outcome),
         }
     }
     let read = Read { text, replaced, ..witness.seen.lock().unwrap().clone() };
     let failed = witness.failed.lock().unwrap().take();
     match outcome.unwrap() {
-        Outcome::Finished(reason) => (read, Ok(reason)),
-        Outcome::Stopped => (read, Err(ProviderError::new(ErrorClass::Protocol, "stopped by nobody"))),
+        AnswerOutcome::Finished(reason) => (read, Ok(reason)),
+        AnswerOutcome::Stopped => (read, Err(ProviderError::new(ErrorClass::Protocol, "stopped by nobody"))),
         // A time limit of the brain's own is no error of the provider.
-        Outcome::Failed(fault) if fault.code == ErrorCode::ProviderTimeout => {
+        AnswerOutcome::Failed(fault) if fault.code == ErrorCode::ProviderTimeout => {
             (read, Err(failed.unwrap_or(ProviderError::new(ErrorClass::Timeout, "by a limit of the brain's"))))
         }
-        Outcome::Failed(_) => (read, Err(failed.unwrap())),
+        AnswerOutcome::Failed(_) => (read, Err(failed.unwrap())),
     }
 }
 
@@ -167,7 +167,7 @@ struct Uncounted;
 
 #[async_trait]
 impl Meter for Uncounted {
-    fn plan(&self, planned: Planned<'_>) -> Reservation {
+    fn plan(&self, planned: PlannedCall<'_>) -> Reservation {
         let call = ledger::Call {
             id: planned.id,
             user: UserId::new("u"),
@@ -183,7 +183,7 @@ impl Meter for Uncounted {
         Reservation { call, tokens: 0, cost: 0, input_estimate: planned.input_estimate, expires_at }
     }
 
-    async fn begin(&self, _: &Reservation) -> Result<(), Refused> {
+    async fn begin(&self, _: &Reservation) -> Result<(), CallDenied> {
         Ok(())
     }
 

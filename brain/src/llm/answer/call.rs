@@ -1,4 +1,4 @@
-//! One call of a provider: its limits, its text, what it used.
+//! One call of a provider: its time limits, its text, its usage.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,35 +7,36 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use super::Piece;
+use super::event::AnswerEvent;
 use crate::ledger::CallFinish;
-use crate::llm::catalog::Model;
 use crate::llm::endpoint::{Admission, Verdict};
 use crate::llm::meter::CallOutcome;
+use crate::llm::model::Model;
 use crate::llm::tokens::TokenCounter;
-use crate::llm::{Chunk, ErrorClass, Generation, Prompt, ProviderError, TokenUsage};
-use crate::session::entry::FinishReason;
+use crate::llm::{Chunk, ErrorClass, Generation, Prompt, ProviderError};
+use crate::usage::FinishReason;
+use crate::usage::TokenUsage;
 
-/// How long a provider may take to be told to stop.
+/// Time limit of the provider's stop request.
 const CANCEL_PATIENCE: Duration = Duration::from_secs(10);
 
-/// A call to be made.
+/// A call before it is made.
 pub(super) struct Call<'a> {
     pub(super) model: &'a Model,
     pub(super) prompt: &'a Prompt,
-    /// The tokens of the prompt, as far as chatbox can tell.
+    /// chatbox's estimate of the prompt's tokens.
     pub(super) input_estimate: u64,
-    /// When the answer as a whole must have ended.
+    /// The deadline of the whole answer.
     pub(super) end_by: Instant,
     pub(super) stop: &'a CancellationToken,
-    /// Takes the pieces.
-    pub(super) out: &'a mpsc::Sender<Piece>,
+    /// Receives the events.
+    pub(super) out: &'a mpsc::Sender<AnswerEvent>,
 }
 
-/// What is to be said before a call's first text.
+/// The model to announce before the call's first text; `None` where its text is already on display.
 pub(super) type Opening<'a> = Option<&'a Arc<Model>>;
 
-/// How a call ended. The provider's connection is still to be closed by [`close`].
+/// A call that has ended. Its connection is still open until [`close`].
 pub(super) struct Called {
     pub(super) ending: Ending,
     pub(super) tally: Tally,
@@ -49,16 +50,16 @@ pub(super) enum Ending {
     Failed(ProviderError),
 }
 
-/// What is counted during a call.
+/// What a call counts: usage, text, times.
 #[derive(Debug)]
 pub(super) struct Tally {
     counter: TokenCounter,
     input_estimate: u64,
-    /// The provider's word on the prompt, before the end.
+    /// The prompt's tokens as reported before the end of the stream.
     input: Option<TokenUsage>,
-    /// The provider's word on the whole call.
+    /// The usage of the whole call as reported.
     reported: Option<TokenUsage>,
-    /// The provider took nothing: it refused, or was not reached.
+    /// Zero usage: the provider rejected the request or was not reached.
     unused: Option<TokenUsage>,
     text: String,
     pub(super) restarts: u32,
@@ -81,12 +82,12 @@ impl Tally {
         }
     }
 
-    /// Some text of this call was handed out.
+    /// Whether text of this call was emitted.
     pub(super) fn spoke(&self) -> bool {
         self.first_token.is_some()
     }
 
-    /// The provider's own numbers, else an estimate that says so.
+    /// The reported usage; an estimate, marked as one, where none was reported.
     pub(super) fn usage(&self) -> TokenUsage {
         if let Some(usage) = self.reported.or(self.unused) {
             return usage;
@@ -95,20 +96,20 @@ impl Tally {
         TokenUsage { output: self.counter.count(&self.text), estimated: true, ..input }
     }
 
-    /// For the meter.
+    /// The outcome that the meter records.
     pub(super) fn outcome(&self, finish: CallFinish, error: Option<ErrorClass>) -> CallOutcome {
         CallOutcome { usage: self.usage(), finish, error, first_token: self.first_token, total: self.total }
     }
 }
 
 impl Call<'_> {
-    /// Makes the call and hands its pieces on until it ends, fails, or is stopped.
+    /// Makes the call and emits its events until it ends, fails or is stopped.
     pub(super) async fn make(self, admission: &mut Admission, opening: Opening<'_>) -> Called {
         let begun = Instant::now();
         let mut tally = Tally::new(self.model.counter, self.input_estimate);
         let first_text_by = begun + self.model.policy.first_token;
         if self.stop.is_cancelled() {
-            // Before anything was asked.
+            // No request was made yet.
             tally.unused = Some(TokenUsage::default());
             return Called { ending: Ending::Stopped, tally, generation: None };
         }
@@ -122,7 +123,8 @@ impl Call<'_> {
             None => Ending::Stopped,
             Some(Err(_)) => Ending::Failed(self.out_of_time()),
             Some(Ok(Err(error))) => {
-                // What was refused or never arrived used nothing; whether a request that broke off did, nobody knows.
+                // A rejected request or one that was never sent used nothing. After a connection broke the usage is
+                // unknown and gets estimated.
                 let refused = error.status.is_some_and(|status| matches!(status, 400..=499 | 503 | 529));
                 tally.unused = (refused || error.unsent).then(TokenUsage::default);
                 Ending::Failed(error)
@@ -150,11 +152,11 @@ impl Call<'_> {
         begun: Instant,
         first_text_by: Instant,
     ) -> Ending {
-        // Whose it is becomes clear with the first text.
+        // Held back until the first text, which decides whether this call becomes the answer.
         let mut conversation = None;
         loop {
             let by = if tally.spoke() { self.end_by } else { first_text_by.min(self.end_by) };
-            // Asked first: a stream that always has something ready would never let the timer have its say.
+            // Checked before reading: a stream that is always ready would starve the timer.
             if Instant::now() >= by {
                 return Ending::Failed(self.out_of_time());
             }
@@ -165,23 +167,28 @@ impl Call<'_> {
             };
             let piece = match chunk {
                 Err(_) => return Ending::Failed(self.out_of_time()),
-                Ok(None) => return Ending::Failed(ProviderError::new(ErrorClass::Truncated, "no more and no end")),
+                Ok(None) => {
+                    return Ending::Failed(ProviderError::new(
+                        ErrorClass::Truncated,
+                        "the stream ended without a finish",
+                    ));
+                }
                 Ok(Some(Err(error))) => return Ending::Failed(error),
                 Ok(Some(Ok(chunk))) => match chunk {
                     Chunk::Delta(text) => {
                         tally.text.push_str(&text);
-                        Piece::Delta(text)
+                        AnswerEvent::Delta(text)
                     }
                     Chunk::Replace(text) => {
                         tally.text.push_str(&text);
                         tally.restarts += 1;
-                        Piece::Replace(text)
+                        AnswerEvent::Replace(text)
                     }
                     Chunk::Conversation(id) if !tally.spoke() => {
                         conversation = Some(id);
                         continue;
                     }
-                    Chunk::Conversation(id) => Piece::Conversation(id),
+                    Chunk::Conversation(id) => AnswerEvent::Conversation(id),
                     Chunk::InputTokens { input, cached } => {
                         tally.input = Some(TokenUsage { input, cached, ..TokenUsage::default() });
                         continue;
@@ -197,7 +204,7 @@ impl Call<'_> {
             if !tally.spoke() {
                 tally.first_token = Some(begun.elapsed());
                 admission.speaks();
-                before = [opening.cloned().map(Piece::Model), conversation.take().map(Piece::Conversation)];
+                before = [opening.cloned().map(AnswerEvent::Model), conversation.take().map(AnswerEvent::Conversation)];
             }
             for piece in before.into_iter().flatten().chain([piece]) {
                 if !self.hand_out(piece).await {
@@ -207,8 +214,8 @@ impl Call<'_> {
         }
     }
 
-    /// `false`: nobody wants it any more.
-    async fn hand_out(&self, piece: Piece) -> bool {
+    /// Emits an event; `false` once the answer is stopped or has no consumer.
+    async fn hand_out(&self, piece: AnswerEvent) -> bool {
         tokio::select! {
             biased;
             () = self.stop.cancelled() => false,
@@ -221,17 +228,18 @@ impl Call<'_> {
             let detail = format!("no text within {:?}", self.model.policy.first_token);
             return ProviderError::new(ErrorClass::Timeout, detail);
         }
-        // The time was the answer's: whoever happened to be asked last is not to blame.
+        // The deadline of the whole answer passed, which says nothing about this provider: neither a retry nor the
+        // circuit breaker should count it.
         let should_retry = Some(false);
         ProviderError { should_retry, ..ProviderError::new(ErrorClass::Timeout, "the answer as a whole took too long") }
     }
 }
 
-/// Tells the provider that nobody listens any more, where there is something to tell, and closes its connection.
+/// Cancels the generation, with the protocol's stop request where there is one, and closes its connection.
 pub(super) async fn close(generation: Option<Box<dyn Generation>>) {
     if let Some(generation) = generation
         && tokio::time::timeout(CANCEL_PATIENCE, generation.cancel()).await.is_err()
     {
-        tracing::debug!("the provider did not take the stop in time; its connection is closed");
+        tracing::debug!("the stop request timed out; closing the provider's connection");
     }
 }

@@ -8,14 +8,21 @@ use chatbox_shared::clock::Timestamp;
 use chatbox_shared::ids::{CallId, UserId};
 use tokio::time::Instant;
 
+use chatbox_shared::failure::ErrorCode;
+use chatbox_shared::ids::SessionId;
+use parking_lot::Mutex;
+
 use super::*;
 use crate::ledger::{Call, Purpose, Reservation};
-use crate::llm::config::Kind;
+use crate::llm::conversation::Conversation;
 use crate::llm::endpoint::{Circuit, Endpoint, EndpointSettings, testing::WIDE};
-use crate::llm::meter::{CallOutcome, Planned, Refused};
+use crate::llm::kind::Kind;
+use crate::llm::meter::{CallDenied, CallOutcome, Meter, PlannedCall};
+use crate::llm::model::Model;
 use crate::llm::retry::{Jitter, Policy};
 use crate::llm::tokens::TokenCounter;
 use crate::llm::{Chunk, ErrorClass, Generation, Prompt, PromptTurn, Provider, ProviderError, Remedy};
+use crate::usage::{FinishReason, TokenUsage};
 
 /// What one call does: fails at once, or streams these, each after a wait.
 type Script = Result<Vec<(u64, Result<Chunk, ProviderError>)>, ProviderError>;
@@ -62,12 +69,12 @@ struct Recorder {
     withdrawn: Mutex<Vec<CallId>>,
     ended: Mutex<Vec<(CallId, CallOutcome)>>,
     /// What the next calls are told instead.
-    refusals: Mutex<VecDeque<Refused>>,
+    refusals: Mutex<VecDeque<CallDenied>>,
 }
 
 #[async_trait]
 impl Meter for Recorder {
-    fn plan(&self, call: Planned<'_>) -> Reservation {
+    fn plan(&self, call: PlannedCall<'_>) -> Reservation {
         let planned = (call.id, call.model.id.clone(), call.restarts);
         let call = Call {
             id: call.id,
@@ -84,7 +91,7 @@ impl Meter for Recorder {
         Reservation { call, tokens: 0, cost: 0, input_estimate: 0, expires_at: Timestamp(0) }
     }
 
-    async fn begin(&self, call: &Reservation) -> Result<(), Refused> {
+    async fn begin(&self, call: &Reservation) -> Result<(), CallDenied> {
         if let Some(refused) = self.refusals.lock().pop_front() {
             return Err(refused);
         }
@@ -155,7 +162,7 @@ struct Seen {
     /// Texts that were void later.
     void: Vec<String>,
     speaker: Option<String>,
-    end: End,
+    end: AnswerEnd,
     took: Duration,
     providers: Vec<Arc<Scripted>>,
     meter: Arc<Recorder>,
@@ -164,7 +171,7 @@ struct Seen {
 impl Seen {
     fn failed(&self) -> ErrorCode {
         match &self.end.outcome {
-            Outcome::Failed(fault) => fault.code,
+            AnswerOutcome::Failed(fault) => fault.code,
             other => panic!("{other:?}"),
         }
     }
@@ -198,7 +205,7 @@ fn play(models: Vec<Setup>, meter: Recorder) -> Play {
     }
     let meter = Arc::new(meter);
     let turns = ["one", "two", "six", "ten"].map(|word| PromptTurn::user(word.repeat(40))).into();
-    let answering = Answering::start(Ask {
+    let answering = Answering::start(AnswerRequest {
         session: SessionId::generate(),
         user: "u".into(),
         models: ready,
@@ -219,14 +226,14 @@ async fn read(play: Play) -> Seen {
     while let Some(piece) = answering.next().await {
         assert!(end.is_none(), "nothing follows the end");
         match piece {
-            Piece::Model(model) => {
+            AnswerEvent::Model(model) => {
                 void.extend(Some(std::mem::take(&mut shown)).filter(|text| !text.is_empty()));
                 speaker = Some(model.id.clone());
             }
-            Piece::Delta(text) => shown.push_str(&text),
-            Piece::Replace(text) => void.push(std::mem::replace(&mut shown, text)),
-            Piece::Conversation(_) => {}
-            Piece::End(ended) => (end, took) = (Some(ended), begun.elapsed()),
+            AnswerEvent::Delta(text) => shown.push_str(&text),
+            AnswerEvent::Replace(text) => void.push(std::mem::replace(&mut shown, text)),
+            AnswerEvent::Conversation(_) => {}
+            AnswerEvent::End(ended) => (end, took) = (Some(ended), begun.elapsed()),
         }
     }
     {
@@ -255,7 +262,7 @@ async fn run(models: Vec<Setup>) -> Seen {
 async fn failures_before_the_first_text_are_tried_again_with_growing_waits() {
     let broken = Ok(vec![(0, Ok(Chunk::Conversation("c".into()))), (0, Err(error(ErrorClass::Truncated)))]);
     let seen = run(vec![model("a", vec![Err(error(ErrorClass::Overloaded)), broken, says("hi")])]).await;
-    assert_eq!((seen.text.as_str(), &seen.end.outcome), ("hi", &Outcome::Finished(FinishReason::Stop)));
+    assert_eq!((seen.text.as_str(), &seen.end.outcome), ("hi", &AnswerOutcome::Finished(FinishReason::Stop)));
     assert_eq!(seen.took, Duration::from_millis(500 + 1000));
     assert_eq!(seen.cancelled(0), 1, "the one whose stream broke");
     let failed = |class| (CallFinish::Failed, Some(class));
@@ -381,7 +388,7 @@ async fn an_answer_that_never_pauses_is_limited_too() {
     let mut setup = model("a", vec![]);
     setup.model.policy.total = Duration::from_millis(50);
     setup.model.provider = Arc::new(Flood);
-    let ask = Ask {
+    let ask = AnswerRequest {
         session: SessionId::generate(),
         user: "u".into(),
         models: vec![Arc::new(setup.model)],
@@ -393,8 +400,8 @@ async fn an_answer_that_never_pauses_is_limited_too() {
     loop {
         assert!(begun.elapsed() < Duration::from_secs(10), "it goes on and on");
         match answering.next().await.expect("an end") {
-            Piece::End(end) => {
-                assert_eq!(end.outcome, Outcome::Failed(ErrorCode::ProviderTimeout.into()));
+            AnswerEvent::End(end) => {
+                assert_eq!(end.outcome, AnswerOutcome::Failed(ErrorCode::ProviderTimeout.into()));
                 break;
             }
             _ => continue,
@@ -417,13 +424,13 @@ async fn a_dropped_next_loses_nothing_and_calls_nobody_twice() {
     let end = loop {
         // Over and over again, as a turn that saves meanwhile does.
         match tokio::time::timeout(Duration::from_millis(10), play.answering.next()).await {
-            Ok(Some(Piece::Delta(text))) => read += &text,
-            Ok(Some(Piece::End(end))) => break end,
+            Ok(Some(AnswerEvent::Delta(text))) => read += &text,
+            Ok(Some(AnswerEvent::End(end))) => break end,
             Ok(Some(_)) | Err(_) => {}
             Ok(None) => panic!("no end"),
         }
     };
-    assert_eq!((read.as_str(), end.outcome), ("a", Outcome::Finished(FinishReason::Stop)));
+    assert_eq!((read.as_str(), end.outcome), ("a", AnswerOutcome::Finished(FinishReason::Stop)));
     assert_eq!(play.providers[0].prompts.lock().len(), 2);
 }
 
@@ -439,7 +446,7 @@ async fn a_stop_ends_it_wherever_it_is_and_the_call_is_recorded() {
         let mut shown = 0;
         let reading = async {
             while let Some(piece) = play.answering.next().await {
-                shown += usize::from(matches!(piece, Piece::Delta(_)));
+                shown += usize::from(matches!(piece, AnswerEvent::Delta(_)));
             }
         };
         assert!(tokio::time::timeout(Duration::from_millis(wait), reading).await.is_err());
@@ -447,7 +454,7 @@ async fn a_stop_ends_it_wherever_it_is_and_the_call_is_recorded() {
         play.answering.stop(CallFinish::Interrupted);
         let stopped = Instant::now();
         let seen = read(play).await;
-        assert_eq!((seen.end.outcome.clone(), stopped.elapsed()), (Outcome::Stopped, Duration::ZERO));
+        assert_eq!((seen.end.outcome.clone(), stopped.elapsed()), (AnswerOutcome::Stopped, Duration::ZERO));
         if wait > 100 {
             assert_eq!(seen.finishes(), [(CallFinish::Interrupted, None)]);
             assert_eq!(seen.cancelled(0), 1);
@@ -465,7 +472,7 @@ async fn a_stop_ends_it_wherever_it_is_and_the_call_is_recorded() {
 async fn what_is_left_is_settled_without_a_reader() {
     let endless = Ok((0..1000).map(|_| (1, text("word "))).collect());
     let mut play = play(vec![model("a", vec![endless])], Recorder::default());
-    while !matches!(play.answering.next().await, Some(Piece::Delta(_))) {}
+    while !matches!(play.answering.next().await, Some(AnswerEvent::Delta(_))) {}
     play.answering.settle().await;
     assert_eq!(play.meter.ended.lock().len(), 1);
     assert_eq!(*play.providers[0].cancelled.lock(), 1);
@@ -491,25 +498,25 @@ async fn an_endpoint_that_keeps_failing_is_left_alone() {
 #[tokio::test(start_paused = true)]
 async fn a_user_without_allowance_is_told_until_when_and_nothing_is_called() {
     let until = Timestamp(1_795_564_800_000);
-    let meter = Recorder { refusals: Mutex::new([Refused::Quota(Some(until))].into()), ..Recorder::default() };
+    let meter = Recorder { refusals: Mutex::new([CallDenied::Quota(Some(until))].into()), ..Recorder::default() };
     let seen = read(play(vec![model("a", vec![says("no")]), model("b", vec![says("no")])], meter)).await;
-    let fault = Fault { code: ErrorCode::QuotaExceeded, retry_at: Some(until) };
-    assert_eq!((seen.end.outcome.clone(), seen.end.usage), (Outcome::Failed(fault), None));
+    let fault = AnswerError { code: ErrorCode::QuotaExceeded, retry_at: Some(until) };
+    assert_eq!((seen.end.outcome.clone(), seen.end.usage), (AnswerOutcome::Failed(fault), None));
     assert_eq!((seen.calls_left(0), seen.calls_left(1)), (1, 1));
-    let meter = Recorder { refusals: Mutex::new([Refused::Unavailable; 3].into()), ..Recorder::default() };
+    let meter = Recorder { refusals: Mutex::new([CallDenied::Unavailable; 3].into()), ..Recorder::default() };
     let seen = read(play(vec![model("a", vec![says("hi")])], meter)).await;
     assert_eq!((seen.text.as_str(), seen.took), ("hi", Duration::from_millis(750)), "accounts that come back");
     assert!(seen.meter.withdrawn.lock().is_empty());
-    let meter = Recorder { refusals: Mutex::new([Refused::Broken].into()), ..Recorder::default() };
+    let meter = Recorder { refusals: Mutex::new([CallDenied::Broken].into()), ..Recorder::default() };
     let seen = read(play(vec![model("a", vec![says("no")]), model("b", vec![says("no")])], meter)).await;
     assert_eq!((seen.failed(), seen.calls_left(0), seen.took), (ErrorCode::Internal, 1, Duration::ZERO));
     assert_eq!(seen.meter.withdrawn.lock().len(), 1);
-    let meter = Recorder { refusals: Mutex::new([Refused::Unavailable; 100].into()), ..Recorder::default() };
+    let meter = Recorder { refusals: Mutex::new([CallDenied::Unavailable; 100].into()), ..Recorder::default() };
     let mut play = play(vec![model("a", vec![says("no")])], meter);
     assert!(tokio::time::timeout(Duration::from_secs(3), play.answering.next()).await.is_err());
     play.answering.stop(CallFinish::Stopped);
     let seen = read(play).await;
-    assert_eq!((seen.end.outcome.clone(), seen.calls_left(0)), (Outcome::Stopped, 1));
+    assert_eq!((seen.end.outcome.clone(), seen.calls_left(0)), (AnswerOutcome::Stopped, 1));
     assert_eq!(seen.meter.withdrawn.lock().len(), 1, "what may be set aside is given back");
 }
 

@@ -1,5 +1,5 @@
-//! Anthropic Messages, in its two API versions: `2023-06-01` takes a temperature on older models, `2026-10-21` refuses any
-//! sampling field, at any value.
+//! Anthropic Messages in two API versions: `2023-06-01` accepts a temperature on older models, `2026-10-21` rejects
+//! every sampling field.
 
 mod stream;
 mod wire;
@@ -11,32 +11,32 @@ use secrecy::SecretString;
 use url::Url;
 
 use self::stream::Decoder;
-use self::wire::{Metadata, Refused, Request};
-use super::http::{Refusal, Reply, Transport, class_of_status, key_header, with_request_id};
+use self::wire::{ErrorBody, Metadata, Request};
+use super::http::{ErrorReply, HttpReply, Transport, class_of_status, key_header, with_request_id};
 use super::stream::{Streaming, Whole};
 use super::{Generation, Prompt, Provider, ProviderError, Remedy};
 
-/// Anthropic's own address.
+/// Where Anthropic's API begins.
 pub const BASE_URL: &str = "https://api.anthropic.com";
 
-/// The API version that still takes sampling fields.
+/// The API version that accepts sampling fields.
 pub const VERSION_WITH_SAMPLING: &str = "2023-06-01";
 
 /// The API version without sampling fields.
 pub const VERSION: &str = "2026-10-21";
 
-/// What is to be known and told.
+/// The settings of a model with this protocol.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Everything before `/v1/messages`; a `/v1` at its end is taken as that one.
+    /// The base URL: requests append `/v1/messages`, or `/messages` where it ends in `/v1`.
     pub base_url: Url,
     /// The provider's name of the model.
     pub model: String,
-    /// Local servers of this protocol need none.
+    /// The API key; local servers need none.
     pub api_key: Option<SecretString>,
     /// The `anthropic-version`.
     pub api_version: String,
-    /// The limit of the answer; the protocol demands one.
+    /// The longest answer in tokens; the protocol requires it.
     pub max_output_tokens: u64,
     /// Sent only with [`VERSION_WITH_SAMPLING`].
     pub temperature: Option<f64>,
@@ -55,7 +55,7 @@ impl Anthropic {
     /// A model with these settings.
     ///
     /// # Errors
-    /// Where the key or the version cannot be sent in a header.
+    /// Where a header cannot carry the key or the version.
     pub fn new(transport: Transport, settings: Settings) -> Result<Self, InvalidHeaderValue> {
         let mut url = settings.base_url.clone();
         let has_v1 = url.path().trim_end_matches('/').ends_with("/v1");
@@ -91,19 +91,19 @@ impl Provider for Anthropic {
         let headers = with_request_id(&self.headers, &prompt.request_id);
         let request = self.request(prompt);
         match self.transport.post(&self.url, headers, &request).await? {
-            Reply::Stream(body) => Ok(Box::new(Streaming::new(body, Decoder::default()))),
-            Reply::Whole(body) => Whole::read(&self.transport, |out| Decoder::whole(&body, out)),
-            Reply::Refused(refusal) => Err(refused(&refusal, request.temperature.is_some())),
+            HttpReply::Stream(body) => Ok(Box::new(Streaming::new(body, Decoder::default()))),
+            HttpReply::Whole(body) => Whole::read(&self.transport, |out| Decoder::whole(&body, out)),
+            HttpReply::Error(reply) => Err(refused(&reply, request.temperature.is_some())),
         }
     }
 }
 
-fn refused(refusal: &Refusal, temperature_sent: bool) -> ProviderError {
-    let fault = serde_json::from_slice::<Refused>(&refusal.body).ok().map(|refused| refused.error);
-    let class = fault.as_ref().and_then(|fault| fault.class(refusal.retry_after().is_some()));
-    let class = class.unwrap_or(class_of_status(refusal.status));
-    // Newer models take none, whatever the version.
-    let refuses_temperature = temperature_sent && fault.as_ref().is_some_and(|fault| fault.names_temperature());
+fn refused(reply: &ErrorReply, temperature_sent: bool) -> ProviderError {
+    let error = serde_json::from_slice::<ErrorBody>(&reply.body).ok().map(|body| body.error);
+    let class = error.as_ref().and_then(|error| error.class(reply.retry_after().is_some()));
+    let class = class.unwrap_or(class_of_status(reply.status));
+    // Newer models reject a temperature in every version.
+    let refuses_temperature = temperature_sent && error.as_ref().is_some_and(|error| error.names_temperature());
     let remedy = refuses_temperature.then_some(Remedy::WithoutSampling);
-    ProviderError { remedy, ..refusal.error(class, fault.map(|fault| fault.said())) }
+    ProviderError { remedy, ..reply.error(class, error.map(|error| error.said())) }
 }

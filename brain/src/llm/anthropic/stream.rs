@@ -1,16 +1,16 @@
 //! Reads an Anthropic Messages stream: `message_start block* message_delta+ message_stop`, with pings and errors anywhere.
 
 use super::wire::{BlockDelta, Reply, StreamEvent, Tokens};
-use crate::llm::sse::Event;
+use crate::llm::sse::SseEvent;
 use crate::llm::stream::{Decode, Output, json, no_answer, tool_requested, truncated};
 use crate::llm::{Chunk, ProviderError};
-use crate::session::entry::FinishReason;
+use crate::usage::FinishReason;
 
 /// The state of one stream.
 #[derive(Debug, Default)]
 pub(super) struct Decoder {
     tokens: Tokens,
-    /// Known before the end: `message_stop` says only that it is the end.
+    /// The reason to finish, which arrives before `message_stop`.
     stop_reason: Option<FinishReason>,
 }
 
@@ -29,7 +29,7 @@ impl Decoder {
         Ok(())
     }
 
-    /// Only once the output is known: the number in `message_start` is a placeholder.
+    /// Reports the usage once the output is known: the number in `message_start` is a placeholder.
     fn report(&self, out: &mut Output) {
         if let Some(output) = self.tokens.output_tokens {
             out.usage(self.tokens.input(), self.tokens.cached(), output);
@@ -38,7 +38,7 @@ impl Decoder {
 }
 
 impl Decode for Decoder {
-    fn event(&mut self, event: &Event, out: &mut Output) -> Result<(), ProviderError> {
+    fn event(&mut self, event: &SseEvent, out: &mut Output) -> Result<(), ProviderError> {
         if event.data.trim().is_empty() {
             return Ok(());
         }
@@ -68,7 +68,7 @@ impl Decode for Decoder {
         Ok(())
     }
 
-    /// Only `message_stop` is an end.
+    /// Only `message_stop` ends an answer.
     fn end(&mut self, _out: &mut Output) -> Result<(), ProviderError> {
         Err(truncated())
     }
@@ -80,7 +80,7 @@ fn finish_reason(stop_reason: Option<&str>) -> Result<Option<FinishReason>, Prov
         Some("max_tokens" | "model_context_window_exceeded") => FinishReason::Length,
         Some("refusal") => FinishReason::ContentFilter,
         Some("tool_use") => return Err(tool_requested()),
-        // A long turn of the provider's own tools, to be continued by a further request: the text stays as far as it came.
+        // A long turn of the provider's own tools, which another request would continue: the text so far is kept.
         Some("pause_turn") => FinishReason::Interrupted,
         Some(_) => FinishReason::Stop,
     }))
@@ -89,8 +89,9 @@ fn finish_reason(stop_reason: Option<&str>) -> Result<Option<FinishReason>, Prov
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::llm::ErrorClass;
     use crate::llm::stream::testing::{assert_reads, assert_truncated_before, delta, finish, read};
-    use crate::llm::{ErrorClass, TokenUsage};
+    use crate::usage::TokenUsage;
 
     const RECORDED: &str = r#"event: message_start
 data: {"type":"message_start","message":{"id":"msg_1","type":"message","role":"assistant","model":"claude-x","content":[],"stop_reason":null,"stop_sequence":null,"usage":{"input_tokens":25,"cache_creation_input_tokens":3,"cache_read_input_tokens":2,"output_tokens":1}}}
@@ -203,17 +204,17 @@ data: {"type":"message_stop"}
             ("invalid_request_error", "", ErrorClass::Rejected),
             ("a_new_error", "", ErrorClass::Server),
         ] {
-            let fault = format!(
+            let error = format!(
                 "event: error\ndata: {{\"type\":\"error\",\"error\":{{\"type\":\"{kind}\",\"message\":\"x\",\
                  \"details\":{{\"error_code\":\"{code}\"}}}},\"request_id\":\"req_1\"}}\n\n"
             );
-            assert_eq!(read(Decoder::default(), [fault.as_bytes()]), [Err(class)], "{kind}");
+            assert_eq!(read(Decoder::default(), [error.as_bytes()]), [Err(class)], "{kind}");
             let (head, tail) = RECORDED.split_at(
                 RECORDED
                     .find("event: content_block_stop\ndata: {\"type\":\"content_block_stop\",\"index\":1}")
                     .unwrap(),
             );
-            let stream = format!("{head}{fault}{tail}");
+            let stream = format!("{head}{error}{tail}");
             assert_eq!(
                 read(Decoder::default(), [stream.as_bytes()]),
                 [started(), delta("Grüße 😀"), Err(class)],

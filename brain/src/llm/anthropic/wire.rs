@@ -17,12 +17,12 @@ pub(super) struct Request<'a> {
     pub(super) messages: Vec<Message>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) metadata: Option<Metadata<'a>>,
-    /// The only sampling field we have; one API version refuses it at any value.
+    /// The only sampling field chatbox sends; one API version rejects it at any value.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) temperature: Option<f64>,
 }
 
-/// Who asks.
+/// The user who asks.
 #[derive(Debug, Serialize)]
 pub(super) struct Metadata<'a> {
     pub(super) user_id: &'a str,
@@ -57,7 +57,7 @@ enum ImageSource {
 }
 
 impl Content {
-    /// Pictures first: models read them better before the question about them.
+    /// Images come first: models read them better before the question.
     fn of(turn: PromptTurn) -> Self {
         if turn.images.is_empty() {
             return Self::Text(turn.text);
@@ -99,26 +99,26 @@ pub(super) enum StreamEvent {
         delta: BlockDelta,
     },
     MessageDelta {
-        delta: End,
+        delta: MessageEnd,
         usage: Option<Tokens>,
     },
     MessageStop,
     Error {
-        error: Fault,
+        error: AnthropicError,
     },
-    /// Pings, ends of blocks, and what later versions add.
+    /// Pings, ends of blocks, and events of later versions.
     #[serde(other)]
     Other,
 }
 
-/// A message: empty at the start of a stream, whole where no stream was given.
+/// A message: empty at the start of a stream, whole in a JSON reply.
 #[derive(Debug, Deserialize)]
 pub(super) struct Reply {
     pub(super) content: Option<Vec<Block>>,
     pub(super) stop_reason: Option<String>,
     pub(super) usage: Option<Tokens>,
-    /// In place of all the others, whatever the status said.
-    pub(super) error: Option<Fault>,
+    /// An error in place of the other fields, whatever the status.
+    pub(super) error: Option<AnthropicError>,
 }
 
 /// A part of the answer. Only `text` is the answer; thinking and tools are not.
@@ -143,18 +143,18 @@ pub(super) enum BlockDelta {
     TextDelta {
         text: String,
     },
-    /// Thinking, its signature, tool arguments, citations, and what later versions add.
+    /// Thinking, signatures, tool arguments, citations, and deltas of later versions.
     #[serde(other)]
     Other,
 }
 
 /// How the message ended.
 #[derive(Debug, Deserialize)]
-pub(super) struct End {
+pub(super) struct MessageEnd {
     pub(super) stop_reason: Option<String>,
 }
 
-/// What the call used. The numbers are totals so far, never differences; those left out stay as they were.
+/// The usage of the call. The numbers are totals so far, not differences; missing ones are unchanged.
 #[derive(Debug, Default, Deserialize)]
 pub(super) struct Tokens {
     pub(super) input_tokens: Option<u64>,
@@ -164,7 +164,7 @@ pub(super) struct Tokens {
 }
 
 impl Tokens {
-    /// Takes over what `newer` says.
+    /// Takes over the numbers that `newer` contains.
     pub(super) fn update(&mut self, newer: &Self) {
         self.input_tokens = newer.input_tokens.or(self.input_tokens);
         self.cache_creation_input_tokens = newer.cache_creation_input_tokens.or(self.cache_creation_input_tokens);
@@ -172,7 +172,7 @@ impl Tokens {
         self.output_tokens = newer.output_tokens.or(self.output_tokens);
     }
 
-    /// All tokens that went in, cached or not.
+    /// Tokens of the prompt, cached ones included.
     pub(super) fn input(&self) -> u64 {
         [self.input_tokens, self.cache_creation_input_tokens, self.cache_read_input_tokens]
             .iter()
@@ -180,21 +180,21 @@ impl Tokens {
             .fold(0, |sum, tokens| sum.saturating_add(*tokens))
     }
 
-    /// Of those, the ones that were read from the cache; writing to it costs more, not less.
+    /// Tokens of the prompt that were read from the cache. Tokens written to the cache cost more, not less.
     pub(super) fn cached(&self) -> u64 {
         self.cache_read_input_tokens.unwrap_or_default()
     }
 }
 
-/// The body of a refusal.
+/// The body of an error reply.
 #[derive(Debug, Deserialize)]
-pub(super) struct Refused {
-    pub(super) error: Fault,
+pub(super) struct ErrorBody {
+    pub(super) error: AnthropicError,
 }
 
-/// What went wrong, in the provider's words.
+/// An error as Anthropic reports it.
 #[derive(Debug, Default, Deserialize)]
-pub(super) struct Fault {
+pub(super) struct AnthropicError {
     #[serde(rename = "type", default)]
     kind: String,
     #[serde(default)]
@@ -202,24 +202,24 @@ pub(super) struct Fault {
     details: Option<Details>,
 }
 
-/// What went wrong, more exactly.
+/// The details of an error.
 #[derive(Debug, Deserialize)]
 struct Details {
     error_code: Option<String>,
 }
 
-impl Fault {
-    /// For the log.
+impl AnthropicError {
+    /// The error's words, for the log.
     pub(super) fn said(&self) -> String {
         format!("{}/{}: {}", self.kind, self.code(), self.message)
     }
 
-    /// The error of a fault that came with status 200.
+    /// The error of a reply with status 200.
     pub(super) fn in_stream(&self) -> ProviderError {
         ProviderError::new(self.class(true).unwrap_or(ErrorClass::Server), self.said())
     }
 
-    /// Is it the temperature that is not taken?
+    /// Whether the model rejects the temperature.
     pub(super) fn names_temperature(&self) -> bool {
         self.kind == "invalid_request_error" && self.message.contains("temperature")
     }
@@ -228,8 +228,8 @@ impl Fault {
         self.details.as_ref().and_then(|details| details.error_code.as_deref()).unwrap_or_default()
     }
 
-    /// What kind of failure this is; `None` for a type we do not know. The type counts, not the status: in the middle of
-    /// a stream the status was 200. `may_wait`: the provider named a time after which another try makes sense.
+    /// The class of the error; `None` for an unknown type. The type decides, not the status, which is 200 within a
+    /// stream. `may_wait`: the provider named a time after which to retry.
     pub(super) fn class(&self, may_wait: bool) -> Option<ErrorClass> {
         let message = self.message.to_ascii_lowercase();
         let about_money = self.code().contains("spend_limit")

@@ -1,53 +1,54 @@
-//! One `[[models]]` table: what it means and what is wrong with it by itself.
+//! One `[[models]]` table and the values derived from it.
 
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use url::Url;
 
-use super::{Fault, Faults, Kind, ProviderConfig, SOUND};
-use crate::llm::price::Price;
-use crate::llm::tokens::TokenCounter;
-use crate::llm::{anthropic, openai};
+use super::error::SettingError;
+use super::provider::ProviderConfig;
+use crate::llm::kind::Kind;
+use crate::llm::{anthropic, dify, openai};
+use crate::usage::Price;
 
 /// One model.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ModelConfig {
-    /// What clients name.
+    /// The id clients use.
     pub id: String,
-    /// What people see; the id where empty.
+    /// The name people see. Empty: the id.
     pub name: String,
-    /// The protocol.
+    /// The protocol: a name of [`Kind`].
     pub provider: String,
-    /// The provider's own address where empty.
+    /// Where the API begins. Empty: the provider's own address.
     pub base_url: String,
     /// The provider's name of the model.
     pub model: String,
-    /// The environment variable with the key.
+    /// The environment variable with the API key.
     pub api_key_env: String,
-    /// The file with the key.
+    /// The file with the API key.
     pub api_key_file: String,
     /// Instructions before every conversation.
     pub system_prompt: String,
-    /// How much the model can take, in tokens.
+    /// The context window in tokens.
     pub context_tokens: Option<u64>,
-    /// How much it may answer, in tokens.
+    /// The longest answer in tokens.
     pub max_output_tokens: Option<u64>,
-    /// How its tokens are counted; by its name where empty.
+    /// The tokenizer. Empty: chosen by the model's name.
     pub tokenizer: String,
-    /// The models that answer where this one cannot, in order.
+    /// The ids of the fallback models, in order.
     pub fallback: Vec<String>,
-    /// What a million tokens of prompt cost.
+    /// The price of a million prompt tokens.
     pub input_price: Option<f64>,
-    /// What a million tokens of prompt cost that the provider has in its cache; as the others where it is not set.
+    /// The price of a million prompt tokens from the provider's cache; `input_price` where not set.
     pub cached_input_price: Option<f64>,
-    /// What a million tokens of answer cost.
+    /// The price of a million answer tokens.
     pub output_price: Option<f64>,
-    /// Sent only where set.
+    /// The sampling temperature; sent only where set.
     pub temperature: Option<f64>,
-    /// How the limit of the answer is called.
+    /// The name of the request field with the longest answer.
     pub max_tokens_field: String,
-    /// The header with the key.
+    /// The header that carries the API key.
     pub auth_header: String,
     /// The version of the provider's API.
     pub api_version: String,
@@ -74,133 +75,48 @@ pub struct ModelConfig {
 }
 
 impl ModelConfig {
-    /// Everything that is wrong with this model by itself; keys are relative to it.
-    pub fn validate(&self) -> Vec<Fault> {
-        let mut faults = Faults(self.calls(&SOUND).validate());
-        let is_id = |c: char| c.is_ascii_alphanumeric() || "-_.:/@".contains(c);
-        if self.id.is_empty() {
-            faults.add("id", "is missing");
-        } else if self.id.len() > 64 || !self.id.chars().all(is_id) {
-            faults.add("id", "must be at most 64 letters, digits or any of - _ . : / @");
-        }
-        let (context, output) = (self.context_tokens(), self.max_output_tokens());
-        if output == 0 {
-            faults.add("max_output_tokens", "must be more than 0");
-        }
-        if context <= output {
-            faults.add("context_tokens", format!("must be more than max_output_tokens ({output})"));
-        }
-        for (key, price) in [
-            ("input_price", self.input_price),
-            ("cached_input_price", self.cached_input_price),
-            ("output_price", self.output_price),
-        ] {
-            if price.is_some_and(|price| !(0.0..=1_000_000.0).contains(&price)) {
-                faults.add(key, "must be between 0 and 1000000 for a million tokens");
-            }
-        }
-        if self.input_price.is_some() != self.output_price.is_some() {
-            faults.add("output_price", "is set only together with input_price, and the other way round");
-        }
-        if self.cached_input_price.is_some() && self.input_price.is_none() {
-            faults.add("cached_input_price", "is set without input_price");
-        }
-        match Kind::parse(&self.provider) {
-            Some(kind) => self.validate_kind(kind, &mut faults),
-            None if self.provider.is_empty() => faults.add("provider", "is missing: openai, anthropic, dify or demo"),
-            None => faults.add("provider", format!("\"{}\" is none of openai, anthropic, dify, demo", self.provider)),
-        }
-        faults.0
-    }
-
-    fn validate_kind(&self, kind: Kind, faults: &mut Faults) {
-        let takes_instructions = matches!(kind, Kind::OpenAi | Kind::Anthropic);
-        if takes_instructions && self.model.is_empty() {
-            faults.add("model", "is missing: the provider's name of the model");
-        }
-        for (key, is_set, has_effect) in [
-            ("model", !self.model.is_empty(), takes_instructions),
-            ("system_prompt", !self.system_prompt.is_empty(), takes_instructions),
-            ("temperature", self.temperature.is_some(), takes_instructions),
-            ("base_url", !self.base_url.is_empty(), kind != Kind::Demo),
-            ("api_key_env", !self.api_key_env.is_empty(), kind != Kind::Demo),
-            ("api_key_file", !self.api_key_file.is_empty(), kind != Kind::Demo),
-            ("max_tokens_field", !self.max_tokens_field.is_empty(), kind == Kind::OpenAi),
-            ("auth_header", !self.auth_header.is_empty(), kind == Kind::OpenAi),
-            ("api_version", !self.api_version.is_empty(), takes_instructions),
-        ] {
-            if is_set && !has_effect {
-                faults.add(key, format!("has no effect with provider \"{}\"", self.provider));
-            }
-        }
-        if self.temperature.is_some_and(|temperature| !(0.0..=2.0).contains(&temperature)) {
-            faults.add("temperature", "must be between 0 and 2");
-        }
-        if self.temperature.is_some() && kind == Kind::Anthropic && self.anthropic_version() == anthropic::VERSION {
-            faults.add("temperature", format!("is not taken with api_version \"{}\"", anthropic::VERSION));
-        }
-        if let Err(error) = TokenCounter::check(&self.tokenizer) {
-            faults.add("tokenizer", error.to_string());
-        }
-        if self.max_tokens_field().is_none() {
-            faults.add("max_tokens_field", "must be \"max_completion_tokens\" or \"max_tokens\"");
-        }
-        if self.auth_header().is_none() {
-            faults.add("auth_header", "must be \"authorization\" or \"api-key\"");
-        }
-        if kind != Kind::Demo {
-            if let Err(reason) = self.base_url(kind) {
-                faults.add("base_url", reason);
-            }
-            self.validate_key(kind, faults);
-        }
-    }
-
-    fn validate_key(&self, kind: Kind, faults: &mut Faults) {
-        match self.api_key() {
-            Err((key, reason)) => faults.add(key, reason),
-            Ok(Some(_)) => {}
-            // Local servers of these protocols take any key or none; the providers themselves and every Dify need one.
-            Ok(None) if kind != Kind::Dify && !self.base_url.is_empty() => {}
-            Ok(None) => faults.add("api_key_env", "is missing: this provider needs a key (or set api_key_file)"),
-        }
-    }
-
-    /// The key, from where it is kept; `None` where no place is named.
+    /// Reads the API key from the environment variable or the file; `None` where neither is configured.
     ///
     /// # Errors
-    /// The configuration key at fault and the reason. Neither ever holds the key itself.
-    pub fn api_key(&self) -> Result<Option<SecretString>, (&'static str, String)> {
-        let (place, key) = match (self.api_key_env.as_str(), self.api_key_file.as_str()) {
+    /// The setting and the reason, which never contains the key.
+    pub fn api_key(&self) -> Result<Option<SecretString>, SettingError> {
+        let (setting, key) = match (self.api_key_env.as_str(), self.api_key_file.as_str()) {
             ("", "") => return Ok(None),
             (name, "") => {
-                let unset = |_| ("api_key_env", format!("names the environment variable {name}, which is not set"));
-                ("api_key_env", std::env::var(name).map_err(unset)?)
+                let reason = format!("names the environment variable {name}, which is not set");
+                ("api_key_env", std::env::var(name).map_err(|_| SettingError::new("api_key_env", reason))?)
             }
             ("", path) => {
-                let unreadable = |error| ("api_key_file", format!("names {path}, which cannot be read: {error}"));
-                ("api_key_file", std::fs::read_to_string(path).map_err(unreadable)?)
+                let reason = |error| format!("names {path}, which cannot be read: {error}");
+                let key = std::fs::read_to_string(path);
+                ("api_key_file", key.map_err(|error| SettingError::new("api_key_file", reason(error)))?)
             }
-            _ => return Err(("api_key_file", "is set together with api_key_env; only one can count".to_owned())),
+            _ => {
+                return Err(SettingError::new(
+                    "api_key_file",
+                    "is set together with api_key_env; set only one of them",
+                ));
+            }
         };
         let key = SecretString::from(key.trim());
         match key.expose_secret() {
-            "" => Err((place, "names an empty key".to_owned())),
+            "" => Err(SettingError::new(setting, "names an empty key")),
             text if !text.chars().all(|c| c.is_ascii_graphic()) => {
-                Err((place, "names a key with spaces or characters that cannot be sent".to_owned()))
+                let reason = "names a key with spaces or with characters that an HTTP header cannot carry";
+                Err(SettingError::new(setting, reason))
             }
             _ => Ok(Some(key)),
         }
     }
 
-    /// The name of its endpoint: protocol and address. `None` for a model that is not understood.
+    /// The name of the model's endpoint: protocol and address. `None` where either is invalid.
     pub fn endpoint_key(&self) -> Option<String> {
         let kind = Kind::parse(&self.provider)?;
         let url = if kind == Kind::Demo { String::new() } else { self.base_url(kind).ok()?.to_string() };
         Some(format!("{} {}", kind.as_str(), url.trim_end_matches('/')))
     }
 
-    /// What its tokens cost; `None` where no price is set.
+    /// The price of its tokens; `None` where none is set.
     pub fn price(&self) -> Option<Price> {
         let input = self.input_price?;
         Some(Price {
@@ -210,22 +126,25 @@ impl ModelConfig {
         })
     }
 
-    /// Where requests go.
+    /// The base URL.
     ///
     /// # Errors
-    /// The reason why it cannot be used.
+    /// The reason why it is invalid.
     pub fn base_url(&self, kind: Kind) -> Result<Url, String> {
-        let text = if self.base_url.is_empty() { kind.default_base_url() } else { &self.base_url };
-        let url = Url::parse(text).map_err(|error| format!("is no URL: {error}"))?;
+        let text = if self.base_url.is_empty() { default_base_url(kind) } else { &self.base_url };
+        let url = Url::parse(text).map_err(|error| format!("is not a URL: {error}"))?;
         match () {
             () if !matches!(url.scheme(), "http" | "https") => Err("must begin with https:// or http://".to_owned()),
             () if !url.username().is_empty() || url.password().is_some() => {
-                Err("must not hold a user or password; use api_key_env".to_owned())
+                Err("must not contain a user or password; use api_key_env".to_owned())
             }
             () if url.query().is_some() || url.fragment().is_some() => {
-                Err("must not hold a query; Azure's goes to api_version".to_owned())
+                Err("must not contain a query; for Azure set api_version".to_owned())
             }
-            () => Ok(url),
+            () => match full_path(kind).filter(|path| url.path().trim_end_matches('/').ends_with(path)) {
+                Some(path) => Err(format!("must end before \"{path}\", which chatbox appends")),
+                None => Ok(url),
+            },
         }
     }
 
@@ -234,12 +153,12 @@ impl ModelConfig {
         self.context_tokens.unwrap_or(128_000)
     }
 
-    /// How much it may answer, in tokens: unless said otherwise 4096, or half of a small model's context.
+    /// The longest answer in tokens: by default 4096, or half of a smaller context window.
     pub fn max_output_tokens(&self) -> u64 {
         self.max_output_tokens.unwrap_or_else(|| (self.context_tokens() / 2).min(4096))
     }
 
-    /// The `anthropic-version`: the newer one, unless a temperature asks for the older.
+    /// The `anthropic-version`: by default the newest, or the one with sampling fields where a temperature is set.
     pub fn anthropic_version(&self) -> &str {
         match (self.api_version.as_str(), self.temperature) {
             ("", None) => anthropic::VERSION,
@@ -248,7 +167,7 @@ impl ModelConfig {
         }
     }
 
-    /// `None` for a name that is none.
+    /// `None` where the configured name is unknown.
     pub fn max_tokens_field(&self) -> Option<openai::MaxTokensField> {
         match self.max_tokens_field.as_str() {
             "" | "max_completion_tokens" => Some(openai::MaxTokensField::MaxCompletionTokens),
@@ -266,7 +185,7 @@ impl ModelConfig {
         }
     }
 
-    /// How this model is called: its own settings over those of `[provider]`.
+    /// The limits of this model's calls: its overrides on top of `[provider]`.
     pub fn calls(&self, defaults: &ProviderConfig) -> ProviderConfig {
         ProviderConfig {
             connect_timeout_ms: self.connect_timeout_ms.unwrap_or(defaults.connect_timeout_ms),
@@ -280,5 +199,24 @@ impl ModelConfig {
             breaker_failures: self.breaker_failures.unwrap_or(defaults.breaker_failures),
             breaker_open_ms: self.breaker_open_ms.unwrap_or(defaults.breaker_open_ms),
         }
+    }
+}
+
+/// The path that requests append to the base URL.
+fn full_path(kind: Kind) -> Option<&'static str> {
+    match kind {
+        Kind::OpenAi => Some("/chat/completions"),
+        Kind::Anthropic => Some("/messages"),
+        Kind::Dify => Some("/chat-messages"),
+        Kind::Demo => None,
+    }
+}
+
+fn default_base_url(kind: Kind) -> &'static str {
+    match kind {
+        Kind::OpenAi => openai::BASE_URL,
+        Kind::Anthropic => anthropic::BASE_URL,
+        Kind::Dify => dify::BASE_URL,
+        Kind::Demo => "",
     }
 }

@@ -3,16 +3,17 @@
 use secrecy::ExposeSecret;
 use serde_json::json;
 
+use super::provider::VALID;
 use super::*;
 
-const CALLS: ProviderConfig = ProviderConfig { max_retries: 2, ..SOUND };
+const CALLS: ProviderConfig = ProviderConfig { max_retries: 2, ..VALID };
 
 fn models(json: serde_json::Value) -> Vec<ModelConfig> {
     serde_json::from_value(json).unwrap()
 }
 
 fn faults(json: serde_json::Value) -> Vec<String> {
-    validate(&models(json), &CALLS, "").into_iter().map(|(key, _)| key).collect()
+    validate(&models(json), &CALLS, "").into_iter().map(|error| error.key).collect()
 }
 
 /// A variable every build has; its value serves as a key that is no secret.
@@ -71,7 +72,7 @@ fn all_faults_are_listed_at_once() {
     ];
     assert_eq!(faults(broken), expected);
     let provider = ProviderConfig { total_timeout_ms: 0, ..CALLS };
-    let keys: Vec<_> = validate(&[], &provider, "gpt").into_iter().map(|(key, _)| key).collect();
+    let keys: Vec<_> = validate(&[], &provider, "gpt").into_iter().map(|error| error.key).collect();
     assert_eq!(keys, ["provider.total_timeout_ms", "answers.default_model"]);
 }
 
@@ -122,8 +123,8 @@ fn a_key_comes_from_its_file_and_is_never_shown() {
     assert!(!format!("{key:?}").contains("canary"));
     for wrong in ["", " \n", "canary key", "canary-schlüssel"] {
         std::fs::write(&path, wrong).unwrap();
-        let (place, reason) = model.api_key().unwrap_err();
-        assert!(place == "api_key_file" && !reason.contains("canary"), "{reason}");
+        let error = model.api_key().unwrap_err();
+        assert!(error.key == "api_key_file" && !error.reason.contains("canary"), "{error}");
     }
 }
 
@@ -132,4 +133,23 @@ fn a_model_s_own_settings_win() {
     let model = &models(json!([{"max_retries": 0, "idle_timeout_ms": 7}]))[0];
     assert_eq!(model.calls(&CALLS), ProviderConfig { max_retries: 0, idle_timeout_ms: 7, ..CALLS });
     assert_eq!((model.context_tokens(), model.max_output_tokens()), (128_000, 4096));
+}
+
+#[test]
+fn a_base_url_with_the_path_of_a_request_is_refused() {
+    for (kind, base_url, path) in [
+        ("openai", "https://api.openai.com/v1/chat/completions", "/chat/completions"),
+        ("openai", "http://127.0.0.1:11434/v1/chat/completions/", "/chat/completions"),
+        ("anthropic", "https://api.anthropic.com/v1/messages", "/messages"),
+        ("dify", "https://api.dify.ai/v1/chat-messages", "/chat-messages"),
+    ] {
+        let model = json!([{"id": "m", "provider": kind, "base_url": base_url, "api_key_env": KEY_ENV,
+            "model": if kind == "dify" { "" } else { "x" }}]);
+        let errors = validate(&models(model), &CALLS, "");
+        assert_eq!(errors.len(), 1, "{base_url}: {errors:?}");
+        assert_eq!(
+            errors[0].to_string(),
+            format!("models[0].base_url must end before \"{path}\", which chatbox appends")
+        );
+    }
 }

@@ -1,4 +1,4 @@
-//! Sums in a sentence: finds the longest stretch that is arithmetic and works it out.
+//! Arithmetic in a sentence: finds the longest arithmetic expression and evaluates it.
 
 /// The first sum in `text` with at least one operator: as it was read, and its value.
 pub(super) fn solve(text: &str) -> Option<(String, f64)> {
@@ -52,7 +52,7 @@ impl Sum<'_> {
     }
 
     fn signed(&mut self) -> Option<f64> {
-        // Nobody nests deeper by hand; the limit keeps the stack small.
+        // Deeper than anybody nests by hand; bounds the stack.
         self.depth += 1;
         if self.depth > 100 {
             return None;

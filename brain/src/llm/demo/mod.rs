@@ -1,5 +1,5 @@
-//! The built-in model of the first run: it works without network, key and cost, and says what it is. A handful of rules
-//! looks at the conversation; the same conversation at the same time gets the same answer.
+//! The built-in model for the first run: works without network, key and cost, and says what it is. A few rules look at
+//! the conversation; the same conversation at the same time gets the same answer.
 
 mod arithmetic;
 
@@ -11,28 +11,29 @@ use async_trait::async_trait;
 use chatbox_shared::clock::Clock;
 use tokio::time::{Instant, sleep_until};
 
-use super::{Chunk, Generation, Prompt, PromptRole, Provider, ProviderError, TokenUsage, tokens};
-use crate::session::entry::FinishReason;
+use super::{Chunk, Generation, Prompt, PromptRole, Provider, ProviderError, tokens};
+use crate::usage::FinishReason;
+use crate::usage::TokenUsage;
 
-/// Between two words: slow enough to be seen streaming.
+/// The pause between two words: long enough to see the stream.
 pub const PACE: Duration = Duration::from_millis(30);
 
-/// The farthest it counts.
+/// The largest number the model counts to.
 const MAX_COUNT: u32 = 1000;
 
-/// The model.
+/// The built-in model.
 pub struct Demo {
     clock: Arc<dyn Clock>,
     pace: Duration,
 }
 
 impl Demo {
-    /// A model that reads the time from `clock` and says a word each `pace`.
+    /// A model that reads the time from `clock` and emits a word every `pace`.
     pub fn new(clock: Arc<dyn Clock>, pace: Duration) -> Self {
         Self { clock, pace }
     }
 
-    /// The whole answer. The first rule that fits the question gives it.
+    /// The whole answer, by the first rule that matches the question.
     fn answer(&self, prompt: &Prompt) -> String {
         let question = prompt.question();
         let lower = question.to_lowercase();
@@ -120,7 +121,7 @@ fn recap(prompt: &Prompt) -> String {
     }
 }
 
-/// Says honestly that it cannot answer, and shows that it read the question.
+/// Says that it cannot answer, and shows that it read the question.
 fn fallback(prompt: &Prompt, question: &str, words: &[&str]) -> String {
     let mut topics: Vec<&str> = words.iter().copied().filter(|word| word.chars().count() > 4).collect();
     topics.sort_by_key(|word| std::cmp::Reverse(word.chars().count()));
@@ -167,20 +168,20 @@ impl Provider for Demo {
         let mut chunks: VecDeque<Chunk> =
             answer.split_inclusive([' ', '\n']).map(|word| Chunk::Delta(word.to_owned())).collect();
         chunks.extend([Chunk::Usage(usage), Chunk::Finish(FinishReason::Stop)]);
-        Ok(Box::new(Speaking { chunks, pace: self.pace, due: Instant::now() + self.pace }))
+        Ok(Box::new(DemoGeneration { chunks, pace: self.pace, due: Instant::now() + self.pace }))
     }
 }
 
-/// An answer that is being said.
-struct Speaking {
+/// An answer under way.
+struct DemoGeneration {
     chunks: VecDeque<Chunk>,
     pace: Duration,
-    /// When the next word is said.
+    /// When the next word is due.
     due: Instant,
 }
 
 #[async_trait]
-impl Generation for Speaking {
+impl Generation for DemoGeneration {
     async fn next(&mut self) -> Option<Result<Chunk, ProviderError>> {
         if let Some(Chunk::Delta(_)) = self.chunks.front() {
             sleep_until(self.due).await;

@@ -1,5 +1,5 @@
-//! Dify's chat apps. They keep the history under a conversation id of their own, and go on generating when the connection
-//! closes: stopping takes a call.
+//! Dify's chat apps. They keep the history under their own conversation id. They continue to generate after the
+//! connection closes, so stopping takes a request.
 
 mod stream;
 mod upload;
@@ -15,42 +15,43 @@ use tokio::time::{Instant, timeout, timeout_at};
 use url::Url;
 
 use self::stream::Decoder;
-use self::wire::{Fault, File, Inputs, Request, Stop};
-use super::http::{Refusal, Reply, Transport, class_of_status, key_header, with_request_id};
+use self::wire::{AttachedFile, DifyError, Inputs, Request, StopRequest};
+use super::http::{ErrorReply, HttpReply, Transport, class_of_status, key_header, with_request_id};
 use super::stream::{Streaming, Whole};
 use super::{Chunk, Generation, Prompt, Provider, ProviderError, Remedy};
 
-/// Dify's own cloud.
+/// Where the API of Dify's cloud begins.
 pub const BASE_URL: &str = "https://api.dify.ai/v1";
 
-/// How long a cancelled stream is read for its first event, which holds the id to stop it by.
+/// How long a cancelled stream is read for its first event, which contains the id to stop it by.
 const FIRST_EVENT: Duration = Duration::from_millis(300);
 
-/// How long a stop call may take before the connection is closed without it. Both waits together stay under a second.
+/// Limit of the stop request, after which the connection is closed without it. Both limits together stay under a
+/// second.
 const STOP_CALL: Duration = Duration::from_millis(600);
 
-/// What is to be known. Model, instructions and limits are parts of the app at Dify.
+/// The settings of an app. Model, instructions and limits belong to the app at Dify.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Everything before `/chat-messages`.
+    /// The base URL: requests append `/chat-messages`.
     pub base_url: Url,
-    /// The key, which also names the app.
+    /// The API key, which also selects the app.
     pub api_key: SecretString,
 }
 
 /// An app at Dify.
 #[derive(Debug)]
 pub struct Dify {
-    endpoint: Endpoint,
+    client: AppClient,
 }
 
-/// What every call to the app needs.
+/// What every request to the app needs.
 #[derive(Debug, Clone)]
-struct Endpoint {
+struct AppClient {
     transport: Transport,
-    /// Of `/chat-messages`.
+    /// The URL of `/chat-messages`.
     url: Url,
-    /// Of `/files/upload`.
+    /// The URL of `/files/upload`.
     upload_url: Url,
     headers: HeaderMap,
 }
@@ -59,7 +60,7 @@ impl Dify {
     /// An app with these settings.
     ///
     /// # Errors
-    /// Where the key cannot be sent in a header.
+    /// Where a header cannot carry the key.
     pub fn new(transport: Transport, settings: &Settings) -> Result<Self, InvalidHeaderValue> {
         let below = |path: &[&str]| {
             let mut url = settings.base_url.clone();
@@ -70,18 +71,18 @@ impl Dify {
         };
         let (url, upload_url) = (below(&["chat-messages"]), below(&["files", "upload"]));
         let headers = HeaderMap::from_iter([(AUTHORIZATION, key_header("Bearer ", &settings.api_key)?)]);
-        Ok(Self { endpoint: Endpoint { transport, url, upload_url, headers } })
+        Ok(Self { client: AppClient { transport, url, upload_url, headers } })
     }
 }
 
 #[async_trait]
 impl Provider for Dify {
-    /// Pictures are uploaded first. These are calls of their own, and none for an answer.
+    /// Uploads the images first. An upload is a request of its own and generates no answer.
     async fn generate(&self, prompt: &Prompt) -> Result<Box<dyn Generation>, ProviderError> {
-        let headers = with_request_id(&self.endpoint.headers, &prompt.request_id);
+        let headers = with_request_id(&self.client.headers, &prompt.request_id);
         let mut files = Vec::new();
         for (index, image) in prompt.question_images().iter().enumerate() {
-            files.push(File::image(self.endpoint.upload(headers.clone(), image, index, &prompt.user).await?));
+            files.push(AttachedFile::image(self.client.upload(headers.clone(), image, index, &prompt.user).await?));
         }
         let conversation_id = prompt.conversation.as_deref().unwrap_or_default();
         let request = Request {
@@ -93,40 +94,41 @@ impl Provider for Dify {
             files,
             auto_generate_name: false,
         };
-        match self.endpoint.transport.post(&self.endpoint.url, headers.clone(), &request).await? {
-            Reply::Stream(body) => Ok(Box::new(Answer {
+        match self.client.transport.post(&self.client.url, headers.clone(), &request).await? {
+            HttpReply::Stream(body) => Ok(Box::new(DifyGeneration {
                 streaming: Streaming::new(body, Decoder::default()),
-                endpoint: Endpoint { headers, ..self.endpoint.clone() },
+                client: AppClient { headers, ..self.client.clone() },
                 user: prompt.user.clone(),
             })),
-            Reply::Whole(body) => Whole::read(&self.endpoint.transport, |out| Decoder::whole(&body, out)),
-            Reply::Refused(refusal) => {
-                let fault = Fault::find(&refusal);
-                let lost = fault.as_ref().is_some_and(|fault| fault.wants_new_conversation(refusal.status));
+            HttpReply::Whole(body) => Whole::read(&self.client.transport, |out| Decoder::whole(&body, out)),
+            HttpReply::Error(reply) => {
+                let dify_error = DifyError::find(&reply);
+                let lost =
+                    dify_error.as_ref().is_some_and(|dify_error| dify_error.wants_new_conversation(reply.status));
                 let remedy = (lost && !conversation_id.is_empty()).then_some(Remedy::NewConversation);
-                Err(ProviderError { remedy, ..refused(&refusal, fault) })
+                Err(ProviderError { remedy, ..refused(&reply, dify_error) })
             }
         }
     }
 }
 
-fn refused(refusal: &Refusal, fault: Option<Fault>) -> ProviderError {
-    let class = fault.as_ref().and_then(Fault::class).unwrap_or(class_of_status(refusal.status));
-    let error = refusal.error(class, fault.as_ref().map(Fault::said));
-    let should_retry = fault.and_then(|fault| fault.should_retry()).or(error.should_retry);
+fn refused(reply: &ErrorReply, dify_error: Option<DifyError>) -> ProviderError {
+    let class = dify_error.as_ref().and_then(DifyError::class).unwrap_or(class_of_status(reply.status));
+    let error = reply.error(class, dify_error.as_ref().map(DifyError::said));
+    let should_retry = dify_error.and_then(|dify_error| dify_error.should_retry()).or(error.should_retry);
     ProviderError { should_retry, ..error }
 }
 
 /// An answer under way.
-struct Answer {
+struct DifyGeneration {
     streaming: Streaming<Decoder>,
-    endpoint: Endpoint,
-    /// The one who asked: nobody else can stop it.
+    client: AppClient,
+    /// The user who asked: only this user can stop the answer.
     user: String,
 }
 
 #[async_trait]
-impl Generation for Answer {
+impl Generation for DifyGeneration {
     async fn next(&mut self) -> Option<Result<Chunk, ProviderError>> {
         self.streaming.next().await
     }
@@ -142,18 +144,18 @@ impl Generation for Answer {
             return;
         }
         let Some(task) = self.streaming.pipe.decoder.task_id() else { return };
-        let mut url = self.endpoint.url.clone();
+        let mut url = self.client.url.clone();
         if let Ok(mut path) = url.path_segments_mut() {
             path.extend([task, "stop"]);
         }
-        let stop = Stop { user: &self.user };
-        match timeout(STOP_CALL, self.endpoint.transport.post(&url, self.endpoint.headers.clone(), &stop)).await {
-            Ok(Ok(Reply::Whole(_) | Reply::Stream(_))) => {}
-            Ok(Ok(Reply::Refused(refusal))) => {
-                tracing::warn!(status = refusal.status, "the provider refused to stop an answer");
+        let stop = StopRequest { user: &self.user };
+        match timeout(STOP_CALL, self.client.transport.post(&url, self.client.headers.clone(), &stop)).await {
+            Ok(Ok(HttpReply::Whole(_) | HttpReply::Stream(_))) => {}
+            Ok(Ok(HttpReply::Error(reply))) => {
+                tracing::warn!(status = reply.status, "the provider rejected the stop request");
             }
-            Ok(Err(error)) => tracing::warn!(%error, "the provider could not be told to stop an answer"),
-            Err(_) => tracing::warn!("the provider took too long to stop an answer"),
+            Ok(Err(error)) => tracing::warn!(%error, "the stop request failed"),
+            Err(_) => tracing::warn!("the stop request timed out"),
         }
     }
 }

@@ -1,23 +1,23 @@
-//! Reads a Dify stream. Chatbots and agents end with `message_end`; chatflows also tell `workflow_finished`, before or after
-//! it, and some builds lose one of the two.
+//! Reads a Dify stream. Chatbots and agents end with `message_end`. Chatflows also send `workflow_finished`, before or
+//! after it, and some builds omit one of the two.
 
 use super::wire::{StreamEvent, Tokens, WorkflowData};
-use crate::llm::sse::Event;
+use crate::llm::sse::SseEvent;
 use crate::llm::stream::{Decode, Output, json, no_answer, truncated};
 use crate::llm::{Chunk, ErrorClass, ProviderError};
-use crate::session::entry::FinishReason;
+use crate::usage::FinishReason;
 
 /// The state of one stream.
 #[derive(Debug, Default)]
 pub(super) struct Decoder {
-    /// What a stop call has to name.
+    /// The id that a stop request names.
     task_id: Option<String>,
     conversation_id: Option<String>,
-    /// The text so far: the closing event of a new agent repeats it whole.
+    /// The text so far: the last event of a newer agent repeats it.
     text: String,
-    /// The app is an agent: its text comes as `agent_message`, and a `message` closes it.
+    /// The app is an agent: its text arrives as `agent_message`, and a `message` closes it.
     is_agent: bool,
-    /// The app is a workflow: two events tell the end.
+    /// The app is a workflow: it ends with two events.
     is_workflow: bool,
     message_ended: bool,
     /// How the workflow ended.
@@ -31,7 +31,7 @@ impl Decoder {
         let mut decoder = Self::default();
         decoder.ids(&reply, out);
         if reply.event == "error" {
-            return Err(reply.fault.in_stream());
+            return Err(reply.dify_error.in_stream());
         }
         out.delta(&reply.answer.ok_or_else(no_answer)?);
         report(reply.metadata.and_then(|metadata| metadata.usage), out);
@@ -39,12 +39,12 @@ impl Decoder {
         Ok(())
     }
 
-    /// The id a stop call needs, once the first event came.
+    /// The id that a stop request names, once the first event has arrived.
     pub(super) fn task_id(&self) -> Option<&str> {
         self.task_id.as_deref()
     }
 
-    /// Both ids stand in every event; the first is enough.
+    /// Both ids are in every event; the first event suffices.
     fn ids(&mut self, event: &StreamEvent, out: &mut Output) {
         if self.task_id.is_none() {
             self.task_id = event.task_id.clone().filter(|id| !id.is_empty());
@@ -69,7 +69,7 @@ impl Decoder {
         }
     }
 
-    /// Finishes as soon as nothing that matters can follow.
+    /// Finishes once no relevant event can follow.
     fn check_end(&mut self, out: &mut Output) -> Result<(), ProviderError> {
         let whole = self.message_ended && (self.workflow.is_some() || !self.is_workflow);
         if whole { self.end(out) } else { Ok(()) }
@@ -77,7 +77,7 @@ impl Decoder {
 }
 
 impl Decode for Decoder {
-    fn event(&mut self, event: &Event, out: &mut Output) -> Result<(), ProviderError> {
+    fn event(&mut self, event: &SseEvent, out: &mut Output) -> Result<(), ProviderError> {
         if event.data.trim().is_empty() {
             return Ok(());
         }
@@ -106,11 +106,11 @@ impl Decode for Decoder {
             "workflow_paused" | "human_input_required" => {
                 return Err(ProviderError::new(
                     ErrorClass::Protocol,
-                    "the app waits for a form that nobody can fill in",
+                    "the app waits for a form, which chatbox does not support",
                 ));
             }
-            "error" => return Err(event.fault.in_stream()),
-            // Pings, thoughts, files, speech, logs, and what later versions add.
+            "error" => return Err(event.dify_error.in_stream()),
+            // Pings, thoughts, files, speech, logs, and events of later versions.
             _ => {}
         }
         Ok(())
@@ -144,7 +144,7 @@ fn workflow_end(data: Option<WorkflowData>) -> Result<FinishReason, ProviderErro
             should_retry: Some(false),
             ..ProviderError::new(ErrorClass::Server, format!("the workflow failed: {}", error.unwrap_or_default()))
         }),
-        // Stopped at Dify, by its own time limit or by its operator.
+        // Stopped at Dify by its time limit or its operator.
         Some("stopped") => Ok(FinishReason::Interrupted),
         _ => Ok(FinishReason::Stop),
     }

@@ -2,23 +2,23 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::llm::http::Refusal;
+use crate::llm::http::ErrorReply;
 use crate::llm::{ErrorClass, Prompt, ProviderError};
 
 /// A request.
 #[derive(Debug, Serialize)]
 pub(super) struct Request<'a> {
     pub(super) query: &'a str,
-    /// The app's variables; required, even empty.
+    /// The app's variables; required even if empty.
     pub(super) inputs: Inputs,
-    /// Left out it would mean a whole reply.
+    /// Required for a stream: by default the reply is one JSON document.
     pub(super) response_mode: &'static str,
     pub(super) user: &'a str,
-    /// Empty begins a conversation.
+    /// Empty for a new conversation.
     pub(super) conversation_id: &'a str,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(super) files: Vec<File>,
-    /// Off: chatbox names its sessions itself, and some builds hold the stream open while they think of a name.
+    pub(super) files: Vec<AttachedFile>,
+    /// Off: chatbox names its sessions, and some builds hold the stream open while they generate a name.
     pub(super) auto_generate_name: bool,
 }
 
@@ -26,7 +26,7 @@ pub(super) struct Request<'a> {
 #[derive(Debug, Serialize)]
 pub(super) struct Inputs {}
 
-/// The question. An empty one is refused, so pictures without a word get one.
+/// The question. Dify rejects an empty one, so images without text get a placeholder.
 pub(super) fn query(prompt: &Prompt) -> &str {
     match prompt.question() {
         text if text.trim().is_empty() && !prompt.question_images().is_empty() => "[image]",
@@ -36,15 +36,15 @@ pub(super) fn query(prompt: &Prompt) -> &str {
 
 /// A file that was uploaded before.
 #[derive(Debug, Serialize)]
-pub(super) struct File {
+pub(super) struct AttachedFile {
     #[serde(rename = "type")]
     kind: &'static str,
     transfer_method: &'static str,
     upload_file_id: String,
 }
 
-impl File {
-    /// The picture with this id.
+impl AttachedFile {
+    /// The uploaded image with this id.
     pub(super) fn image(upload_file_id: String) -> Self {
         Self { kind: "image", transfer_method: "local_file", upload_file_id }
     }
@@ -56,13 +56,13 @@ pub(super) struct Uploaded {
     pub(super) id: String,
 }
 
-/// The body of a stop call: the same user, or nothing happens.
+/// The body of a stop request. It must name the user who asked, or it has no effect.
 #[derive(Debug, Serialize)]
-pub(super) struct Stop<'a> {
+pub(super) struct StopRequest<'a> {
     pub(super) user: &'a str,
 }
 
-/// An event of the stream, or a whole reply. Which fields there are depends on `event`.
+/// An event of the stream, or a whole reply. Its fields depend on `event`.
 #[derive(Debug, Deserialize)]
 pub(super) struct StreamEvent {
     #[serde(default)]
@@ -73,10 +73,10 @@ pub(super) struct StreamEvent {
     pub(super) metadata: Option<Metadata>,
     pub(super) data: Option<WorkflowData>,
     #[serde(flatten)]
-    pub(super) fault: Fault,
+    pub(super) dify_error: DifyError,
 }
 
-/// What the answer cost.
+/// The usage of the answer.
 #[derive(Debug, Deserialize)]
 pub(super) struct Metadata {
     pub(super) usage: Option<Tokens>,
@@ -98,9 +98,9 @@ pub(super) struct WorkflowData {
     pub(super) error: Option<String>,
 }
 
-/// What went wrong: an `error` event, or the body of a refusal.
+/// An error: of an `error` event or an error reply.
 #[derive(Debug, Default, Deserialize)]
-pub(super) struct Fault {
+pub(super) struct DifyError {
     pub(super) status: Option<u16>,
     #[serde(default)]
     code: String,
@@ -108,26 +108,26 @@ pub(super) struct Fault {
     message: String,
 }
 
-impl Fault {
-    /// The fault in the body of a refusal, if it is one of Dify's: proxies in between answer too.
-    pub(super) fn find(refusal: &Refusal) -> Option<Self> {
-        // Serde would take a list for the fields in their order.
-        let is_object = refusal.body.trim_ascii_start().starts_with(b"{");
-        let fault: Self = serde_json::from_slice(&refusal.body).ok().filter(|_| is_object)?;
-        Some(fault).filter(|fault| !fault.code.is_empty() || !fault.message.is_empty())
+impl DifyError {
+    /// The error in the body of an error reply; `None` where it is not Dify's, because proxies reply too.
+    pub(super) fn find(reply: &ErrorReply) -> Option<Self> {
+        // Serde would accept a list of the fields in order.
+        let is_object = reply.body.trim_ascii_start().starts_with(b"{");
+        let dify_error: Self = serde_json::from_slice(&reply.body).ok().filter(|_| is_object)?;
+        Some(dify_error).filter(|dify_error| !dify_error.code.is_empty() || !dify_error.message.is_empty())
     }
 
-    /// For the log.
+    /// The error's words, for the log.
     pub(super) fn said(&self) -> String {
         format!("{}: {}", self.code, self.message)
     }
 
-    /// The conversation is gone or full: a new one may do.
+    /// The conversation is gone or full: a new one may succeed.
     pub(super) fn wants_new_conversation(&self, status: u16) -> bool {
         status == 404 || self.code == "conversation_completed"
     }
 
-    /// What kind of failure this is; `None` for a code we do not know.
+    /// The class of the error; `None` for an unknown code.
     pub(super) fn class(&self) -> Option<ErrorClass> {
         Some(match self.code.as_str() {
             "provider_quota_exceeded" | "rate_limit_error" => ErrorClass::Quota,
@@ -138,7 +138,7 @@ impl Fault {
             "completion_request_error" if self.message.to_ascii_lowercase().contains("context length") => {
                 ErrorClass::ContextLength
             }
-            // Any fault of the model behind the app, even one that passes.
+            // Any error of the model behind the app, also a passing one.
             "completion_request_error" => ErrorClass::Server,
             "invalid_param"
             | "bad_request"
@@ -150,7 +150,7 @@ impl Fault {
         })
     }
 
-    /// Dify has tried the model by itself: once more from here is no use.
+    /// Dify has retried the model already, so a retry from here is useless.
     pub(super) fn should_retry(&self) -> Option<bool> {
         (self.code == "completion_request_error").then_some(false)
     }

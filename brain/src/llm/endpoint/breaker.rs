@@ -1,5 +1,5 @@
-//! A circuit breaker: after several failures in a row an endpoint is left alone for a while, then one call tries it again.
-//! Pure state: the time is a parameter.
+//! A circuit breaker: after several consecutive failures an endpoint is not called for a while, then one call probes
+//! it. Pure state: the time is a parameter.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -7,23 +7,23 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-/// When it opens and for how long.
+/// When the breaker opens, and for how long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BreakerSettings {
-    /// Failures in a row that open it.
+    /// Consecutive failures that open the breaker.
     pub failures: u32,
-    /// How long it stays open before it is tried again.
+    /// How long the breaker stays open before a probe.
     pub open_for: Duration,
 }
 
-/// What it does with calls now.
+/// The state of a circuit breaker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Circuit {
-    /// Lets them through.
+    /// Calls pass.
     Closed,
-    /// Refuses them.
+    /// Calls are refused.
     Open,
-    /// Lets one through, to see.
+    /// One call passes as a probe.
     HalfOpen,
 }
 
@@ -41,47 +41,47 @@ impl Circuit {
     }
 }
 
-/// How a call went, as far as it says something about the endpoint.
+/// What the outcome of a call says about its endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// It answers.
+    /// The endpoint answers.
     Healthy,
-    /// It cannot be reached, is overloaded, breaks off, or fails in itself.
+    /// The endpoint is unreachable, overloaded, breaks off, or fails.
     Failed,
-    /// Neither: the call was refused for what it asked, or was given up by whoever made it.
+    /// Nothing: the request itself was rejected, or the caller cancelled the call.
     Neutral,
 }
 
-/// One endpoint's breaker.
+/// The circuit breaker of one endpoint.
 #[derive(Debug)]
 pub(super) struct Breaker {
-    state: Mutex<State>,
+    state: Mutex<BreakerState>,
     probes: AtomicU64,
 }
 
 #[derive(Debug, Clone, Copy)]
-enum State {
+enum BreakerState {
     Closed {
         failures: u32,
     },
     Open {
         until: Instant,
     },
-    /// `probe`: the one call that is out to see.
+    /// `probe`: the number of the running probe.
     HalfOpen {
         probe: Option<u64>,
     },
 }
 
-/// The right to make one call. It is to be given back with a verdict; dropped without one it says nothing.
+/// The permission for one call, to be returned with a verdict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Pass {
-    /// Its number, if it is a probe: one from an earlier opening decides nothing any more.
+    /// The number of a probe. A probe of an earlier opening decides nothing.
     probe: Option<u64>,
 }
 
 impl Pass {
-    /// Is the call out to see whether the endpoint is back?
+    /// Is the call a probe?
     pub(super) fn is_probe(self) -> bool {
         self.probe.is_some()
     }
@@ -89,62 +89,62 @@ impl Pass {
 
 impl Default for Breaker {
     fn default() -> Self {
-        Self { state: Mutex::new(State::Closed { failures: 0 }), probes: AtomicU64::new(0) }
+        Self { state: Mutex::new(BreakerState::Closed { failures: 0 }), probes: AtomicU64::new(0) }
     }
 }
 
 impl Breaker {
-    /// May a call be made now?
+    /// Admits a call.
     ///
     /// # Errors
-    /// How long it will surely not be.
+    /// How long no call will be admitted.
     pub(super) fn admit(&self, now: Instant) -> Result<Pass, Duration> {
         let mut state = self.state.lock();
         match *state {
-            State::Closed { .. } => Ok(Pass { probe: None }),
-            State::Open { until } if now < until => Err(until - now),
-            State::HalfOpen { probe: Some(_) } => Err(Duration::ZERO),
-            State::Open { .. } | State::HalfOpen { probe: None } => {
+            BreakerState::Closed { .. } => Ok(Pass { probe: None }),
+            BreakerState::Open { until } if now < until => Err(until - now),
+            BreakerState::HalfOpen { probe: Some(_) } => Err(Duration::ZERO),
+            BreakerState::Open { .. } | BreakerState::HalfOpen { probe: None } => {
                 let probe = Some(self.probes.fetch_add(1, Ordering::Relaxed));
-                *state = State::HalfOpen { probe };
+                *state = BreakerState::HalfOpen { probe };
                 Ok(Pass { probe })
             }
         }
     }
 
-    /// Would a call be let through now? Changes nothing.
+    /// Whether a call would be admitted now. Changes nothing.
     pub(super) fn check(&self, now: Instant) -> Result<(), Duration> {
         match *self.state.lock() {
-            State::Open { until } if now < until => Err(until - now),
-            State::HalfOpen { probe: Some(_) } => Err(Duration::ZERO),
+            BreakerState::Open { until } if now < until => Err(until - now),
+            BreakerState::HalfOpen { probe: Some(_) } => Err(Duration::ZERO),
             _ => Ok(()),
         }
     }
 
-    /// A call went like this. One call may say several things, such as healthy at its first text and failed at its end.
+    /// Records the verdict of a call. A call may have several: healthy at its first text, failed at its end.
     pub(super) fn report(&self, pass: Pass, verdict: Verdict, settings: &BreakerSettings, now: Instant) {
         let mut state = self.state.lock();
-        let open = State::Open { until: now + settings.open_for };
+        let open = BreakerState::Open { until: now + settings.open_for };
         *state = match (*state, verdict) {
-            (State::HalfOpen { probe: Some(probe) }, verdict) if pass.probe == Some(probe) => match verdict {
-                Verdict::Healthy => State::Closed { failures: 0 },
+            (BreakerState::HalfOpen { probe: Some(probe) }, verdict) if pass.probe == Some(probe) => match verdict {
+                Verdict::Healthy => BreakerState::Closed { failures: 0 },
                 Verdict::Failed => open,
-                Verdict::Neutral => State::HalfOpen { probe: None },
+                Verdict::Neutral => BreakerState::HalfOpen { probe: None },
             },
-            (State::Closed { .. }, Verdict::Healthy) => State::Closed { failures: 0 },
-            (State::Closed { failures }, Verdict::Failed) if failures + 1 >= settings.failures => open,
-            (State::Closed { failures }, Verdict::Failed) => State::Closed { failures: failures + 1 },
-            // Neither a call that says nothing nor one from before it opened changes anything.
+            (BreakerState::Closed { .. }, Verdict::Healthy) => BreakerState::Closed { failures: 0 },
+            (BreakerState::Closed { failures }, Verdict::Failed) if failures + 1 >= settings.failures => open,
+            (BreakerState::Closed { failures }, Verdict::Failed) => BreakerState::Closed { failures: failures + 1 },
+            // A neutral verdict, or one from before the breaker opened, changes nothing.
             (unchanged, _) => unchanged,
         };
     }
 
-    /// What it does now.
+    /// The state now.
     pub(super) fn circuit(&self, now: Instant) -> Circuit {
         match *self.state.lock() {
-            State::Closed { .. } => Circuit::Closed,
-            State::Open { until } if now < until => Circuit::Open,
-            State::Open { .. } | State::HalfOpen { .. } => Circuit::HalfOpen,
+            BreakerState::Closed { .. } => Circuit::Closed,
+            BreakerState::Open { until } if now < until => Circuit::Open,
+            BreakerState::Open { .. } | BreakerState::HalfOpen { .. } => Circuit::HalfOpen,
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What operators see of the endpoints, read when it is asked for: so an endpoint that no model uses any more is not shown.
+//! Metrics of the endpoints, read at each scrape: an endpoint that no model uses any more is not shown.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,10 +9,10 @@ use prometheus_client::metrics::gauge::ConstGauge;
 
 use super::{Circuit, Endpoint, Endpoints};
 
-/// Values of an endpoint, each with its state where there are several.
+/// The values of an endpoint, each with the label `state` where there are several.
 type Values = Vec<(Option<&'static str>, usize)>;
 
-/// Tells Prometheus about all endpoints.
+/// Exports the metrics of all endpoints.
 #[derive(Debug)]
 pub struct EndpointCollector(pub Arc<Endpoints>);
 
@@ -42,10 +42,8 @@ impl Collector for EndpointCollector {
                 Circuit::ALL.map(|state| (Some(state.as_str()), usize::from(state == now))).into()
             },
         )?;
-        family("chatbox_brain_endpoint_running", "Calls under way at an endpoint", &|it| vec![(None, it.load().0)])?;
-        family("chatbox_brain_endpoint_queued", "Calls that wait for a place at an endpoint", &|it| {
-            vec![(None, it.load().1)]
-        })
+        family("chatbox_brain_endpoint_running", "Calls running at an endpoint", &|it| vec![(None, it.load().0)])?;
+        family("chatbox_brain_endpoint_queued", "Calls queued at an endpoint", &|it| vec![(None, it.load().1)])
     }
 }
 

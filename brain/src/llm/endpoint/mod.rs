@@ -1,5 +1,5 @@
-//! What all calls to one address have in common, whichever model they are for: a circuit breaker, and a bounded, fair queue.
-//! An endpoint outlives a reload of the configuration, so that what is known about it is not forgotten.
+//! What all calls to one endpoint share, whichever model they are for: a circuit breaker and a bounded, fair queue.
+//! Endpoints outlive a reload of the configuration, and so does their state.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,18 +16,18 @@ pub use breaker::{BreakerSettings, Circuit, Verdict};
 pub use queue::QueueSettings;
 
 use breaker::{Breaker, Pass};
-use queue::{Place, Queue};
+use queue::{Queue, Slot};
 
 /// The limits of an endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EndpointSettings {
-    /// The circuit breaker's.
+    /// The limits of the circuit breaker.
     pub breaker: BreakerSettings,
-    /// The queue's.
+    /// The limits of the queue.
     pub queue: QueueSettings,
 }
 
-/// One address that models are called at.
+/// One endpoint: a protocol and an address.
 #[derive(Debug)]
 pub struct Endpoint {
     /// The name in metrics and logs: protocol and address. The configuration allows no secret in an address.
@@ -37,28 +37,28 @@ pub struct Endpoint {
     queue: Arc<Queue>,
 }
 
-/// Why no call can be made now.
+/// Why no call is admitted now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Turned {
-    /// It has failed too often; it will not be called for this long.
+pub enum AdmitError {
+    /// The circuit breaker is open, for this long.
     #[error("the circuit is open, for {0:?} more")]
     CircuitOpen(Duration),
-    /// As many wait as may.
+    /// The queue is full.
     #[error("the queue is full")]
     Full,
 }
 
-/// The right to make one call, and the place it takes. What the call shows about the endpoint is told to it.
+/// The admission of one call. Occupies a slot until dropped, and reports the call's outcome to the circuit breaker.
 #[derive(Debug)]
 pub struct Admission {
     endpoint: Arc<Endpoint>,
     pass: Pass,
     told: bool,
-    _place: Place,
+    _slot: Slot,
 }
 
 impl Endpoint {
-    /// An endpoint nothing is known about.
+    /// A new endpoint with a closed circuit breaker.
     pub fn new(name: impl Into<String>, settings: &EndpointSettings) -> Self {
         Self {
             name: name.into(),
@@ -68,24 +68,24 @@ impl Endpoint {
         }
     }
 
-    /// Waits for a place. Giving up is dropping the future.
+    /// Waits for a slot. Cancel safe.
     ///
     /// # Errors
-    /// Where no place can be waited for.
-    pub async fn admit(self: &Arc<Self>, user: &str) -> Result<Admission, Turned> {
-        self.breaker.check(Instant::now()).map_err(Turned::CircuitOpen)?;
-        let place = self.queue.enter(user).await.map_err(|queue::Full| Turned::Full)?;
-        // Again: it may have opened while this one waited.
-        let pass = self.breaker.admit(Instant::now()).map_err(Turned::CircuitOpen)?;
-        Ok(Admission { endpoint: Arc::clone(self), pass, told: false, _place: place })
+    /// Where the circuit breaker is open or the queue is full.
+    pub async fn admit(self: &Arc<Self>, user: &str) -> Result<Admission, AdmitError> {
+        self.breaker.check(Instant::now()).map_err(AdmitError::CircuitOpen)?;
+        let slot = self.queue.enter(user).await.map_err(|queue::Full| AdmitError::Full)?;
+        // Checked again: the circuit breaker may have opened during the wait.
+        let pass = self.breaker.admit(Instant::now()).map_err(AdmitError::CircuitOpen)?;
+        Ok(Admission { endpoint: Arc::clone(self), pass, told: false, _slot: slot })
     }
 
-    /// What the breaker does now.
+    /// The state of the circuit breaker.
     pub fn circuit(&self) -> Circuit {
         self.breaker.circuit(Instant::now())
     }
 
-    /// Calls that run and calls that wait.
+    /// The numbers of running and of queued calls.
     pub fn load(&self) -> (usize, usize) {
         self.queue.load()
     }
@@ -97,21 +97,25 @@ impl Endpoint {
 }
 
 impl Admission {
-    /// The call has begun to answer. That is all a probe is to find out; whether any other one ends well is still open.
+    /// The first text has arrived. This closes the circuit breaker for a probe; any other call may still fail.
     pub fn speaks(&mut self) {
         if self.pass.is_probe() {
             self.tell(Verdict::Healthy);
         }
     }
 
-    /// What the call has shown.
+    /// Reports the outcome of the call.
     pub fn tell(&mut self, verdict: Verdict) {
         self.told = true;
         let before = self.endpoint.circuit();
         self.endpoint.breaker.report(self.pass, verdict, &self.endpoint.breaker_settings.read(), Instant::now());
         let after = self.endpoint.circuit();
         if before != after {
-            tracing::warn!(endpoint = self.endpoint.name, circuit = after.as_str(), "the circuit breaker has switched");
+            tracing::warn!(
+                endpoint = self.endpoint.name,
+                circuit = after.as_str(),
+                "the circuit breaker changed its state"
+            );
         }
     }
 }
@@ -119,7 +123,7 @@ impl Admission {
 impl Drop for Admission {
     fn drop(&mut self) {
         if !self.told {
-            // A probe that was given up: another one may try.
+            // A probe without an outcome: another call may probe.
             self.tell(Verdict::Neutral);
         }
     }
@@ -132,7 +136,7 @@ pub struct Endpoints {
 }
 
 impl Endpoints {
-    /// The endpoint with this name, with these limits from now on.
+    /// The endpoint with this name; its limits become these.
     pub fn get(&self, name: &str, settings: &EndpointSettings) -> Arc<Endpoint> {
         let mut by_name = self.by_name.lock();
         if let Some(known) = by_name.get(name) {
@@ -144,10 +148,10 @@ impl Endpoints {
         endpoint
     }
 
-    /// All that some model still uses, by name.
+    /// The endpoints that a model still uses, sorted by name.
     pub fn in_use(&self) -> Vec<Arc<Endpoint>> {
         let mut by_name = self.by_name.lock();
-        // One reference is the map's own.
+        // The map holds one reference.
         by_name.retain(|_, endpoint| Arc::strong_count(endpoint) > 1);
         let mut all: Vec<_> = by_name.values().cloned().collect();
         all.sort_by(|one, other| one.name.cmp(&other.name));
@@ -187,7 +191,7 @@ mod tests {
         tokio::task::yield_now().await;
         first.tell(Verdict::Failed);
         drop(first);
-        assert_eq!(waiting.join_next().await.unwrap().unwrap(), Err(Turned::CircuitOpen(Duration::from_secs(5))));
+        assert_eq!(waiting.join_next().await.unwrap().unwrap(), Err(AdmitError::CircuitOpen(Duration::from_secs(5))));
         tokio::time::advance(Duration::from_secs(5)).await;
         drop(endpoint.admit("a").await.unwrap());
         let mut probe = endpoint.admit("a").await.expect("a probe that was given up makes room for another");

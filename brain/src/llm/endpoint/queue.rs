@@ -1,5 +1,5 @@
-//! Who may call an endpoint next: a bounded number at once, a bounded number waiting, and the places go round the users who
-//! wait, so that one with a hundred waiting calls does not keep the others behind all of them.
+//! The queue of an endpoint: a bounded number of running calls, a bounded number of waiting ones. Free slots go round
+//! the waiting users, so one user with a hundred waiting calls does not delay the others.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -7,65 +7,65 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-/// How many.
+/// The limits of a queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct QueueSettings {
-    /// Calls at once.
+    /// Running calls.
     pub max_concurrent: usize,
-    /// Calls that wait.
+    /// Waiting calls.
     pub max_queued: usize,
 }
 
-/// There is no room to wait.
+/// The queue is full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Full;
 
-/// The places of one endpoint.
+/// The slots of one endpoint.
 #[derive(Debug)]
 pub(super) struct Queue {
-    state: Mutex<State>,
+    state: Mutex<QueueState>,
 }
 
 #[derive(Debug)]
-struct State {
+struct QueueState {
     settings: QueueSettings,
     running: usize,
-    /// Users with somebody waiting, the next one first.
+    /// Users with waiting calls, the next one first.
     round: VecDeque<String>,
-    lines: HashMap<String, VecDeque<oneshot::Sender<Place>>>,
+    lines: HashMap<String, VecDeque<oneshot::Sender<Slot>>>,
 }
 
-/// A place; the next one waiting gets it when it is dropped.
+/// The slot of a running call. Dropping it passes the slot to the next waiting call.
 #[derive(Debug)]
-pub(super) struct Place {
-    /// `None` once it was handed on.
+pub(super) struct Slot {
+    /// `None` once passed on.
     queue: Option<Arc<Queue>>,
 }
 
 impl Queue {
     pub(super) fn new(settings: QueueSettings) -> Self {
-        Self { state: Mutex::new(State { settings, running: 0, round: VecDeque::new(), lines: HashMap::new() }) }
+        Self { state: Mutex::new(QueueState { settings, running: 0, round: VecDeque::new(), lines: HashMap::new() }) }
     }
 
-    /// Waits for a place. Giving up is dropping the future.
-    pub(super) async fn enter(self: &Arc<Self>, user: &str) -> Result<Place, Full> {
+    /// Waits for a slot. Cancel safe.
+    pub(super) async fn enter(self: &Arc<Self>, user: &str) -> Result<Slot, Full> {
         let waiting = {
             let mut state = self.state.lock();
             if state.running < state.settings.max_concurrent && state.waiting() == 0 {
                 state.running += 1;
-                return Ok(Place { queue: Some(Arc::clone(self)) });
+                return Ok(Slot { queue: Some(Arc::clone(self)) });
             }
             if state.waiting() >= state.settings.max_queued {
                 return Err(Full);
             }
             state.join(user)
         };
-        // Places that are free although somebody waits: the one before gave up, or the settings have grown.
+        // Slots may be free although calls wait: a waiting call was cancelled, or the limits have grown.
         self.hand_out();
         waiting.await.map_err(|_| Full)
     }
 
-    /// Calls that run and calls that wait.
+    /// The numbers of running and of waiting calls.
     pub(super) fn load(&self) -> (usize, usize) {
         let mut state = self.state.lock();
         (state.running, state.waiting())
@@ -76,22 +76,22 @@ impl Queue {
         self.hand_out();
     }
 
-    /// Gives free places to those who wait.
+    /// Passes free slots to waiting calls.
     fn hand_out(self: &Arc<Self>) {
         let mut state = self.state.lock();
         while state.running < state.settings.max_concurrent {
             let Some(next) = state.next() else { return };
-            match next.send(Place { queue: Some(Arc::clone(self)) }) {
+            match next.send(Slot { queue: Some(Arc::clone(self)) }) {
                 Ok(()) => state.running += 1,
-                // Gave up in this moment. Its drop must not come here again.
-                Err(mut place) => place.queue = None,
+                // The call was cancelled at this moment. Dropping the slot must not enter this function again.
+                Err(mut slot) => slot.queue = None,
             }
         }
     }
 }
 
-impl State {
-    /// Those who wait and have not given up.
+impl QueueState {
+    /// The number of waiting calls that are not cancelled.
     fn waiting(&mut self) -> usize {
         self.lines.retain(|_, line| {
             line.retain(|waiting| !waiting.is_closed());
@@ -102,7 +102,7 @@ impl State {
         self.lines.values().map(VecDeque::len).sum()
     }
 
-    fn join(&mut self, user: &str) -> oneshot::Receiver<Place> {
+    fn join(&mut self, user: &str) -> oneshot::Receiver<Slot> {
         let (sender, receiver) = oneshot::channel();
         if !self.lines.contains_key(user) {
             self.round.push_back(user.to_owned());
@@ -111,8 +111,8 @@ impl State {
         receiver
     }
 
-    /// The next one of the next user; that user then stands at the end.
-    fn next(&mut self) -> Option<oneshot::Sender<Place>> {
+    /// The next call of the next user, who then moves to the end of the round.
+    fn next(&mut self) -> Option<oneshot::Sender<Slot>> {
         loop {
             let user = self.round.pop_front()?;
             let Some(line) = self.lines.get_mut(&user) else { continue };
@@ -129,7 +129,7 @@ impl State {
     }
 }
 
-impl Drop for Place {
+impl Drop for Slot {
     fn drop(&mut self) {
         if let Some(queue) = self.queue.take() {
             queue.state.lock().running -= 1;
@@ -174,7 +174,7 @@ mod tests {
             for _ in 0..calls {
                 let (queue, order) = (Arc::clone(&queue), Arc::clone(&order));
                 tasks.spawn(async move {
-                    let _place = queue.enter(user).await.unwrap();
+                    let _slot = queue.enter(user).await.unwrap();
                     order.lock().push(user);
                     tokio::time::sleep(Duration::from_millis(1)).await;
                 });

@@ -1,8 +1,8 @@
-//! The HTTP all providers share: one kind of client, JSON out, and back either a stream of bytes with a time limit between
-//! them, a whole JSON reply, or a refusal. It knows no provider's words.
+//! HTTP for all providers: the client, JSON requests, and replies as a stream with an idle timeout, a whole JSON
+//! document, or an error. Knows no protocol.
 
+mod error_reply;
 mod multipart;
-mod refusal;
 
 use std::error::Error;
 use std::sync::Arc;
@@ -19,26 +19,26 @@ use url::Url;
 
 use super::{ErrorClass, ProviderError};
 
+pub(crate) use error_reply::{ErrorReply, class_of_status, detail_of};
 pub(crate) use multipart::Multipart;
-pub(crate) use refusal::{Refusal, class_of_status, detail_of};
 
-/// A whole JSON reply may not be larger.
+/// The largest whole JSON reply.
 const MAX_REPLY_BYTES: usize = 4 << 20;
 
-/// The body of a refusal is read for this long: a status is worth more than the end of its explanation.
-const REFUSAL_READ: Duration = Duration::from_secs(3);
+/// Time for reading the body of an error reply: the status matters more than the rest of its explanation.
+const ERROR_READ: Duration = Duration::from_secs(3);
 
-/// After the end of an answer its body is read to the end for this long: a connection whose reply was read to the end
-/// can carry the next request, any other is closed.
+/// Time for reading a body to its end after the answer has ended. A connection whose reply was read to the end can be
+/// reused; any other is closed.
 const DRAIN: Duration = Duration::from_millis(20);
 
-/// The client of all calls to one kind of endpoint. Endpoints come from the configuration, so nothing else may steer it:
-/// no proxy of the environment, no redirect (it would carry the key elsewhere), no compression (it holds bytes back).
+/// An HTTP client. Only the configuration decides where requests go: no proxy from the environment, no redirects (they
+/// would carry the key elsewhere), no compression (it delays bytes).
 ///
-/// `tls` loads the system's certificates; endpoints that speak plain HTTP do without, also where there are none.
+/// `tls` loads the system's certificates; plain HTTP works on systems without any.
 ///
 /// # Errors
-/// Where the system has no certificates to trust.
+/// Where `tls` is set and the system has no trusted certificates.
 pub fn client(connect_timeout: Duration, tls: bool) -> Result<reqwest::Client, reqwest::Error> {
     let builder = reqwest::Client::builder()
         .user_agent(concat!("chatbox/", env!("CARGO_PKG_VERSION")))
@@ -55,31 +55,31 @@ pub fn client(connect_timeout: Duration, tls: bool) -> Result<reqwest::Client, r
     if tls { builder.build() } else { builder.tls_certs_only([]).build() }
 }
 
-/// Makes calls to one endpoint. Cheap to clone.
+/// Makes requests to one endpoint. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Transport {
     client: reqwest::Client,
-    /// Until the head of the reply: local servers load their model first.
+    /// Limit until the response head. Local servers load the model first.
     head_timeout: Duration,
-    /// Between two bytes of a body.
+    /// Limit between two reads of a body.
     idle_timeout: Duration,
-    /// Known here only to be cut out of everything that goes to the log.
+    /// The API key, to be removed from everything that is logged.
     key: Option<Arc<SecretString>>,
 }
 
-/// What came back.
+/// The reply to a request.
 #[derive(Debug)]
-pub(crate) enum Reply {
+pub(crate) enum HttpReply {
     /// An event stream.
-    Stream(Body),
-    /// A whole JSON document, although a stream was asked for.
+    Stream(ReplyBody),
+    /// A whole JSON document although a stream was requested.
     Whole(Vec<u8>),
-    /// No success.
-    Refused(Refusal),
+    /// A status other than success.
+    Error(ErrorReply),
 }
 
 impl Transport {
-    /// A transport over `client`, for an endpoint with this key.
+    /// A transport for an endpoint with this key.
     pub fn new(
         client: reqwest::Client,
         head_timeout: Duration,
@@ -89,23 +89,28 @@ impl Transport {
         Self { client, head_timeout, idle_timeout, key: key.map(Arc::new) }
     }
 
-    /// Posts JSON and waits for the head of the reply.
+    /// Posts JSON and waits for the response head.
     pub(crate) async fn post(
         &self,
         url: &Url,
         headers: HeaderMap,
         body: &impl Serialize,
-    ) -> Result<Reply, ProviderError> {
+    ) -> Result<HttpReply, ProviderError> {
         self.send(self.client.post(url.clone()).headers(headers).json(body)).await
     }
 
-    /// Posts a form with a file and waits for the head of the reply.
-    pub(crate) async fn upload(&self, url: &Url, headers: HeaderMap, form: Multipart) -> Result<Reply, ProviderError> {
+    /// Posts a form with a file and waits for the response head.
+    pub(crate) async fn upload(
+        &self,
+        url: &Url,
+        headers: HeaderMap,
+        form: Multipart,
+    ) -> Result<HttpReply, ProviderError> {
         let (content_type, body) = form.finish();
         self.send(self.client.post(url.clone()).headers(headers).header(CONTENT_TYPE, content_type).body(body)).await
     }
 
-    async fn send(&self, request: reqwest::RequestBuilder) -> Result<Reply, ProviderError> {
+    async fn send(&self, request: reqwest::RequestBuilder) -> Result<HttpReply, ProviderError> {
         let request = request.header(ACCEPT, HeaderValue::from_static("text/event-stream, application/json"));
         let response = match timeout(self.head_timeout, request.send()).await {
             Ok(Ok(response)) => response,
@@ -116,25 +121,25 @@ impl Transport {
             }
         };
         let (status, headers) = (response.status(), response.headers().clone());
-        let mut body = Body {
+        let mut body = ReplyBody {
             response,
             idle_timeout: self.idle_timeout,
             idle_at: Instant::now() + self.idle_timeout,
             key: self.key.clone(),
         };
         if !status.is_success() {
-            let said = body.prefix(refusal::MAX_REFUSAL_BYTES).await;
+            let said = body.prefix(error_reply::MAX_ERROR_BYTES).await;
             let said = redacted(self.key.as_deref(), &String::from_utf8_lossy(&said)).into_bytes();
-            return Ok(Reply::Refused(Refusal::new(status.as_u16(), &headers, said, SystemClock.now())));
+            return Ok(HttpReply::Error(ErrorReply::new(status.as_u16(), &headers, said, SystemClock.now())));
         }
         if let Some(encoding) = headers.get(CONTENT_ENCODING).filter(|encoding| *encoding != "identity") {
             let detail = format!("the reply is encoded as {encoding:?}, which was not asked for");
             return Err(ProviderError::new(ErrorClass::Protocol, detail));
         }
         match media_type(&headers).as_str() {
-            "application/json" => Ok(Reply::Whole(body.whole(MAX_REPLY_BYTES).await?)),
-            // Servers that forget the header mean the stream that was asked for.
-            "text/event-stream" | "" | "application/octet-stream" | "text/plain" => Ok(Reply::Stream(body)),
+            "application/json" => Ok(HttpReply::Whole(body.whole(MAX_REPLY_BYTES).await?)),
+            // Servers without the header send the stream that was requested.
+            "text/event-stream" | "" | "application/octet-stream" | "text/plain" => Ok(HttpReply::Stream(body)),
             other => {
                 let detail = format!("the reply is {other:?} instead of an event stream");
                 Err(self.redact(ProviderError::new(ErrorClass::Protocol, detail)))
@@ -142,7 +147,7 @@ impl Transport {
         }
     }
 
-    /// Makes an error that quotes the provider fit for the log.
+    /// Removes the key from an error and shortens it, for the log.
     pub(crate) fn redact(&self, error: ProviderError) -> ProviderError {
         for_log(self.key.as_deref(), error)
     }
@@ -150,17 +155,17 @@ impl Transport {
 
 /// The body of a reply. Dropping it closes the connection, or the stream of an HTTP/2 connection.
 #[derive(Debug)]
-pub(crate) struct Body {
+pub(crate) struct ReplyBody {
     response: reqwest::Response,
     idle_timeout: Duration,
-    /// When silence becomes an error. An instant, not a duration: readers may be dropped and begin again many times
-    /// between two bytes.
+    /// When the idle timeout expires. An instant, because a read may be cancelled and started again many times between
+    /// two bytes.
     idle_at: Instant,
     key: Option<Arc<SecretString>>,
 }
 
-impl Body {
-    /// The next bytes; `None` at the clean end. Safe to drop and call again.
+impl ReplyBody {
+    /// The next bytes; `None` at the end of the body. Cancel safe.
     pub(crate) async fn chunk(&mut self) -> Result<Option<Bytes>, ProviderError> {
         match timeout_at(self.idle_at, self.response.chunk()).await {
             Ok(Ok(bytes)) => {
@@ -172,16 +177,16 @@ impl Body {
                 Err(ProviderError::new(ErrorClass::Truncated, detail))
             }
             Err(_) => {
-                let detail = format!("not a byte for {:?}", self.idle_timeout);
+                let detail = format!("no data for {:?}", self.idle_timeout);
                 Err(ProviderError::new(ErrorClass::Timeout, detail))
             }
         }
     }
 
-    /// Reads what little is left, so that the connection can be used again.
+    /// Reads the rest, so that the connection can be reused.
     pub(crate) async fn drain(&mut self) {
         let rest = async { while let Ok(Some(_)) = self.chunk().await {} };
-        // Running out of time is the other proper ending: the connection is closed then.
+        // On a timeout the connection is closed instead.
         let _ended_in_time = timeout(DRAIN, rest).await;
     }
 
@@ -190,9 +195,9 @@ impl Body {
         for_log(self.key.as_deref(), error)
     }
 
-    /// The beginning of the body, as far as it comes without trouble.
+    /// The first `limit` bytes of the body, or fewer where it ends or breaks.
     async fn prefix(&mut self, limit: usize) -> Vec<u8> {
-        let until = Instant::now() + REFUSAL_READ;
+        let until = Instant::now() + ERROR_READ;
         let mut whole = Vec::new();
         while let Ok(Ok(Some(bytes))) = timeout_at(until, self.chunk()).await {
             let room = limit - whole.len();
@@ -217,8 +222,8 @@ impl Body {
     }
 }
 
-/// These headers, and our name of the call, by which the provider can find it in its records. A name that cannot be sent,
-/// or that OpenAI would refuse for its length, is left out.
+/// These headers with the call's id, by which the provider finds the call in its records. An id that no header can
+/// carry, or that is too long for OpenAI, is left out.
 pub(crate) fn with_request_id(headers: &HeaderMap, request_id: &str) -> HeaderMap {
     let mut headers = headers.clone();
     let fits = (1..=512).contains(&request_id.len()) && request_id.bytes().all(|byte| byte.is_ascii_graphic());
@@ -228,25 +233,25 @@ pub(crate) fn with_request_id(headers: &HeaderMap, request_id: &str) -> HeaderMa
     headers
 }
 
-/// The key as a header value that no debug output shows.
+/// The key as a header value that debug output hides.
 ///
 /// # Errors
-/// Where the key holds characters no header can carry.
+/// Where a header cannot carry the key.
 pub(crate) fn key_header(prefix: &str, key: &SecretString) -> Result<HeaderValue, http::header::InvalidHeaderValue> {
     let mut value = HeaderValue::from_str(&format!("{prefix}{}", key.expose_secret()))?;
     value.set_sensitive(true);
     Ok(value)
 }
 
-/// Without its parameters, such as `charset`.
+/// The media type without its parameters.
 fn media_type(headers: &HeaderMap) -> String {
     let value = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
 }
 
-/// A request that got no reply.
+/// The error of a request without a reply.
 fn unsent(error: reqwest::Error) -> ProviderError {
-    // Anything else broke after the request was on its way.
+    // In all other cases a part of the request may have been sent.
     let unsent = error.is_connect() || error.is_builder();
     let class = match () {
         () if error.is_timeout() && !error.is_connect() => ErrorClass::Timeout,
@@ -256,7 +261,7 @@ fn unsent(error: reqwest::Error) -> ProviderError {
     ProviderError { unsent, ..ProviderError::new(class, chain(&error.without_url())) }
 }
 
-/// An error with its causes, in one line.
+/// An error with its causes in one line.
 fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
@@ -267,7 +272,7 @@ fn chain(error: &dyn Error) -> String {
     text
 }
 
-/// Without the key, and short.
+/// The error without the key, shortened.
 fn for_log(key: Option<&SecretString>, error: ProviderError) -> ProviderError {
     ProviderError { detail: detail_of(error.class, &redacted(key, &error.detail)), ..error }
 }

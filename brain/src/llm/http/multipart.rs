@@ -2,10 +2,10 @@
 
 use std::fmt::Write;
 
-/// A form that is being filled in. Names of fields and files are chatbox's own: they hold no quotes.
+/// A form under construction. The names of fields and files are chatbox's own and contain no quotes.
 #[derive(Debug)]
 pub(crate) struct Multipart {
-    /// Stands between the parts and, being random, in none of them.
+    /// The separator of the parts; random, so it occurs in none of them.
     boundary: String,
     body: Vec<u8>,
 }
@@ -16,12 +16,12 @@ impl Multipart {
         Self { boundary: format!("chatbox-{:032x}", rand::random::<u128>()), body: Vec::new() }
     }
 
-    /// With a field.
+    /// Adds a field.
     pub(crate) fn text(self, name: &str, value: &str) -> Self {
         self.part(&format!("name=\"{name}\""), None, value.as_bytes())
     }
 
-    /// With a file.
+    /// Adds a file.
     pub(crate) fn file(self, name: &str, file_name: &str, media_type: &str, data: &[u8]) -> Self {
         self.part(&format!("name=\"{name}\"; filename=\"{file_name}\""), Some(media_type), data)
     }
@@ -29,7 +29,7 @@ impl Multipart {
     fn part(mut self, disposition: &str, media_type: Option<&str>, data: &[u8]) -> Self {
         let mut head = format!("--{}\r\nContent-Disposition: form-data; {disposition}\r\n", self.boundary);
         if let Some(media_type) = media_type {
-            // Writing to a text cannot fail.
+            // Writing to a `String` cannot fail.
             let _written = write!(head, "Content-Type: {media_type}\r\n");
         }
         for piece in [head.as_bytes(), b"\r\n", data, b"\r\n"] {

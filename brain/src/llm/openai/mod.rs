@@ -1,4 +1,4 @@
-//! OpenAI Chat Completions, and everything that speaks it: Azure, Ollama, vLLM, gateways. What differs between them is in
+//! OpenAI Chat Completions, also of compatible servers: Azure, Ollama, vLLM, gateways. Their differences are in
 //! [`Settings`], never in the code.
 
 mod stream;
@@ -11,32 +11,32 @@ use secrecy::SecretString;
 use url::Url;
 
 use self::stream::Decoder;
-use self::wire::{Fault, Request, StreamOptions};
-use super::http::{Refusal, Reply, Transport, class_of_status, key_header, with_request_id};
+use self::wire::{OpenAiError, Request, StreamOptions};
+use super::http::{ErrorReply, HttpReply, Transport, class_of_status, key_header, with_request_id};
 use super::stream::{Streaming, Whole};
 use super::{Generation, Prompt, Provider, ProviderError, Remedy};
 
-/// OpenAI's own address.
+/// Where OpenAI's API begins.
 pub const BASE_URL: &str = "https://api.openai.com/v1";
 
-/// What a server of this protocol needs to know and be told.
+/// The settings of a model with this protocol.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Everything before `/chat/completions`.
+    /// The base URL: requests append `/chat/completions`.
     pub base_url: Url,
     /// The provider's name of the model.
     pub model: String,
-    /// Local servers need none.
+    /// The API key; local servers need none.
     pub api_key: Option<SecretString>,
-    /// How the key is sent.
+    /// The header that carries the key.
     pub auth: AuthHeader,
-    /// Azure's `api-version`.
+    /// Azure's `api-version` parameter.
     pub api_version: Option<String>,
-    /// How the limit of the answer is called.
+    /// The name of the field with the longest answer.
     pub max_tokens_field: MaxTokensField,
-    /// The limit of the answer.
+    /// The longest answer in tokens.
     pub max_output_tokens: u64,
-    /// Sent only where set: reasoning models take none.
+    /// Sent only where set: reasoning models accept none.
     pub temperature: Option<f64>,
 }
 
@@ -49,12 +49,12 @@ pub enum AuthHeader {
     ApiKey,
 }
 
-/// The field with the limit of the answer.
+/// The request field with the longest answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MaxTokensField {
-    /// What OpenAI's newer models insist on.
+    /// Required by OpenAI's newer models.
     MaxCompletionTokens,
-    /// What many compatible servers know only.
+    /// The only one many compatible servers know.
     MaxTokens,
 }
 
@@ -71,7 +71,7 @@ impl OpenAi {
     /// A model with these settings.
     ///
     /// # Errors
-    /// Where the key cannot be sent in a header.
+    /// Where a header cannot carry the key.
     pub fn new(transport: Transport, settings: Settings) -> Result<Self, InvalidHeaderValue> {
         let mut url = settings.base_url.clone();
         if let Ok(mut path) = url.path_segments_mut() {
@@ -93,7 +93,7 @@ impl OpenAi {
     fn request<'a>(&'a self, prompt: &'a Prompt) -> Request<'a> {
         let Settings { model, max_tokens_field, max_output_tokens, temperature, .. } = &self.settings;
         let limit_in = |field| (*max_tokens_field == field).then_some(*max_output_tokens);
-        // OpenAI replaces `user` by `safety_identifier`; others may refuse a field they do not know.
+        // OpenAI replaces `user` by `safety_identifier`; other servers may reject an unknown field.
         let is_openai = self.url.host_str() == Some("api.openai.com");
         let user = Some(prompt.user.as_str()).filter(|user| !user.is_empty());
         Request {
@@ -116,17 +116,17 @@ impl Provider for OpenAi {
         let headers = with_request_id(&self.headers, &prompt.request_id);
         let request = self.request(prompt);
         match self.transport.post(&self.url, headers, &request).await? {
-            Reply::Stream(body) => Ok(Box::new(Streaming::new(body, Decoder::default()))),
-            Reply::Whole(body) => Whole::read(&self.transport, |out| Decoder::whole(&body, out)),
-            Reply::Refused(refusal) => Err(refused(&refusal, request.temperature.is_some())),
+            HttpReply::Stream(body) => Ok(Box::new(Streaming::new(body, Decoder::default()))),
+            HttpReply::Whole(body) => Whole::read(&self.transport, |out| Decoder::whole(&body, out)),
+            HttpReply::Error(reply) => Err(refused(&reply, request.temperature.is_some())),
         }
     }
 }
 
-fn refused(refusal: &Refusal, sampling_sent: bool) -> ProviderError {
-    let fault = serde_json::from_slice(&refusal.body).ok().and_then(|body| Fault::find(&body));
-    let class = fault.as_ref().and_then(Fault::class).unwrap_or(class_of_status(refusal.status));
-    let refuses_sampling = sampling_sent && fault.as_ref().is_some_and(Fault::names_sampling);
+fn refused(reply: &ErrorReply, sampling_sent: bool) -> ProviderError {
+    let error = serde_json::from_slice(&reply.body).ok().and_then(|body| OpenAiError::find(&body));
+    let class = error.as_ref().and_then(OpenAiError::class).unwrap_or(class_of_status(reply.status));
+    let refuses_sampling = sampling_sent && error.as_ref().is_some_and(OpenAiError::names_sampling);
     let remedy = refuses_sampling.then_some(Remedy::WithoutSampling);
-    ProviderError { remedy, ..refusal.error(class, fault.map(|fault| fault.said())) }
+    ProviderError { remedy, ..reply.error(class, error.map(|error| error.said())) }
 }

@@ -2,23 +2,23 @@
 
 use serde_json::Value;
 
-use super::wire::{Fault, Reply};
+use super::wire::{OpenAiError, Reply};
 use crate::llm::ProviderError;
-use crate::llm::sse::Event;
+use crate::llm::sse::SseEvent;
 use crate::llm::stream::{Decode, Output, json, no_answer, tool_requested, truncated};
-use crate::session::entry::FinishReason;
+use crate::usage::FinishReason;
 
 /// The state of one stream.
 #[derive(Debug, Default)]
 pub(super) struct Decoder {
-    /// Known before the end: usage comes after it.
+    /// The reason to finish, which arrives before the usage.
     finish: Option<FinishReason>,
-    /// The model refused in words of its own.
+    /// The model refused to answer, in its own words.
     refused: bool,
 }
 
 impl Decoder {
-    /// Reads a whole reply. It cannot be cut off: where it names no reason, the model was done.
+    /// Reads a whole reply. It is complete by itself: without a reason to finish, the model stopped.
     pub(super) fn whole(body: &[u8], out: &mut Output) -> Result<(), ProviderError> {
         let mut decoder = Self::default();
         if !decoder.reply(body, out)? {
@@ -28,13 +28,13 @@ impl Decoder {
         decoder.end(out)
     }
 
-    /// Takes a chunk, or a whole reply: they hold the same parts. Is there a choice in it?
+    /// Takes a chunk or a whole reply, which have the same parts. Returns whether it contains a choice.
     fn reply(&mut self, text: &[u8], out: &mut Output) -> Result<bool, ProviderError> {
         let reply: Reply = json(text)?;
         if reply.error.is_some() || reply.object.as_deref() == Some("error") {
             let body: Value = json(text)?;
-            if let Some(fault) = Fault::find(&body) {
-                return Err(ProviderError::new(fault.class_in_stream(), fault.said()));
+            if let Some(error) = OpenAiError::find(&body) {
+                return Err(ProviderError::new(error.class_in_stream(), error.said()));
             }
         }
         let mut any = false;
@@ -52,7 +52,7 @@ impl Decoder {
                 Some("length") => Some(FinishReason::Length),
                 Some("content_filter") => Some(FinishReason::ContentFilter),
                 Some("tool_calls" | "function_call") => return Err(tool_requested()),
-                // Compatible servers have words of their own.
+                // Compatible servers use other words.
                 Some(_) => Some(FinishReason::Stop),
             };
         }
@@ -64,7 +64,7 @@ impl Decoder {
 }
 
 impl Decode for Decoder {
-    fn event(&mut self, event: &Event, out: &mut Output) -> Result<(), ProviderError> {
+    fn event(&mut self, event: &SseEvent, out: &mut Output) -> Result<(), ProviderError> {
         let data = event.data.trim();
         match data {
             "" => Ok(()),
@@ -156,7 +156,7 @@ data: {"choices":[{"index":0,"delta":{"role":"assistant","content":""},"finish_r
 
     #[test]
     fn faults_in_the_stream_are_told_apart() {
-        for (fault, class) in [
+        for (error, class) in [
             (r#"{"error":{"message":"x","type":"server_error","param":null,"code":null}}"#, ErrorClass::Server),
             (r#"{"error":{"message":"x","type":"insufficient_quota","code":"insufficient_quota"}}"#, ErrorClass::Quota),
             (r#"{"error":{"message":"x","type":"rate_limit_error","code":"slow_down"}}"#, ErrorClass::RateLimited),
@@ -167,8 +167,8 @@ data: {"choices":[{"index":0,"delta":{"role":"assistant","content":""},"finish_r
             (r#"{"object":"error","message":"maximum context length is 8","code":400}"#, ErrorClass::ContextLength),
             (r#"{"error":{"message":"x","code":"content_filter"}}"#, ErrorClass::ContentFiltered),
         ] {
-            let stream = format!("{OLLAMA_FAILING}data: {fault}\n\ndata: [DONE]\n\n");
-            assert_eq!(read(Decoder::default(), [stream.as_bytes()]), [delta("so"), Err(class)], "{fault}");
+            let stream = format!("{OLLAMA_FAILING}data: {error}\n\ndata: [DONE]\n\n");
+            assert_eq!(read(Decoder::default(), [stream.as_bytes()]), [delta("so"), Err(class)], "{error}");
         }
     }
 

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::llm::{ErrorClass, Image, Prompt, PromptRole, PromptTurn};
 
-/// A request. Fields that are not set are left out: some models refuse nulls.
+/// A request. Fields that are not set are left out: some models reject nulls.
 #[derive(Debug, Serialize)]
 pub(super) struct Request<'a> {
     pub(super) model: &'a str,
@@ -27,7 +27,7 @@ pub(super) struct Request<'a> {
     pub(super) user: Option<&'a str>,
 }
 
-/// Without this the stream tells no usage.
+/// Asks for the usage, which a stream does not report by default.
 #[derive(Debug, Serialize)]
 pub(super) struct StreamOptions {
     pub(super) include_usage: bool,
@@ -40,7 +40,7 @@ pub(super) struct Message {
     content: Content,
 }
 
-/// A plain string wherever it will do: not every server knows parts.
+/// A plain string where there are no images: not every server knows parts.
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
 enum Content {
@@ -71,7 +71,7 @@ impl Content {
 }
 
 impl Part {
-    /// As a data URL: the picture needs no address, and local servers take nothing else.
+    /// An image as a data URL, the only form local servers accept.
     fn image(image: &Image) -> Self {
         let url = format!("data:{};base64,{}", image.media_type, STANDARD.encode(&image.data));
         Self::ImageUrl { image_url: ImageUrl { url } }
@@ -91,18 +91,18 @@ pub(super) fn messages(prompt: &Prompt) -> Vec<Message> {
     system.chain(turns).collect()
 }
 
-/// A chunk of a stream, and also a whole reply, which has `message` where a chunk has `delta`.
+/// A chunk of a stream, or a whole reply, which has `message` where a chunk has `delta`.
 #[derive(Debug, Default, Deserialize)]
 pub(super) struct Reply {
     pub(super) choices: Option<Vec<Choice>>,
     pub(super) usage: Option<Tokens>,
-    /// Anything but null is a failure, whatever the status said.
+    /// Any value but null is an error, whatever the status.
     pub(super) error: Option<Value>,
-    /// `error` where the fault lies flat in the object.
+    /// `error` where the error's fields are in this object itself.
     pub(super) object: Option<String>,
 }
 
-/// One of the answers; only one is ever asked for.
+/// One of the answers; only one is requested.
 #[derive(Debug, Deserialize)]
 pub(super) struct Choice {
     #[serde(default)]
@@ -114,14 +114,14 @@ pub(super) struct Choice {
     pub(super) finish_reason: Option<String>,
 }
 
-/// New text. Reasoning comes in fields of other names and is not part of the answer.
+/// New text. Reasoning arrives in other fields and is not part of the answer.
 #[derive(Debug, Deserialize)]
 pub(super) struct Delta {
     pub(super) content: Option<String>,
     pub(super) refusal: Option<String>,
 }
 
-/// What the call used.
+/// The usage of the call.
 #[derive(Debug, Deserialize)]
 pub(super) struct Tokens {
     #[serde(default)]
@@ -138,35 +138,35 @@ struct PromptDetails {
 }
 
 impl Tokens {
-    /// Of the prompt, those the provider had in its cache.
+    /// Tokens of the prompt that came from the provider's cache.
     pub(super) fn cached(&self) -> u64 {
         self.prompt_tokens_details.as_ref().and_then(|details| details.cached_tokens).unwrap_or_default()
     }
 }
 
-/// A fault: `{"error":{..}}`, `{"error":"text"}`, or the flat `{"object":"error",..}`.
+/// An error: `{"error":{..}}`, `{"error":"text"}`, or the flat `{"object":"error",..}`.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Fault {
+pub(super) struct OpenAiError {
     pub(super) message: String,
     kind: String,
     code: String,
-    /// The field of the request that is at fault.
+    /// The field of the request that caused the error.
     param: String,
 }
 
-impl Fault {
-    /// The fault in a body, if it is one of the known forms.
+impl OpenAiError {
+    /// The error in a body, in any of the known forms.
     pub(super) fn find(body: &Value) -> Option<Self> {
         match body.get("error") {
             Some(Value::String(text)) if !text.is_empty() => Some(Self { message: text.clone(), ..Self::default() }),
-            Some(fault @ Value::Object(_)) => Some(Self::of(fault)),
+            Some(error @ Value::Object(_)) => Some(Self::of(error)),
             _ if body.get("object")? == "error" => Some(Self::of(body)),
             _ => None,
         }
     }
 
-    fn of(fault: &Value) -> Self {
-        let text = |name: &str| match fault.get(name) {
+    fn of(error: &Value) -> Self {
+        let text = |name: &str| match error.get(name) {
             Some(Value::String(text)) => text.clone(),
             Some(Value::Number(number)) => number.to_string(),
             _ => String::new(),
@@ -174,18 +174,18 @@ impl Fault {
         Self { message: text("message"), kind: text("type"), code: text("code"), param: text("param") }
     }
 
-    /// For the log.
+    /// The error's words, for the log.
     pub(super) fn said(&self) -> String {
         format!("{}/{}: {}", self.kind, self.code, self.message)
     }
 
-    /// Is it a sampling field that is not taken?
+    /// Whether the model rejects a sampling field.
     pub(super) fn names_sampling(&self) -> bool {
         matches!(self.code.as_str(), "unsupported_value" | "unsupported_parameter")
             && matches!(self.param.as_str(), "temperature" | "top_p")
     }
 
-    /// What kind of failure this is, apart from what its HTTP status says; `None` where the words say nothing.
+    /// The class of the error by its words; `None` where they do not tell and the HTTP status decides.
     pub(super) fn class(&self) -> Option<ErrorClass> {
         let either = |names: &[&str]| names.contains(&self.code.as_str()) || names.contains(&self.kind.as_str());
         let message = self.message.to_ascii_lowercase();
@@ -222,7 +222,7 @@ impl Fault {
         None
     }
 
-    /// The class of a fault in the middle of a stream, where the HTTP status was 200.
+    /// The class of an error within a stream, whose HTTP status was 200.
     pub(super) fn class_in_stream(&self) -> ErrorClass {
         let status = self.code.parse().ok().filter(|status| (400..600).contains(status));
         match (self.class(), status, self.kind.as_str()) {

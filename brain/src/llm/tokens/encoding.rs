@@ -1,19 +1,20 @@
-//! The encodings of OpenAI's models, counted in slices so that no text makes it slow.
+//! OpenAI's encodings, counted in slices so that every text takes linear time.
 //!
-//! A table is part of the program, and is read into memory when the first model of its encoding is made. Measured once, on
-//! one core of a virtual machine: `o200k_base` takes 0.27 s and 46 MiB of resident memory (0.8 s in a debug build),
-//! `cl100k_base` 0.08 s and 23 MiB (0.5 s). Ordinary text is then counted at some 30 MB/s (2 MB/s).
+//! A table is part of the program and is loaded when the first model of its encoding is built. Measured on one core of
+//! a virtual machine: `o200k_base` takes 0.27 s and 46 MiB of resident memory (0.8 s in a debug build), `cl100k_base`
+//! 0.08 s and 23 MiB (0.5 s). Ordinary text is then counted at about 30 MB/s (2 MB/s).
 //!
-//! Unsliced, a megabyte of blanks makes the encoder panic: the expression of `o200k_base` overflows its stack.
+//! Without slices a megabyte of blanks makes the encoder panic: the regular expression of `o200k_base` overflows its
+//! stack.
 
 use tiktoken_rs::{CoreBPE, cl100k_base_singleton, o200k_base_singleton};
 
-/// A text is counted in slices of at most so many bytes: within one, the expressions that find words may look back over
-/// all of it for each of its characters. Only a word or a run of blanks that is longer is cut where the model would not
-/// cut, which costs a token or two.
+/// The longest slice in bytes. The regular expressions may look back over the whole slice for each character. Only a
+/// longer word or run of blanks is cut where the model would not cut, which costs a token or two.
 const SLICE: usize = 2048;
 
-/// The encodings chat models use. `o200k_harmony` (gpt-oss) differs from `o200k_base` only in tokens no text can hold.
+/// The encodings of chat models. `o200k_harmony` (gpt-oss) differs from `o200k_base` only in special tokens, which no
+/// text contains.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Encoding {
     /// GPT-4o and everything since.
@@ -23,8 +24,8 @@ pub(super) enum Encoding {
 }
 
 impl Encoding {
-    /// By OpenAI's names, also as gateways (`openai/gpt-4o`), fine-tuned models (`ft:gpt-4o:..`) and Azure (`gpt-35-turbo`)
-    /// write them; `None` for all others.
+    /// The encoding by OpenAI's model name, also with a gateway's prefix (`openai/gpt-4o`), of fine-tuned models
+    /// (`ft:gpt-4o:..`) and as Azure writes it (`gpt-35-turbo`); `None` for all other names.
     pub(super) fn of_model(name: &str) -> Option<Self> {
         const O200K: [&str; 9] = ["gpt-4o", "gpt-4.1", "gpt-4.5", "gpt-5", "o1", "o3", "o4", "chatgpt-4o", "gpt-oss"];
         const CL100K: [&str; 3] = ["gpt-4", "gpt-3.5", "gpt-35"];
@@ -38,7 +39,7 @@ impl Encoding {
         }
     }
 
-    /// Its table, loaded on the first call.
+    /// The table, loaded on the first call.
     pub(super) fn table(self) -> &'static CoreBPE {
         match self {
             Self::O200kBase => o200k_base_singleton(),
@@ -47,14 +48,14 @@ impl Encoding {
     }
 }
 
-/// The tokens of a text. What looks like a special token is text.
+/// The tokens of a text. Special tokens count as plain text.
 pub(super) fn count(table: &CoreBPE, text: &str) -> u64 {
     let tokens: usize = slices(text).map(|slice| table.count_ordinary(slice)).sum();
     u64::try_from(tokens).unwrap_or(u64::MAX)
 }
 
-/// The text in pieces of at most [`SLICE`] bytes, cut before a blank between two words where there is one: that is where
-/// every encoding cuts too. Else before a character.
+/// The text in slices of at most [`SLICE`] bytes, cut before a blank between two words where there is one, as every
+/// encoding cuts there too; else between characters.
 fn slices(mut rest: &str) -> impl Iterator<Item = &str> {
     std::iter::from_fn(move || {
         let (slice, after) = rest.split_at(cut(rest));
@@ -73,7 +74,7 @@ fn cut(text: &str) -> usize {
         bytes.get(at) == Some(&b' ') && letter(at - 1) && letter(at + 1)
     };
     let blank = (SLICE / 2..=SLICE).rev().find(|at| is_between_words(*at));
-    // Four bytes are the longest character.
+    // A character has four bytes at most.
     blank.or_else(|| (SLICE - 3..=SLICE).rev().find(|at| text.is_char_boundary(*at))).unwrap_or(text.len())
 }
 

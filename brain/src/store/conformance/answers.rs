@@ -3,7 +3,7 @@
 use chatbox_shared::failure::ErrorCode;
 
 use super::*;
-use crate::session::entry::{FinishReason, Usage};
+use crate::session::entry::{FinishReason, TokenUsage};
 use crate::store::Appended;
 
 pub(super) async fn one_answer_per_message_and_generation(store: &dyn Store) {
@@ -104,7 +104,7 @@ pub(super) async fn an_update_replaces_everything_that_changes(store: &dyn Store
     part.finish = Some(FinishReason::Interrupted);
     part.error = Some(ErrorCode::ProviderUnavailable);
     part.retry_at = Some(Timestamp(123_000));
-    part.usage = Some(Usage { input: 5, cached: 0, output: 6, estimated: false });
+    part.usage = Some(TokenUsage { input: 5, cached: 0, output: 6, estimated: false });
     part.first_token_ms = Some(12);
     part.total_ms = Some(34);
     part.conversation = Some("c".into());

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::ledger::{Allowance, Call, CallFinish, Day, DayUsage, Purpose, Reservation, UsageRecord};
-use crate::llm::TokenUsage;
+use crate::usage::TokenUsage;
 
 /// The first moment of 2026-11-24.
 const DAY: Timestamp = Timestamp(1_795_478_400_000);

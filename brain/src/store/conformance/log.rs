@@ -3,7 +3,7 @@
 use chatbox_shared::failure::ErrorCode;
 
 use super::*;
-use crate::session::entry::{FinishReason, Usage};
+use crate::session::entry::{FinishReason, TokenUsage};
 use crate::store::{Appended, StoreError};
 
 pub(super) async fn every_kind_of_entry_reads_back_as_it_was_written(store: &dyn Store) {
@@ -20,7 +20,7 @@ pub(super) async fn every_kind_of_entry_reads_back_as_it_was_written(store: &dyn
     part.finish = Some(FinishReason::ContentFilter);
     part.error = Some(ErrorCode::ProviderTimeout);
     part.retry_at = Some(Timestamp(1_795_564_800_000));
-    part.usage = Some(Usage { input: 0, cached: 1, output: 12, estimated: true });
+    part.usage = Some(TokenUsage { input: 0, cached: 1, output: 12, estimated: true });
     part.first_token_ms = Some(0);
     part.total_ms = Some(1 << 35);
     part.conversation = Some("conversation".into());

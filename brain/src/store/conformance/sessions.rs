@@ -43,6 +43,20 @@ pub(super) async fn an_id_is_given_once(store: &dyn Store) {
     assert_eq!(store.session(racing[0].id).await.unwrap().unwrap().epoch, winners[0].to_string());
 }
 
+pub(super) async fn key_ids_are_listed_once_and_not_those_of_erased_sessions(store: &dyn Store) {
+    assert_eq!(store.key_ids(10).await.unwrap(), Vec::<String>::new());
+    let mut erased = None;
+    for kid in ["k2", "k10", "k2", "k1", "gone"] {
+        let mut row = session_row("user");
+        row.data_key = Some(WrappedKey { kid: kid.into(), wrapped: vec![9; 60] });
+        assert!(store.create_session(&row).await.unwrap());
+        erased = Some(row.id);
+    }
+    store.erase_session(erased.unwrap()).await.unwrap();
+    assert_eq!(store.key_ids(10).await.unwrap(), ["k1", "k10", "k2"]);
+    assert_eq!(store.key_ids(2).await.unwrap(), ["k1", "k10"]);
+}
+
 pub(super) async fn a_summary_never_goes_back(store: &dyn Store) {
     let row = session_row("user");
     store.create_session(&row).await.unwrap();

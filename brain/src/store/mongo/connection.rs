@@ -1,4 +1,4 @@
-//! The connection to a deployment: how the driver is set up, and the refusal of a server that cannot keep our promises.
+//! The connection to a deployment: the setup of the driver, and the refusal of a server without majority writes.
 
 use std::fmt;
 use std::time::Duration;
@@ -10,29 +10,30 @@ use mongodb::{Client, Database};
 use secrecy::{ExposeSecret, SecretString};
 
 use super::error::from_mongo;
+use super::uri;
 use crate::store::{StoreError, StoreResult};
 
-/// How a dead member is noticed: asked this often, and given up after `CONNECT_TIMEOUT`.
+/// Detection of a dead member: a heartbeat at this interval, each with the limit `CONNECT_TIMEOUT`.
 const HEARTBEAT: Duration = Duration::from_secs(2);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Where the database is and how to use it.
+/// The settings of the connection.
 #[derive(Clone)]
 pub struct MongoOptions {
-    /// The connection string. Write and read concerns in it are overruled.
+    /// The connection string. Its write and read concerns are overridden.
     pub uri: SecretString,
     /// The database's name.
     pub database: String,
     /// Connections per server at most.
     pub max_pool_size: u32,
-    /// Accept a server that is no member of a replica set. For development.
+    /// Accept a server that is not a member of a replica set. For development.
     pub allow_standalone: bool,
-    /// How long one operation may take. The driver has no such limit of its own: `store::observed` keeps it, and the
-    /// limits set here (finding a server, running a query, waiting for a majority) end before it.
+    /// Time limit of one operation. The driver has none: `store::observed` enforces it, and the limits set here (server
+    /// selection, query time, write concern) are shorter.
     pub timeout: Duration,
 }
 
-/// Never shows the connection string, which may hold a password.
+/// Hides the connection string, which may contain a password.
 impl fmt::Debug for MongoOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("MongoOptions")
@@ -44,27 +45,22 @@ impl fmt::Debug for MongoOptions {
     }
 }
 
-/// The driver's handle and what was said about it.
+/// The driver's handle and its settings.
 pub(super) struct Connection {
     pub(super) database: Database,
     allow_standalone: bool,
-    /// A little less than one operation may take, so that the server's own word arrives before our limit.
+    /// Slightly less than the limit of one operation, so that the server's own error arrives first.
     pub(super) limit: Duration,
 }
 
 impl Connection {
-    /// Sets the driver up. It connects when first used.
+    /// Sets the driver up. It connects at first use.
     pub(super) async fn new(options: MongoOptions) -> StoreResult<Self> {
         let limit = options.timeout.mul_f64(0.9);
-        let mut client = ClientOptions::parse(options.uri.expose_secret()).await.map_err(|error| match from_mongo(error) {
-            StoreError::Unavailable(text) => StoreError::Unavailable(text),
-            // The driver's own text may quote the string, and with it the password.
-            _ => StoreError::Refused(
-                "the MongoDB connection string cannot be read; expected mongodb:// or mongodb+srv://, with user and password \
-                 percent-encoded"
-                    .into(),
-            ),
-        })?;
+        let string = uri::parse(options.uri.expose_secret())
+            .map_err(|reason| StoreError::Refused(format!("the MongoDB connection string: {reason}")))?;
+        // Looks up the DNS records of a mongodb+srv:// string.
+        let mut client = ClientOptions::parse(string).await.map_err(from_mongo)?;
         client.app_name = Some("chatbox-brain".into());
         client.max_pool_size = Some(options.max_pool_size);
         client.server_selection_timeout = Some(limit);
@@ -83,7 +79,7 @@ impl Connection {
         client.selection_criteria = Some(SelectionCriteria::ReadPreference(ReadPreference::Primary));
         let client = Client::with_options(client).map_err(|error| match from_mongo(error) {
             StoreError::Refused(_) => {
-                StoreError::Refused("the MongoDB connection string has options that contradict each other".into())
+                StoreError::Refused("the MongoDB connection string has contradictory options".into())
             }
             other => other,
         })?;
@@ -91,7 +87,7 @@ impl Connection {
         Ok(Self { database, allow_standalone: options.allow_standalone, limit })
     }
 
-    /// Asks the primary (or router) who it is and what time it is.
+    /// Asks the primary (or router) for its role and its time.
     ///
     /// # Errors
     /// [`StoreError::Refused`] for a standalone server where none is allowed: it has no majority and no retryable writes,
@@ -100,13 +96,13 @@ impl Connection {
         let hello = self.database.run_command(doc! { "hello": 1 }).await.map_err(from_mongo)?;
         if !self.allow_standalone && !is_cluster(&hello) {
             return Err(StoreError::Refused(
-                "the MongoDB server is a standalone one; a replica set (of one member at least) or a sharded cluster is needed, \
-                 or store.mongodb.allow_standalone for development"
+                "the MongoDB server is standalone; chatbox needs a replica set (of at least one member) or a sharded cluster, \
+                 or store.mongodb.allow_standalone = true for development"
                     .into(),
             ));
         }
         let time =
-            hello.get_datetime("localTime").map_err(|_| StoreError::Corrupt("the server tells no time".into()))?;
+            hello.get_datetime("localTime").map_err(|_| StoreError::Corrupt("the server reports no time".into()))?;
         Ok(Timestamp(time.timestamp_millis()))
     }
 }

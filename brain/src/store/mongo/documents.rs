@@ -1,4 +1,4 @@
-//! Documents between the store's own types and BSON: ids are UUID binaries, times are dates, absent fields are left out.
+//! Conversion between rows and BSON documents: ids are UUID binaries, times are dates, absent fields are left out.
 
 use bson::spec::BinarySubtype;
 use bson::{Binary, Bson, DateTime, Document};
@@ -7,7 +7,7 @@ use uuid::Uuid;
 use crate::store::record::{Field, Source, Value};
 use crate::store::{StoreError, StoreResult};
 
-/// A document to insert. A dotted name stands for a field of an inner document.
+/// A document to insert. A dotted name is a field of an inner document.
 pub(super) fn document(fields: &[Field<'_>]) -> Document {
     let mut document = Document::new();
     for (name, value) in fields {
@@ -23,7 +23,7 @@ pub(super) fn document(fields: &[Field<'_>]) -> Document {
     document
 }
 
-/// An update that makes exactly `names` what they are among `fields`: sets the present ones, removes the others.
+/// An update of exactly the fields `names`: sets those present in `fields`, removes the others.
 pub(super) fn replacement(names: &[&str], fields: &[Field<'_>]) -> Document {
     let (mut set, mut unset) = (Document::new(), Document::new());
     for name in names {
@@ -76,7 +76,7 @@ impl Stored {
         match value {
             None | Some(Bson::Null) => Ok(None),
             Some(value) => {
-                read(value).map(Some).ok_or_else(|| StoreError::Corrupt(format!("the field {name} has a wrong type")))
+                read(value).map(Some).ok_or_else(|| StoreError::Corrupt(format!("the field {name} has the wrong type")))
             }
         }
     }
@@ -91,7 +91,7 @@ impl Source for Stored {
     }
 
     fn int(&self, name: &'static str) -> StoreResult<Option<i64>> {
-        // Tools that edit documents by hand may turn a long into an int.
+        // Tools for editing documents may turn a long into an int.
         self.get(name, |value| value.as_i64().or_else(|| value.as_i32().map(i64::from)))
     }
 

@@ -1,4 +1,4 @@
-//! Every index of the database, each with the query it serves. Nothing else creates one.
+//! Every index of the database, each with the query it serves. No other code creates indexes.
 
 use bson::{Document, doc};
 use mongodb::IndexModel;
@@ -7,11 +7,11 @@ use mongodb::options::IndexOptions;
 use super::queries::{ACCOUNTS, MESSAGES, SESSIONS, USAGE};
 use crate::store::record::entry::STREAMING;
 
-/// The index every collection has by itself.
+/// The index that every collection has.
 pub(super) const ID: &str = "_id_";
-/// One entry per place of a log.
+/// One entry per seq of a log.
 pub(super) const SID_SEQ: &str = "sid_seq";
-/// Each message of a client is stored once.
+/// Each client message is stored once.
 pub(super) const SID_UID_CMID: &str = "sid_uid_cmid";
 /// One answer per message and generation.
 pub(super) const SID_RE_GEN: &str = "sid_re_gen";
@@ -21,20 +21,20 @@ pub(super) const SID_STREAMING: &str = "sid_streaming";
 /// One account per user and day.
 pub(super) const UID_DAY: &str = "uid_day";
 
-/// An index as it should be.
-pub(super) struct Declared {
+/// A declared index.
+pub(super) struct IndexSpec {
     /// The collection it belongs to.
     pub(super) collection: &'static str,
-    /// Its name, which the server gives back in a conflict.
+    /// Its name, which the server returns in a conflict.
     pub(super) name: &'static str,
     keys: Document,
     unique: bool,
-    /// Only documents that match this are in it.
+    /// Only documents that match this filter are indexed.
     only: Option<Document>,
 }
 
-impl Declared {
-    /// As the driver wants it.
+impl IndexSpec {
+    /// The driver's form.
     pub(super) fn model(&self) -> IndexModel {
         let options = IndexOptions::builder()
             .name(self.name.to_owned())
@@ -45,20 +45,20 @@ impl Declared {
     }
 }
 
-/// All of them. Those of `messages` and `usage` begin with `sid` and those of `accounts` with `uid`, but for the sweeps over
-/// all of them.
-pub(super) fn declared() -> Vec<Declared> {
-    let unique = |name, keys, only| Declared { collection: MESSAGES, name, keys, unique: true, only };
-    let messages = |name, keys, only| Declared { collection: MESSAGES, name, keys, unique: false, only: Some(only) };
-    let sessions = |name, keys| Declared {
+/// All declared indexes. Those of `messages` and `usage` begin with `sid`, those of `accounts` with `uid`, except for
+/// sweeps over all sessions or users.
+pub(super) fn declared() -> Vec<IndexSpec> {
+    let unique = |name, keys, only| IndexSpec { collection: MESSAGES, name, keys, unique: true, only };
+    let messages = |name, keys, only| IndexSpec { collection: MESSAGES, name, keys, unique: false, only: Some(only) };
+    let sessions = |name, keys| IndexSpec {
         collection: SESSIONS,
         name,
         keys,
         unique: false,
         only: Some(doc! { "dk": { "$exists": true } }),
     };
-    // Only the few accounts with open reservations have `exp`.
-    let open = |name, keys| Declared {
+    // Only accounts with open reservations have `exp`; they are few.
+    let open = |name, keys| IndexSpec {
         collection: ACCOUNTS,
         name,
         keys,
@@ -84,10 +84,12 @@ pub(super) fn declared() -> Vec<Declared> {
         sessions("uid_lastTs", doc! { "uid": 1, "lastTs": -1, "_id": -1 }),
         // The same, active or ended ones only.
         sessions("uid_st_lastTs", doc! { "uid": 1, "st": 1, "lastTs": -1, "_id": -1 }),
+        // The master keys in use, each once.
+        sessions("kid", doc! { "dk.kid": 1 }),
         // The sum of a session's records.
-        Declared { collection: USAGE, name: "sid", keys: doc! { "sid": 1 }, unique: false, only: None },
+        IndexSpec { collection: USAGE, name: "sid", keys: doc! { "sid": 1 }, unique: false, only: None },
         // The account of a user and day; a user's accounts in their order.
-        Declared { collection: ACCOUNTS, name: UID_DAY, keys: doc! { "uid": 1, "day": 1 }, unique: true, only: None },
+        IndexSpec { collection: ACCOUNTS, name: UID_DAY, keys: doc! { "uid": 1, "day": 1 }, unique: true, only: None },
         // A user's open reservations.
         open("uid_exp", doc! { "uid": 1, "exp": 1 }),
         // Sweep: reservations that have expired.

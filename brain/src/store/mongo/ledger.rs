@@ -1,6 +1,5 @@
-//! The ledger in MongoDB. A record is one insertion, and everything about an account is one change of one document: what
-//! is used, what is reserved and the open reservations stand in it together, so no two brains can both take the last of
-//! an allowance.
+//! The ledger in MongoDB. A record is one insertion. Every change of an account is one update of one document, which
+//! contains used and reserved amounts and the open reservations: two brains cannot both take the last of an allowance.
 
 use bson::{Document, doc};
 use chatbox_shared::ids::{CallId, SessionId};
@@ -14,15 +13,15 @@ use crate::ledger::{Allowance, DayUsage, Reservation, UsageRecord, UsageSum};
 use crate::store::record::{self, signed};
 use crate::store::{StoreError, StoreResult};
 
-/// How often a step is begun again because another call was quicker. Each time one of the others has got on.
+/// Repetitions of a step that lost a race. Each time another call has made progress.
 const TRIES: usize = 50;
 
 impl MongoStore {
-    /// Reserves, if it fits.
+    /// Reserves, where the allowance has room.
     ///
-    /// A call with a record in the ledger is not reserved again. That is looked up before the reservation, not with it:
-    /// what remains is a write that a server carries out only after the call was repeated, made and settled. Such a
-    /// reservation stands until it expires, and whoever settles it then counts the call a second time.
+    /// A call with a record in the ledger is not reserved again. The record is looked up before the reservation, not
+    /// atomically with it. One race remains: a delayed write that the server executes after the call was repeated, made
+    /// and settled. Such a reservation stays until it expires, and its settlement then counts the call twice.
     pub(super) async fn reserve(&self, reservation: &Reservation, allowance: &Allowance) -> StoreResult<bool> {
         let call = &reservation.call;
         if self.record_of(call.session, call.id).await?.is_some() {
@@ -33,7 +32,7 @@ impl MongoStore {
             if self.update(room, reserving(reservation)?).await? {
                 return Ok(true);
             }
-            // No account, open already, or no room: a server cannot tell which.
+            // No account, an open reservation, or no room: the reply does not tell which.
             let Some(account) = self.find(Query::Account(&call.user, call.day()), 1).await?.pop() else {
                 if !allowance.admits(&DayUsage::unused(call.day()), reservation) {
                     return Ok(false);
@@ -50,10 +49,10 @@ impl MongoStore {
                 return Ok(false);
             }
         }
-        Err(StoreError::Unavailable("too many calls change the account at once".into()))
+        Err(StoreError::Unavailable("too many concurrent changes of the account".into()))
     }
 
-    /// Makes the account, with this reservation in it. `false`: somebody else has made it.
+    /// Creates the account with this reservation. `false`: the account exists.
     async fn open_account(&self, reservation: &Reservation) -> StoreResult<bool> {
         let call = &reservation.call;
         let mut account = doc! { "uid": call.user.as_str(), "day": call.day().to_string() };
@@ -71,7 +70,7 @@ impl MongoStore {
         }
     }
 
-    /// Inserts the record, or gives the one that is there.
+    /// Inserts the record, or returns the existing one.
     pub(super) async fn insert_record(&self, record: &UsageRecord) -> StoreResult<UsageRecord> {
         let (call, day) = (&record.call, record.call.day().to_string());
         let document = document(&record::usage::fields(record, &day)?);
@@ -84,13 +83,13 @@ impl MongoStore {
             if let Some(first) = self.record_of(call.session, call.id).await? {
                 return Ok(first);
             }
-            // It was written by somebody and a majority does not have it yet, or never will.
+            // Another writer's record exists, and a majority does not have it yet, or never will.
         }
         Err(StoreError::Unavailable("the record of the call is not durable yet".into()))
     }
 
-    /// Turns the reservation of a record's call into what was used, if it is open. The reservation leaves the account in the
-    /// same change, so it is counted once, however often this is done and by whom.
+    /// Replaces the reservation of a record's call by the used amounts, if it is open. Both happen in one update, so
+    /// the call is counted once, however often and by whichever brain this is repeated.
     pub(super) async fn settle(&self, record: &UsageRecord) -> StoreResult<()> {
         let call = &record.call;
         let query = Query::Open(&call.user, call.day(), call.id);
@@ -103,7 +102,7 @@ impl MongoStore {
         self.find(Query::Record(session, call), 1).await?.first().map(record::usage::read).transpose()
     }
 
-    /// The open reservations of the first `limit` accounts the query finds, those that expire first coming first.
+    /// The open reservations of the first `limit` accounts that the query finds, sorted by expiry.
     pub(super) async fn reservations(&self, query: Query<'_>, limit: u32) -> StoreResult<Vec<Reservation>> {
         let mut found = Vec::new();
         for account in self.find(query, limit).await? {
@@ -116,7 +115,7 @@ impl MongoStore {
         Ok(found)
     }
 
-    /// The sum of the records the query finds.
+    /// The sum of the records that the query finds.
     pub(super) async fn sum(&self, query: Query<'_>) -> StoreResult<UsageSum> {
         let collection = self.collection(query.collection());
         let aggregate = collection.aggregate(summing(query)?).max_time(self.connection.limit);
@@ -125,7 +124,7 @@ impl MongoStore {
     }
 }
 
-/// The stages that sum up the records a query finds.
+/// The aggregation stages for the sum of a query's records.
 pub(super) fn summing(query: Query<'_>) -> StoreResult<Vec<Document>> {
     let sum = |field: &str| doc! { "$sum": field };
     let group = doc! {
@@ -139,7 +138,7 @@ pub(super) fn summing(query: Query<'_>) -> StoreResult<Vec<Document>> {
     Ok(vec![doc! { "$match": query.filter()? }, doc! { "$group": group }])
 }
 
-/// The change of an account that has room.
+/// The update of an account that has room.
 fn reserving(reservation: &Reservation) -> StoreResult<Document> {
     Ok(doc! {
         "$push": { "open": entry(reservation)? },
@@ -148,8 +147,8 @@ fn reserving(reservation: &Reservation) -> StoreResult<Document> {
     })
 }
 
-/// The change of an account in which the call's reservation is open, in two stages: the reservation leaves and what was
-/// used is added; then what is reserved and when the first of it expires are taken from those that stay.
+/// The update of an account with the call's open reservation, in two stages: remove the reservation and add the used
+/// amounts; then compute reserved amounts and earliest expiry from the remaining reservations.
 fn settling(record: &UsageRecord) -> StoreResult<Vec<Document>> {
     let stays = doc! { "$ne": ["$$this.id", id_to_bson(record.call.id.0)] };
     let mut leave = doc! { "open": { "$filter": { "input": "$open", "cond": stays } } };
@@ -165,7 +164,7 @@ fn settling(record: &UsageRecord) -> StoreResult<Vec<Document>> {
     Ok(vec![doc! { "$set": leave }, doc! { "$set": reserved }])
 }
 
-/// A reservation as it stands in its account.
+/// A reservation as an element of its account.
 fn entry(reservation: &Reservation) -> StoreResult<Document> {
     Ok(document(&record::usage::reservation_fields(reservation)?))
 }

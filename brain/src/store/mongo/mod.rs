@@ -1,5 +1,5 @@
-//! The store on MongoDB. Every write touches one document and is acknowledged by a majority's journals; every read asks
-//! the primary for what a majority has. Unique indexes decide all races; there are no transactions.
+//! The store on MongoDB. Every write changes one document and is acknowledged by the journals of a majority; every read
+//! asks the primary for majority data. Unique indexes decide all races; there are no transactions.
 
 use async_trait::async_trait;
 use bson::{Document, doc};
@@ -9,6 +9,7 @@ use futures_util::TryStreamExt;
 use mongodb::Collection;
 
 pub use connection::MongoOptions;
+pub use uri::check_uri;
 
 use super::record::{self, MAX_SEQ, signed};
 use super::{Appended, EntryRow, SessionCursor, SessionRow, StateFilter, Store, StoreResult, Summary};
@@ -26,14 +27,16 @@ mod ledger;
 #[cfg(test)]
 mod plans;
 mod queries;
+mod uri;
 
-/// Entries deleted in one step, so that each step ends within the time limit and a repetition goes on where it ended.
+/// Entries deleted per step, so that each step ends within the time limit and a repetition continues where the last one
+/// ended.
 const DELETE_BATCH: u32 = 1000;
 
-/// Documents in one answer of the server at most; more come in several.
+/// Documents per batch of the server.
 const MAX_BATCH: u32 = 10_000;
 
-/// What the server says about a collection that nobody has written to.
+/// The server's error for a collection without any document.
 const NAMESPACE_NOT_FOUND: i32 = 26;
 
 /// A store in a MongoDB database.
@@ -42,12 +45,13 @@ pub struct MongoStore {
 }
 
 impl MongoStore {
-    /// Sets the driver up. It connects when first used, so this succeeds while the database is away; [`Store::now`],
-    /// [`Store::migrate`] and [`Store::missing_indexes`] refuse a standalone server, so ask one of them first.
+    /// Sets the driver up. The driver connects at first use, so this succeeds while the database is down.
+    /// [`Store::now`], [`Store::migrate`] and [`Store::missing_indexes`] refuse a standalone server, so call one of
+    /// them first.
     ///
     /// # Errors
-    /// [`super::StoreError::Refused`] for a connection string that cannot be read, [`super::StoreError::Unavailable`] where its DNS
-    /// name cannot be resolved.
+    /// [`super::StoreError::Refused`] for an invalid connection string, [`super::StoreError::Unavailable`] where its
+    /// DNS name cannot be resolved.
     pub async fn connect(options: MongoOptions) -> StoreResult<Self> {
         Ok(Self { connection: Connection::new(options).await? })
     }
@@ -57,13 +61,13 @@ impl MongoStore {
     }
 
     async fn find(&self, query: Query<'_>, limit: u32) -> StoreResult<Vec<Stored>> {
-        // To the server, 0 means no limit.
+        // The server takes 0 as no limit.
         if limit == 0 {
             return Ok(Vec::new());
         }
         let collection = self.collection(query.collection());
         let mut find = collection.find(query.filter()?).limit(limit.into()).max_time(self.connection.limit);
-        // One batch holds the page, so that it takes one round trip.
+        // The batch holds the whole page: one round trip.
         find = find.batch_size(limit.min(MAX_BATCH).saturating_add(1));
         if let Some(sort) = query.sort() {
             find = find.sort(sort);
@@ -79,7 +83,7 @@ impl MongoStore {
         Ok(self.entries(query, 1).await?.pop())
     }
 
-    /// Changes the document the query finds; says whether there was one.
+    /// Updates the document that the query finds; returns whether there is one.
     async fn update(&self, query: Query<'_>, update: Document) -> StoreResult<bool> {
         let collection = self.collection(query.collection());
         let result = collection.update_one(query.filter()?, update).await.map_err(from_mongo)?;
@@ -96,7 +100,7 @@ impl MongoStore {
         }
     }
 
-    /// The places of the oldest entries, a batch of them at most.
+    /// The seqs of the oldest entries, one batch at most.
     async fn entry_seqs(&self, session: SessionId) -> StoreResult<Vec<Seq>> {
         let query = Query::Log(session);
         let collection = self.collection(query.collection());
@@ -150,6 +154,16 @@ impl Store for MongoStore {
             Err(error) if error::duplicate(&error) == Some(indexes::ID) => Ok(false),
             Err(error) => Err(from_mongo(error)),
         }
+    }
+
+    async fn key_ids(&self, limit: u32) -> StoreResult<Vec<String>> {
+        let mut kids: Vec<String> = Vec::new();
+        while kids.len() < limit as usize {
+            let after = kids.last().map_or("", String::as_str);
+            let Some(row) = self.find(Query::KeyAfter(after), 1).await?.pop() else { break };
+            kids.push(record::session::read_kid(&row)?);
+        }
+        Ok(kids)
     }
 
     async fn session(&self, id: SessionId) -> StoreResult<Option<SessionRow>> {
@@ -206,7 +220,7 @@ impl Store for MongoStore {
         };
         let Some(index) = error::duplicate(&error) else { return Err(from_mongo(error)) };
         let meta = &row.meta;
-        // The same entry again, after an answer that got lost: it is durable if a majority has it.
+        // The same entry again, after a lost reply: it is durable if a majority has it.
         if index == indexes::ID && self.one_entry(Query::EntryWithId(meta.session, meta.seq, meta.id)).await?.is_some()
         {
             return Ok(Appended::Done);

@@ -99,6 +99,8 @@ fn queries<'a>(
     let mut all = vec![
         (Query::Session(session.id), 1),
         (Query::Kept(session.id), 1),
+        (Query::KeyAfter(""), LIMIT),
+        (Query::KeyAfter("k1"), 0),
         (Query::Named(session.id, &[1, 2, 3]), 1),
         (Query::SummaryBefore(session.id, 100), 1),
         (Query::ReadBefore(session.id, 100), 1),
@@ -170,10 +172,11 @@ fn kind(query: &Query<'_>) -> usize {
         Query::OpenOf(_) => 25,
         Query::OpenExpired(_) => 26,
         Query::Named(..) => 27,
+        Query::KeyAfter(_) => 28,
     }
 }
 
-const KINDS: usize = 28;
+const KINDS: usize = 29;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_query_enters_an_index() {

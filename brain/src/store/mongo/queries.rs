@@ -1,5 +1,5 @@
-//! Every query the store runs, in one list, so that a test can ask the server how it would run each of them. Updates and
-//! deletions find their documents by a query of this list too.
+//! Every query of the store, so that a test can ask the server for the plan of each. Updates and deletions use these
+//! queries too.
 
 use bson::{Bson, Document, doc};
 use chatbox_shared::clock::Timestamp;
@@ -14,42 +14,44 @@ use crate::store::{SessionCursor, StateFilter, StoreResult};
 
 /// The collection of sessions.
 pub(super) const SESSIONS: &str = "sessions";
-/// The collection of their entries.
+/// The collection of log entries.
 pub(super) const MESSAGES: &str = "messages";
-/// The ledger: a record of each call.
+/// The collection of ledger records.
 pub(super) const USAGE: &str = "usage";
-/// The accounts: one of each user and day, with the reservations that are open.
+/// The collection of accounts: one per user and day, with the open reservations.
 pub(super) const ACCOUNTS: &str = "accounts";
 
-/// All of them.
+/// All collections.
 pub(super) const COLLECTIONS: [&str; 4] = [SESSIONS, MESSAGES, USAGE, ACCOUNTS];
 
-/// A query with its values.
+/// A query with its parameters.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Query<'a> {
     /// One session.
     Session(SessionId),
+    /// The session that is not erased with the lowest key id above this one.
+    KeyAfter(&'a str),
     /// One session that is not erased.
     Kept(SessionId),
     /// One session that is not erased, if it has this name.
     Named(SessionId, &'a [u8]),
     /// One session that is not erased, if its summary is older than this.
     SummaryBefore(SessionId, Seq),
-    /// One session, if its read marker stands before this.
+    /// One session, if its read marker is before this seq.
     ReadBefore(SessionId, Seq),
     /// A page of a user's sessions that are not erased.
     List(&'a UserId, StateFilter, Option<SessionCursor>),
     /// The whole log, from its beginning.
     Log(SessionId),
-    /// The log up to and with this entry.
+    /// The log up to and including this entry.
     LogUpTo(SessionId, Seq),
     /// The log after this entry.
     LogAfter(SessionId, Seq),
     /// The log before this entry, latest first.
     LogBefore(SessionId, Seq),
-    /// One entry by its place.
+    /// One entry by its seq.
     Entry(SessionId, Seq),
-    /// One entry by its place, if it has this id.
+    /// One entry by its seq, if it has this id.
     EntryWithId(SessionId, Seq, MessageId),
     /// A sender's message by the client's id.
     ByClientId(SessionId, &'a UserId, ClientMessageId),
@@ -61,19 +63,20 @@ pub(super) enum Query<'a> {
     AnswersTo(SessionId, Seq),
     /// The session's messages that need an answer, oldest first.
     Unanswered(SessionId),
-    /// Streaming answers whose lease ended before this, oldest lease first.
+    /// Streaming answers whose lease ended before this time, oldest lease first.
     Expired(Timestamp),
-    /// Messages of this time that need an answer, oldest first.
+    /// Messages of this time range that need an answer, oldest first.
     UnansweredBetween(Timestamp, Timestamp),
-    /// One session, if its stored sum is of no more calls than this.
+    /// One session, if its saved sum has no more calls than this.
     UsageUpTo(SessionId, u64),
     /// The record of a session's call.
     Record(SessionId, CallId),
-    /// The records of a session; what is asked for is their sum.
+    /// The records of a session, to be summed up.
     RecordsOf(SessionId),
     /// The account of a user and day.
     Account(&'a UserId, Day),
-    /// The account of a reservation's user and day, if it is not open there and the allowance has room for it.
+    /// The account of a reservation's user and day, if the reservation is not open there and the allowance has room for
+    /// it.
     Room(&'a Reservation, &'a Allowance),
     /// The account of a user and day, if this call's reservation is open there.
     Open(&'a UserId, Day, CallId),
@@ -81,15 +84,16 @@ pub(super) enum Query<'a> {
     AccountsFrom(&'a UserId, Day),
     /// A user's accounts with open reservations.
     OpenOf(&'a UserId),
-    /// Accounts with reservations that expired before this, the one with the oldest first.
+    /// Accounts with reservations that expired before this time, oldest expiry first.
     OpenExpired(Timestamp),
 }
 
 impl Query<'_> {
-    /// Where it looks.
+    /// The collection of the query.
     pub(super) fn collection(&self) -> &'static str {
         match self {
             Self::Session(_)
+            | Self::KeyAfter(_)
             | Self::Kept(_)
             | Self::Named(..)
             | Self::SummaryBefore(..)
@@ -119,14 +123,15 @@ impl Query<'_> {
         }
     }
 
-    /// What it looks for.
+    /// The filter of the query.
     pub(super) fn filter(&self) -> StoreResult<Document> {
         let exists = || doc! { "$exists": true };
         Ok(match *self {
             Self::Session(session) => doc! { "_id": id_to_bson(session.0) },
+            Self::KeyAfter(kid) => doc! { "dk": exists(), "dk.kid": { "$gt": kid } },
             Self::Kept(session) => doc! { "_id": id_to_bson(session.0), "dk": exists() },
             Self::Named(session, name) => {
-                // No name is no field.
+                // A session without a name lacks the field.
                 let name = if name.is_empty() { Bson::Null } else { bytes_to_bson(name) };
                 doc! { "_id": id_to_bson(session.0), "dk": exists(), "nm": name }
             }
@@ -156,11 +161,11 @@ impl Query<'_> {
             Self::UnansweredBetween(from, before) => {
                 doc! { "need": true, "ts": { "$gte": time_to_bson(from.0), "$lt": time_to_bson(before.0) } }
             }
-            // A session of an older chatbox has no such field.
+            // Sessions of an older chatbox lack the field.
             Self::UsageUpTo(session, calls) => {
                 doc! { "_id": id_to_bson(session.0), "calls": { "$not": { "$gt": signed(calls)? } } }
             }
-            // The session leads to the right shard.
+            // `sid` routes the query to one shard.
             Self::Record(session, call) => doc! { "_id": id_to_bson(call.0), "sid": id_to_bson(session.0) },
             Self::RecordsOf(session) => doc! { "sid": id_to_bson(session.0) },
             Self::Account(user, day) => account(user, day),
@@ -176,12 +181,13 @@ impl Query<'_> {
         })
     }
 
-    /// In which order the documents come; none where there is one at most.
+    /// The order of the documents; `None` where there is one at most.
     pub(super) fn sort(&self) -> Option<Document> {
         match self {
             Self::List(..) => Some(doc! { "lastTs": -1, "_id": -1 }),
             Self::Log(_) | Self::LogUpTo(..) | Self::LogAfter(..) | Self::Unanswered(_) => Some(doc! { "seq": 1 }),
             Self::LogBefore(..) => Some(doc! { "seq": -1 }),
+            Self::KeyAfter(_) => Some(doc! { "dk.kid": 1 }),
             Self::AnswersTo(..) => Some(doc! { "gen": -1 }),
             Self::Expired(_) | Self::OpenOf(_) | Self::OpenExpired(_) => Some(doc! { "exp": 1 }),
             Self::AccountsFrom(..) => Some(doc! { "day": 1 }),
@@ -210,7 +216,7 @@ fn account(user: &UserId, day: Day) -> Document {
     doc! { "uid": user.as_str(), "day": day.to_string() }
 }
 
-/// The server's spelling of [`Allowance::admits`].
+/// [`Allowance::admits`] as a filter.
 fn room(reservation: &Reservation, allowance: &Allowance) -> StoreResult<Document> {
     let call = &reservation.call;
     let mut query = account(&call.user, call.day());
@@ -224,7 +230,7 @@ fn room(reservation: &Reservation, allowance: &Allowance) -> StoreResult<Documen
         let Some(limit) = limit else { continue };
         let mut sum: Vec<Bson> = fields.into_iter().map(Bson::from).collect();
         sum.push(signed(amount)?.into());
-        // An account holds no larger number than this.
+        // The largest number an account can hold.
         let limit = signed(limit.min(MAX_SEQ))?;
         rules.push(doc! { "$lte": [{ "$add": sum }, limit] });
     }
@@ -234,7 +240,7 @@ fn room(reservation: &Reservation, allowance: &Allowance) -> StoreResult<Documen
     Ok(query)
 }
 
-/// The bound on `lastTs` stands outside of the `$or`, so that the index is entered at the cursor.
+/// The bound on `lastTs` is outside of the `$or`, so that the index scan begins at the cursor.
 fn list(user: &UserId, filter: StateFilter, after: Option<SessionCursor>) -> Document {
     let mut query = doc! { "uid": user.as_str(), "dk": { "$exists": true } };
     match filter {

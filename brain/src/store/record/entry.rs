@@ -1,11 +1,11 @@
-//! Entries of the collection `messages`: every field and what it holds. docs/indexes.md explains them for people.
+//! The fields of an entry in the collection `messages`. docs/indexes.md describes them.
 
 use chatbox_shared::clock::Timestamp;
 use chatbox_shared::failure::ErrorCode;
 use chatbox_shared::ids::{ClientMessageId, MessageId, Seq, SessionId};
 
 use super::{Field, Source, Value, known, person, required, small, timestamp, unsigned};
-use crate::session::entry::{Answer, Body, EntryMeta, EntryState, Event, FinishReason, Person, Sender, Usage};
+use crate::session::entry::{Answer, Body, EntryMeta, EntryState, Event, FinishReason, Person, Sender, TokenUsage};
 use crate::store::{Appended, EntryRow, StoreError, StoreResult};
 
 /// Every field an entry may have.
@@ -15,7 +15,7 @@ pub(in crate::store) const FIELDS: &[&str] = &[
     "ftMs", "ms", "conv", "ev", "evUid", "evNm", "evRsn",
 ];
 
-/// The fields of an answer that change while it grows, changes owner, and ends.
+/// The mutable fields of an answer: those that change while it grows, changes owner and ends.
 pub(in crate::store) const CHANGING: &[&str] = &[
     "rev", "st", "ct", "modelId", "askId", "try", "idx", "own", "fen", "exp", "fin", "err", "rty", "tokIn", "tokCch",
     "tokOut", "est", "ftMs", "ms", "conv",
@@ -24,7 +24,7 @@ pub(in crate::store) const CHANGING: &[&str] = &[
 /// The state of an answer under generation; partial indexes name it.
 pub(in crate::store) const STREAMING: &str = "streaming";
 
-/// The fields of an entry with their values, in no particular order. Absent ones may be left out.
+/// The fields of an entry with their values, in no particular order. Absent ones may be missing.
 pub(in crate::store) fn fields(row: &EntryRow) -> StoreResult<Vec<Field<'_>>> {
     let meta = &row.meta;
     let mut fields = Vec::with_capacity(FIELDS.len());
@@ -89,7 +89,7 @@ pub(in crate::store) fn read(source: &impl Source) -> StoreResult<EntryRow> {
     Ok(EntryRow { meta, content: source.bytes("ct")?.unwrap_or_default() })
 }
 
-/// The place of an entry, out of a document that may hold nothing else.
+/// The seq of an entry, from a document that may have no other field.
 pub(in crate::store) fn read_seq(source: &impl Source) -> StoreResult<Seq> {
     required("seq", unsigned(source, "seq"))
 }
@@ -168,7 +168,7 @@ fn read_answer(source: &impl Source) -> StoreResult<Answer> {
     let error = source.text("err")?.map(|text| known("err", &text, parse_code(&text))).transpose()?;
     let usage = match (unsigned(source, "tokIn")?, unsigned(source, "tokOut")?) {
         (None, None) => None,
-        (input, output) => Some(Usage {
+        (input, output) => Some(TokenUsage {
             input: input.unwrap_or(0),
             cached: unsigned(source, "tokCch")?.unwrap_or(0),
             output: output.unwrap_or(0),
@@ -225,13 +225,13 @@ fn parse_code(text: &str) -> Option<ErrorCode> {
     ErrorCode::ALL.iter().copied().find(|code| code.as_str() == text)
 }
 
-/// The meaning of an entry's id being in use at another place: the entry itself has been appended there before.
+/// The outcome of an append whose entry id exists at another seq: the entry was appended there before.
 pub(in crate::store) fn id_taken(row: &EntryRow) -> StoreResult<Appended> {
     match &row.meta.body {
         Body::Message { .. } => Ok(Appended::DuplicateMessage),
         Body::Answer(_) => Ok(Appended::AnswerExists),
         Body::Event(_) => {
-            Err(StoreError::Refused(format!("the event {} is in the log already, at another seq", row.meta.id)))
+            Err(StoreError::Refused(format!("the event {} exists in the log at another seq", row.meta.id)))
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Documents of the collection `sessions`: every field and what it holds. docs/indexes.md explains them for people.
+//! The fields of a session in the collection `sessions`. docs/indexes.md describes them.
 
 use chatbox_shared::ids::{SessionId, UserId};
 
@@ -6,14 +6,14 @@ use super::usage::{read_sum, sum_fields};
 use super::{Field, Source, Value, person, required, timestamp, unsigned};
 use crate::store::{Responses, SessionRow, StoreResult, Summary, WrappedKey};
 
-/// The layout of the document; a later one raises it.
+/// The layout version of the document.
 const VERSION: i64 = 1;
 
-/// The session takes messages.
+/// The session accepts messages.
 pub(in crate::store) const ACTIVE: &str = "active";
 /// The session has ended.
 pub(in crate::store) const ENDED: &str = "ended";
-/// The session is erased: no data key, no name, in no list.
+/// The session is erased: it has no data key and no name and is in no list.
 pub(in crate::store) const DELETED: &str = "deleted";
 
 /// Every field a session may have.
@@ -49,7 +49,7 @@ pub(in crate::store) const FIELDS: &[&str] = &[
     "respMax",
 ];
 
-/// The fields the summary of the log owns.
+/// The fields that the summary of the log owns.
 pub(in crate::store) const SUMMARY: &[&str] = &[
     "st",
     "seq",
@@ -65,7 +65,7 @@ pub(in crate::store) const SUMMARY: &[&str] = &[
     "helpTs",
 ];
 
-/// The fields of a session with their values, in no particular order. Absent ones may be left out.
+/// The fields of a session with their values, in no particular order. Absent ones may be missing.
 pub(in crate::store) fn fields(row: &SessionRow) -> StoreResult<Vec<Field<'_>>> {
     let mut fields = summary_fields(&row.summary)?;
     fields.extend([
@@ -90,7 +90,7 @@ pub(in crate::store) fn fields(row: &SessionRow) -> StoreResult<Vec<Field<'_>>> 
     Ok(fields)
 }
 
-/// The fields a summary owns, all of them: an absent one is to be removed.
+/// All fields that the summary owns: an absent one is to be removed.
 pub(in crate::store) fn summary_fields(summary: &Summary) -> StoreResult<Vec<Field<'_>>> {
     let admin = summary.admin.as_ref();
     let mut fields = Vec::with_capacity(FIELDS.len());
@@ -109,6 +109,11 @@ pub(in crate::store) fn summary_fields(summary: &Summary) -> StoreResult<Vec<Fie
         ("helpTs", Value::time_or_absent(summary.help_requested_at)),
     ]);
     Ok(fields)
+}
+
+/// The id of the master key that wraps the session's data key.
+pub(in crate::store) fn read_kid(source: &impl Source) -> StoreResult<String> {
+    required("dk.kid", source.text("dk.kid"))
 }
 
 /// The session in a document.

@@ -1,12 +1,12 @@
-//! The ledger: records of the collection `usage`, accounts of `accounts`, and the reservations in them. docs/indexes.md
-//! explains their fields for people.
+//! The fields of the ledger: records in the collection `usage`, accounts in `accounts`, and their reservations.
+//! docs/indexes.md describes them.
 
 use chatbox_shared::ids::{CallId, SessionId, UserId};
 
 use super::{Field, Source, Value, known, required, small, timestamp, unsigned};
 use crate::ledger::{Call, CallFinish, Day, DayUsage, Purpose, Reservation, UsageRecord, UsageSum};
-use crate::llm::TokenUsage;
 use crate::store::StoreResult;
+use crate::usage::TokenUsage;
 
 /// Every field a record has.
 pub(in crate::store) const FIELDS: &[&str] = &[
@@ -14,7 +14,7 @@ pub(in crate::store) const FIELDS: &[&str] = &[
     "fin", "err", "ftMs", "ms", "cost",
 ];
 
-/// The fields of an account, but for those that only a document needs: `_id`, `open` and `exp`.
+/// The fields of an account, except those that only MongoDB has: `_id`, `open` and `exp`.
 pub(in crate::store) const ACCOUNT: &[&str] =
     &["uid", "day", "calls", "tokIn", "tokCch", "tokOut", "cost", "resTok", "resCost"];
 
@@ -22,7 +22,7 @@ pub(in crate::store) const ACCOUNT: &[&str] =
 pub(in crate::store) const RESERVATION: &[&str] =
     &["id", "sid", "purp", "seq", "try", "modelId", "prov", "ts", "tok", "cost", "in", "exp"];
 
-/// The fields of a sum, wherever there is one: in a session, in an account, over records.
+/// The fields of a sum: in a session, in an account, over records.
 pub(in crate::store) const SUM: &[&str] = &["calls", "tokIn", "tokCch", "tokOut", "cost"];
 
 /// The fields of a record with their values. `day` is the text of the record's day.
@@ -65,7 +65,7 @@ pub(in crate::store) fn read(source: &impl Source) -> StoreResult<UsageRecord> {
     })
 }
 
-/// The fields of a reservation with their values. Whose it is, the account says.
+/// The fields of a reservation with their values. Its user is in the account.
 pub(in crate::store) fn reservation_fields(reservation: &Reservation) -> StoreResult<Vec<Field<'_>>> {
     let mut fields = Vec::with_capacity(RESERVATION.len() + 2);
     fields.extend(call_fields("id", &reservation.call)?);
@@ -90,7 +90,7 @@ pub(in crate::store) fn read_reservation(source: &impl Source, user: UserId) -> 
     })
 }
 
-/// Whose document this is.
+/// The user of a document.
 pub(in crate::store) fn read_user(source: &impl Source) -> StoreResult<UserId> {
     required("uid", source.text("uid")).map(UserId::new)
 }
@@ -117,7 +117,7 @@ pub(in crate::store) fn sum_fields(sum: &UsageSum) -> StoreResult<[Field<'static
     ])
 }
 
-/// The sum in a document. What is absent is 0: a session of an older chatbox lacks some.
+/// The sum in a document. Absent fields are 0: sessions of an older chatbox lack some.
 pub(in crate::store) fn read_sum(source: &impl Source) -> StoreResult<UsageSum> {
     let number = |name| Ok(unsigned(source, name)?.unwrap_or(0));
     Ok(UsageSum {
@@ -129,7 +129,7 @@ pub(in crate::store) fn read_sum(source: &impl Source) -> StoreResult<UsageSum> 
     })
 }
 
-/// What a record and a reservation know of their call, its id under the name `id`.
+/// The fields of a call, in a record and in a reservation; the call id has the name `id`.
 fn call_fields<'a>(id: &'static str, call: &'a Call) -> StoreResult<[Field<'a>; 8]> {
     Ok([
         (id, Value::Id(call.id.0)),

@@ -1,10 +1,11 @@
-//! What SQLite's faults mean to the callers of a store.
+//! SQLite errors as [`StoreError`]s.
 
 use rusqlite::{Error, ErrorCode};
 
 use crate::store::{Appended, EntryRow, StoreError, StoreResult, record};
 
-/// A fault of SQLite as one of the store. A full or failing disk and a lock held too long pass; a broken file does not.
+/// The store error for an SQLite error. A full or failing disk and a lock held too long are temporary; a damaged file
+/// is not.
 pub(super) fn from_sqlite(error: Error) -> StoreError {
     let text = error.to_string();
     match error {
@@ -30,14 +31,14 @@ pub(super) fn from_sqlite(error: Error) -> StoreError {
     }
 }
 
-/// Does a unique key stand against it?
+/// Whether the statement violates a unique key.
 pub(super) fn is_conflict(error: &Error) -> bool {
     const UNIQUE: i32 = rusqlite::ffi::SQLITE_CONSTRAINT_UNIQUE;
     const PRIMARY: i32 = rusqlite::ffi::SQLITE_CONSTRAINT_PRIMARYKEY;
     matches!(error, Error::SqliteFailure(failure, _) if matches!(failure.extended_code, UNIQUE | PRIMARY))
 }
 
-/// Which unique key an insert of `row` ran into. SQLite names the columns of the key in its message.
+/// The outcome of an insert of `row` that violates a unique key. SQLite names the columns of the key in its message.
 pub(super) fn conflict(error: Error, row: &EntryRow) -> StoreResult<Appended> {
     let message = match &error {
         Error::SqliteFailure(_, Some(message)) => message.as_str(),

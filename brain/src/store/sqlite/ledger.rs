@@ -1,18 +1,19 @@
-//! The ledger in the embedded store. A reservation and a record are each one job of the thread that writes, so one
-//! transaction: nothing happens between its steps, and all of it is kept or none.
+//! The ledger in the embedded store. A reservation and a record are each one job of the writer thread and so one
+//! transaction.
 
 use chatbox_shared::ids::SessionId;
 use rusqlite::Connection;
 use rusqlite::types::Value as Sql;
 
 use super::error::from_sqlite;
+use super::queries;
 use super::rows::{self, id_to_sql, parameters};
-use super::{execute, number, queries, text};
+use super::statements::{self, execute, number, text};
 use crate::ledger::{Allowance, DayUsage, Reservation, UsageRecord, UsageSum};
 use crate::store::record::Value;
 use crate::store::{StoreError, StoreResult, record};
 
-/// Reserves, if it fits. A call that is settled already is not reserved again.
+/// Reserves, where the allowance has room. A settled call is not reserved again.
 pub(super) fn reserve(connection: &Connection, reservation: &Reservation, allowance: &Allowance) -> StoreResult<bool> {
     let (id, user) = (id_to_sql(reservation.call.id.0), &reservation.call.user);
     let is_open = one(connection, queries::IS_OPEN, vec![id.clone()], |_| Ok(()))?.is_some();
@@ -33,14 +34,14 @@ pub(super) fn reserve(connection: &Connection, reservation: &Reservation, allowa
     Ok(true)
 }
 
-/// Records, if the call has no record, and settles its reservation, if one is open.
+/// Inserts the record unless the call has one, and settles the call's open reservation.
 pub(super) fn record(connection: &Connection, record: &UsageRecord) -> StoreResult<UsageRecord> {
     let day = record.call.day().to_string();
     let values = parameters(record::usage::FIELDS, &record::usage::fields(record, &day)?);
     execute(connection, queries::RECORD, values).map_err(from_sqlite)?;
     let id = id_to_sql(record.call.id.0);
     let first = one(connection, queries::RECORD_OF, vec![id.clone()], rows::read_record)?;
-    let first = first.ok_or_else(|| StoreError::Corrupt("a record is not there after its insertion".into()))?;
+    let first = first.ok_or_else(|| StoreError::Corrupt("a record is missing after its insertion".into()))?;
     if let Some(mut values) = one(connection, queries::CLOSE_RESERVATION, vec![id], columns::<4>)? {
         values.extend(parameters(record::usage::SUM, &record::usage::sum_fields(&UsageSum::of(&first))?));
         execute(connection, queries::SETTLE, values).map_err(from_sqlite)?;
@@ -60,10 +61,10 @@ fn one<T>(
     parameters: Vec<Sql>,
     read: impl Fn(&rusqlite::Row<'_>) -> StoreResult<T>,
 ) -> StoreResult<Option<T>> {
-    Ok(super::rows(connection, sql, parameters, read)?.pop())
+    Ok(statements::rows(connection, sql, parameters, read)?.pop())
 }
 
-/// The first values of a row, to be the parameters of another statement.
+/// The first columns of a row, as parameters of another statement.
 fn columns<const COUNT: usize>(row: &rusqlite::Row<'_>) -> StoreResult<Vec<Sql>> {
     (0..COUNT).map(|place| row.get(place).map_err(from_sqlite)).collect()
 }

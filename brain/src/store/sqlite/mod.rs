@@ -1,5 +1,5 @@
-//! The embedded store: one SQLite file, for one brain. Writes go through one thread that commits them in groups, reads
-//! through a few connections of their own; with the write-ahead log neither waits for the other.
+//! The embedded store: one SQLite file for one brain. One thread writes and commits in groups, a few connections read.
+//! With the write-ahead log they do not block each other.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -7,30 +7,34 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use chatbox_shared::clock::{Clock, SystemClock, Timestamp};
 use chatbox_shared::ids::{ClientMessageId, MessageId, Seq, SessionId, UserId};
+use rusqlite::Connection;
 use rusqlite::types::Value as Sql;
-use rusqlite::{Connection, params_from_iter};
 
-use super::record::{self, MAX_SEQ, signed};
+use super::record::{self, MAX_SEQ};
 use super::{Appended, EntryRow, SessionCursor, SessionRow, StateFilter, Store, StoreResult, Summary};
 use crate::ledger::{Allowance, Day, DayUsage, Reservation, UsageRecord, UsageSum};
 use error::from_sqlite;
+use lock::FileLock;
 use readers::Readers;
 use rows::{id_to_sql, parameters};
+use statements::{execute, number, rows, text};
 use writer::Writer;
 
 mod error;
 mod ledger;
+mod lock;
 #[cfg(test)]
 mod plans;
 mod queries;
 mod readers;
 mod rows;
 mod schema;
+mod statements;
 #[cfg(test)]
 mod tests;
 mod writer;
 
-/// Entries deleted in one step, so that an erasure does not keep other writes waiting for long.
+/// Entries deleted per step, so that an erasure does not delay other writes for long.
 const DELETE_BATCH: usize = 500;
 
 /// A store in one file.
@@ -38,14 +42,16 @@ pub struct SqliteStore {
     writer: Writer,
     readers: Readers,
     clock: Arc<dyn Clock>,
+    /// Held until the store is dropped.
+    _lock: Option<FileLock>,
 }
 
 impl SqliteStore {
-    /// Opens the file, making it where there is none; its folder must exist. [`Store::migrate`] makes the tables.
+    /// Opens the file and creates it if missing; its folder must exist. [`Store::migrate`] creates the tables.
     ///
     /// # Errors
-    /// [`super::StoreError::Unavailable`] where the file cannot be opened, [`super::StoreError::Refused`] where a newer chatbox made it,
-    /// [`super::StoreError::Corrupt`] where it is no database.
+    /// [`super::StoreError::Unavailable`] where the file cannot be opened, [`super::StoreError::Refused`] where a newer
+    /// chatbox wrote it, [`super::StoreError::Corrupt`] where it is not a database.
     pub fn open(path: &Path) -> StoreResult<Self> {
         Self::with_clock(path, Arc::new(SystemClock))
     }
@@ -56,10 +62,19 @@ impl SqliteStore {
     /// As [`SqliteStore::open`].
     pub fn with_clock(path: &Path, clock: Arc<dyn Clock>) -> StoreResult<Self> {
         let writer = Writer::start(schema::open_writer(path)?)?;
-        Ok(Self { writer, readers: Readers::new(path.to_owned()), clock })
+        Ok(Self { writer, readers: Readers::new(path.to_owned()), clock, _lock: None })
     }
 
-    /// Runs a statement that changes rows; says how many.
+    /// As [`SqliteStore::open`], for the one brain that serves the file: takes the lock beside it.
+    ///
+    /// # Errors
+    /// [`super::StoreError::Refused`] where another process holds the lock; else as [`SqliteStore::open`].
+    pub fn open_exclusive(path: &Path) -> StoreResult<Self> {
+        let lock = FileLock::take(path)?;
+        Ok(Self { _lock: Some(lock), ..Self::open(path)? })
+    }
+
+    /// Runs a statement that changes rows; returns their number.
     async fn change(&self, sql: &'static str, parameters: Vec<Sql>) -> StoreResult<usize> {
         self.writer.write(move |connection| execute(connection, sql, parameters).map_err(from_sqlite)).await
     }
@@ -73,25 +88,6 @@ impl SqliteStore {
     }
 }
 
-fn execute(connection: &Connection, sql: &str, parameters: Vec<Sql>) -> rusqlite::Result<usize> {
-    connection.prepare_cached(sql)?.execute(params_from_iter(parameters))
-}
-
-fn rows<T>(
-    connection: &Connection,
-    sql: &str,
-    parameters: Vec<Sql>,
-    read: impl Fn(&rusqlite::Row<'_>) -> StoreResult<T>,
-) -> StoreResult<Vec<T>> {
-    let mut statement = connection.prepare_cached(sql).map_err(from_sqlite)?;
-    let mut rows = statement.query(params_from_iter(parameters)).map_err(from_sqlite)?;
-    let mut found = Vec::new();
-    while let Some(row) = rows.next().map_err(from_sqlite)? {
-        found.push(read(row)?);
-    }
-    Ok(found)
-}
-
 fn append(connection: &Connection, row: &EntryRow, values: Vec<Sql>) -> StoreResult<Appended> {
     let error = match execute(connection, queries::APPEND, values) {
         Ok(_) => return Ok(Appended::Done),
@@ -101,14 +97,6 @@ fn append(connection: &Connection, row: &EntryRow, values: Vec<Sql>) -> StoreRes
     let place = vec![id_to_sql(row.meta.id.0), id_to_sql(row.meta.session.0), number(row.meta.seq)?];
     let again = rows(connection, queries::IS_APPENDED, place, |_| Ok(()))?;
     if again.is_empty() { error::conflict(error, row) } else { Ok(Appended::Done) }
-}
-
-fn number(number: u64) -> StoreResult<Sql> {
-    signed(number).map(Sql::Integer)
-}
-
-fn text(text: &str) -> Sql {
-    Sql::Text(text.to_owned())
 }
 
 #[async_trait]
@@ -123,7 +111,7 @@ impl Store for SqliteStore {
     }
 
     async fn missing_indexes(&self) -> StoreResult<Vec<String>> {
-        // The schema is made as a whole, and its version says that it is there.
+        // The schema is created as a whole, so its version suffices.
         let version = self.readers.read(schema::version).await?;
         Ok(if version < schema::VERSION { vec![format!("layout {}", schema::VERSION)] } else { Vec::new() })
     }
@@ -131,6 +119,22 @@ impl Store for SqliteStore {
     async fn create_session(&self, row: &SessionRow) -> StoreResult<bool> {
         let values = parameters(record::session::FIELDS, &record::session::fields(row)?);
         Ok(self.change(queries::CREATE_SESSION, values).await? > 0)
+    }
+
+    async fn key_ids(&self, limit: u32) -> StoreResult<Vec<String>> {
+        let read = move |connection: &Connection| {
+            let mut kids: Vec<String> = Vec::new();
+            while kids.len() < limit as usize {
+                let after = vec![text(kids.last().map_or("", String::as_str))];
+                let next = rows(connection, queries::KEY_AFTER, after, |row| row.get(0).map_err(from_sqlite))?;
+                if next.is_empty() {
+                    break;
+                }
+                kids.extend(next);
+            }
+            Ok(kids)
+        };
+        self.readers.read(read).await
     }
 
     async fn session(&self, id: SessionId) -> StoreResult<Option<SessionRow>> {
@@ -146,7 +150,7 @@ impl Store for SqliteStore {
         after: Option<SessionCursor>,
         limit: u32,
     ) -> StoreResult<Vec<SessionRow>> {
-        // Without a cursor the page begins after a session that is later than any.
+        // Without a cursor the page begins after the latest possible session.
         let (last_at, id) =
             after.map_or((i64::MAX, Sql::Blob(vec![0xff; 16])), |after| (after.last_at.0, id_to_sql(after.id.0)));
         let mut values = vec![text(user.as_str()), Sql::Integer(last_at), id, Sql::Integer(limit.into())];

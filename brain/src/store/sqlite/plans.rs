@@ -29,6 +29,7 @@ fn pages_begin_at_their_cursor() {
     for (sql, expected) in [
         (queries::LIST_ALL, "USING INDEX uid_lastTs (uid=? AND (lastTs,_id)<(?,?))"),
         (queries::LIST_STATE, "USING INDEX uid_st_lastTs (uid=? AND st=? AND (lastTs,_id)<(?,?))"),
+        (queries::KEY_AFTER, "USING COVERING INDEX kid (dk.kid>?)"),
         (queries::ENTRIES_AFTER, "USING INDEX sid_seq (sid=? AND seq>?)"),
         (queries::STREAMING_ANSWER, "USING INDEX sid_streaming (sid=?)"),
         (queries::EXPIRED_ANSWERS, "USING INDEX exp_streaming (exp<?)"),

@@ -1,4 +1,4 @@
-//! Every statement the embedded store runs, in one list, so that a test can ask SQLite how it would run each of them.
+//! Every statement of the embedded store, so that a test can ask SQLite for the plan of each.
 
 /// The columns of `messages`, in the order of `record::entry::FIELDS`.
 macro_rules! entry {
@@ -55,6 +55,8 @@ statements! {
     );
     /// One session.
     SESSION = concat!("SELECT ", session!(), " FROM sessions WHERE _id = ?1");
+    /// The lowest key id of a session that is not erased, above this one.
+    KEY_AFTER = "SELECT \"dk.kid\" FROM sessions WHERE \"dk.kid\" > ?1 ORDER BY \"dk.kid\" LIMIT 1";
     /// A page of a user's sessions.
     LIST_ALL = concat!(
         "SELECT ", session!(), " FROM sessions WHERE uid = ?1 AND \"dk.kid\" IS NOT NULL AND (lastTs, _id) < (?2, ?3) ",

@@ -1,4 +1,4 @@
-//! Connections that only read: a few, each used by one reader at a time on a thread that may block.
+//! The pool of read-only connections, each used by one read at a time on a blocking thread.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -11,10 +11,10 @@ use tokio::task::spawn_blocking;
 use super::schema::open_reader;
 use crate::store::{StoreError, StoreResult};
 
-/// How many reads run at once; further ones wait. More than this gains nothing on one disk.
+/// Concurrent reads; further ones wait. More than this gains nothing on one disk.
 const READERS: usize = 4;
 
-/// The pool. Connections are opened when first needed and kept.
+/// The pool. Connections are opened at first use and kept.
 #[derive(Clone)]
 pub(super) struct Readers {
     path: Arc<PathBuf>,
@@ -27,7 +27,7 @@ impl Readers {
         Self { path: Arc::new(path), idle: Arc::default(), permits: Arc::new(Semaphore::new(READERS)) }
     }
 
-    /// Runs a read. One that nobody waits for any more still ends before its connection is used again.
+    /// Runs a read. A cancelled read still runs to its end before its connection is reused.
     pub(super) async fn read<T, F>(&self, read: F) -> StoreResult<T>
     where
         T: Send + 'static,

@@ -1,4 +1,4 @@
-//! Rows between the store's own types and SQLite's: ids are 16-byte blobs, times whole milliseconds, absent is NULL.
+//! Conversion between rows and SQLite's types: ids are 16-byte blobs, times whole milliseconds, absent fields NULL.
 
 use rusqlite::Row;
 use rusqlite::types::{Value as Sql, ValueRef};
@@ -9,7 +9,7 @@ use crate::ledger::{DayUsage, Reservation, UsageRecord, UsageSum};
 use crate::store::record::{self, Field, Source, Value};
 use crate::store::{EntryRow, SessionRow, StoreError, StoreResult};
 
-/// The values of `names`, in their order, as parameters of a statement; NULL for those that are not among `fields`.
+/// The values of the fields `names`, in order, as parameters of a statement; NULL for those absent in `fields`.
 pub(super) fn parameters(names: &[&str], fields: &[Field<'_>]) -> Vec<Sql> {
     let mut values = vec![Sql::Null; names.len()];
     for (name, value) in fields {
@@ -79,12 +79,12 @@ struct Columns<'a> {
 impl Columns<'_> {
     fn get<T>(&self, name: &'static str, read: impl FnOnce(ValueRef<'_>) -> Option<T>) -> StoreResult<Option<T>> {
         let place = self.names.iter().position(|known| *known == name);
-        let place = place.ok_or_else(|| StoreError::Refused(format!("there is no column {name}")))?;
+        let place = place.ok_or_else(|| StoreError::Refused(format!("the query lacks the column {name}")))?;
         match self.row.get_ref(place).map_err(from_sqlite)? {
             ValueRef::Null => Ok(None),
-            value => {
-                read(value).map(Some).ok_or_else(|| StoreError::Corrupt(format!("the column {name} has a wrong type")))
-            }
+            value => read(value)
+                .map(Some)
+                .ok_or_else(|| StoreError::Corrupt(format!("the column {name} has the wrong type"))),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The tables of the embedded store, and how a connection to its file is set up.
+//! The tables of the embedded store, and the setup of connections.
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;
@@ -10,13 +10,13 @@ use rusqlite::{Connection, OpenFlags};
 use super::error::from_sqlite;
 use crate::store::{StoreError, StoreResult};
 
-/// The layout this build writes, kept in the file's `user_version`. A file with a higher one is refused.
-pub(super) const VERSION: i64 = 2;
+/// The layout version this build writes, stored as the file's `user_version`. A file with a higher one is refused.
+pub(super) const VERSION: i64 = 3;
 
 /// How long a connection waits for a lock that another process holds.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Columns are named as the fields of the documents in MongoDB are. Every index serves the query named at it.
+/// Columns have the names of the fields in MongoDB. Every index serves the query named above it.
 const CREATE: &str = r#"
 CREATE TABLE IF NOT EXISTS sessions (
     _id BLOB PRIMARY KEY NOT NULL,
@@ -84,6 +84,8 @@ CREATE INDEX IF NOT EXISTS ts_need ON messages (ts) WHERE need = 1;
 CREATE INDEX IF NOT EXISTS uid_lastTs ON sessions (uid, lastTs DESC, _id DESC) WHERE "dk.kid" IS NOT NULL;
 -- The same, active or ended ones only.
 CREATE INDEX IF NOT EXISTS uid_st_lastTs ON sessions (uid, st, lastTs DESC, _id DESC) WHERE "dk.kid" IS NOT NULL;
+-- The master keys in use, each once.
+CREATE INDEX IF NOT EXISTS kid ON sessions ("dk.kid") WHERE "dk.kid" IS NOT NULL;
 -- The sum of a session's records.
 CREATE INDEX IF NOT EXISTS sid ON usage (sid);
 -- A user's reservations.
@@ -92,7 +94,7 @@ CREATE INDEX IF NOT EXISTS uid_exp ON reservations (uid, exp);
 CREATE INDEX IF NOT EXISTS exp ON reservations (exp);
 "#;
 
-/// What a file of layout 1 lacks, but for what [`CREATE`] makes.
+/// What a file of layout 1 lacks besides what [`CREATE`] adds.
 const FROM_1_TO_2: &str = "
 ALTER TABLE sessions ADD COLUMN calls INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE sessions ADD COLUMN tokCch INTEGER NOT NULL DEFAULT 0;
@@ -102,9 +104,9 @@ ALTER TABLE messages ADD COLUMN askId TEXT;
 ALTER TABLE messages ADD COLUMN tokCch INTEGER;
 ";
 
-/// Opens the connection that writes, making the file where there is none.
+/// Opens the writing connection and creates the file if missing.
 pub(super) fn open_writer(path: &Path) -> StoreResult<Connection> {
-    // Nobody but the owner reads it; SQLite gives its other files the same rights.
+    // Readable by the owner only; SQLite gives its other files the same mode.
     let file = OpenOptions::new().append(true).create(true).mode(0o600).open(path);
     drop(file.map_err(|error| StoreError::Unavailable(format!("cannot open the database file: {error}")))?);
     let connection = Connection::open_with_flags(path, flags()).map_err(from_sqlite)?;
@@ -112,13 +114,13 @@ pub(super) fn open_writer(path: &Path) -> StoreResult<Connection> {
     let version = version(&connection)?;
     if version > VERSION {
         let text =
-            format!("the database file has layout {version}, made by a newer chatbox; this one knows up to {VERSION}");
+            format!("the database file has layout {version} of a newer chatbox; this one supports up to {VERSION}");
         return Err(StoreError::Refused(text));
     }
     Ok(connection)
 }
 
-/// Opens a connection that only reads.
+/// Opens a read-only connection.
 pub(super) fn open_reader(path: &Path) -> StoreResult<Connection> {
     let connection = Connection::open_with_flags(path, flags()).map_err(from_sqlite)?;
     set_up(&connection).map_err(from_sqlite)?;
@@ -132,24 +134,25 @@ fn flags() -> OpenFlags {
 
 fn set_up(connection: &Connection) -> rusqlite::Result<()> {
     connection.busy_timeout(BUSY_TIMEOUT)?;
-    // Readers never wait for the writer, and a commit returns once the log is on the disk.
+    // Readers never wait for the writer, and a commit returns once the log is on disk.
     connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "foreign_keys", true)?;
-    // What is erased (wrapped keys, above all) is overwritten, not only unlinked.
+    // Deleted data, above all wrapped keys, is overwritten and not only unlinked.
     connection.pragma_update(None, "secure_delete", true)?;
-    // KiB for each connection; the system's own cache holds the rest of the file for all of them at once.
+    // In KiB per connection; the system's page cache serves all connections.
     connection.pragma_update(None, "cache_size", -512)?;
     connection.set_prepared_statement_cache_capacity(64);
     Ok(())
 }
 
-/// The layout of the file; 0 before the first [`migrate`].
+/// The layout version of the file; 0 before the first [`migrate`].
 pub(super) fn version(connection: &Connection) -> StoreResult<i64> {
     connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(from_sqlite)
 }
 
-/// Brings an older file to this layout, creates what is missing and writes the version. Runs inside the writer's transaction, so it happens as a whole.
+/// Migrates an older file to this layout, creates what is missing and writes the version. Runs in the writer's
+/// transaction, so it is atomic.
 pub(super) fn migrate(connection: &Connection) -> StoreResult<()> {
     if version(connection)? == 1 {
         connection.execute_batch(FROM_1_TO_2).map_err(from_sqlite)?;

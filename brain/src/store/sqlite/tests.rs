@@ -83,7 +83,7 @@ async fn a_file_of_layout_1_is_brought_to_this_one_with_all_that_is_in_it() {
         }
     }
     let store = SqliteStore::open(&file).unwrap();
-    assert_eq!(store.missing_indexes().await.unwrap(), ["layout 2"]);
+    assert_eq!(store.missing_indexes().await.unwrap(), ["layout 3"]);
     for _ in 0..2 {
         store.migrate().await.unwrap();
         assert_eq!(store.missing_indexes().await.unwrap(), Vec::<String>::new());
@@ -176,4 +176,18 @@ async fn a_failed_write_leaves_the_others_of_its_group_alone() {
     for (index, row) in rows.iter().enumerate() {
         assert_eq!(store.session(row.id).await.unwrap().is_some(), index % 2 == 0, "write {index}");
     }
+}
+
+#[tokio::test]
+async fn a_second_brain_on_the_file_is_refused_until_the_first_is_gone() {
+    let (folder, file) = place();
+    let first = SqliteStore::open_exclusive(&file).unwrap();
+    let Err(StoreError::Refused(reason)) = SqliteStore::open_exclusive(&file) else { panic!("two stores") };
+    assert!(reason.contains("chatbox.db.lock"), "{reason}");
+    let other_name = folder.path().join("link.db");
+    std::os::unix::fs::symlink(&file, &other_name).unwrap();
+    assert!(SqliteStore::open_exclusive(&other_name).is_err(), "the same file by another name");
+    SqliteStore::open(&file).unwrap().now().await.unwrap();
+    drop(first);
+    SqliteStore::open_exclusive(&file).unwrap();
 }

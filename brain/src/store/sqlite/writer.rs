@@ -1,5 +1,5 @@
-//! The one connection that writes, on a thread of its own. Whatever waits in its queue is committed together, so that
-//! many writers share one flush of the disk; each write stands or falls for itself. Answers leave after the commit.
+//! The writing connection, on its own thread. All queued writes are committed together, so they share one flush of the
+//! disk; each write succeeds or fails by itself. Callers get their result after the commit.
 
 use std::thread;
 
@@ -9,19 +9,19 @@ use tokio::sync::{mpsc, oneshot};
 use super::error::from_sqlite;
 use crate::store::{StoreError, StoreResult};
 
-/// Writes that may wait; a further one makes its caller wait, which stops the reading of that caller's socket.
+/// Queued writes. A caller with one more waits, which in turn stops reading from that caller's socket.
 const QUEUE: usize = 1024;
 
-/// Writes committed together at most, so that none waits long for the others.
+/// Writes per commit, so that none waits long for the others.
 const GROUP: usize = 256;
 
-/// Gives the caller its outcome, or the reason why nothing of the group was committed.
-type Answer = Box<dyn FnOnce(Option<StoreError>) + Send>;
+/// Sends the caller its result, or the reason why the group was not committed.
+type Respond = Box<dyn FnOnce(Option<StoreError>) + Send>;
 
-/// A write: says whether its changes are to be kept, and how to answer once that is certain.
-type Job = Box<dyn FnOnce(&Connection) -> (bool, Answer) + Send>;
+/// A write. Returns whether to keep its changes, and how to respond after the commit.
+type Job = Box<dyn FnOnce(&Connection) -> (bool, Respond) + Send>;
 
-/// The way to the writing thread. The thread ends when the last clone is dropped.
+/// The handle of the writer thread. The thread ends when the last clone is dropped.
 #[derive(Clone)]
 pub(super) struct Writer {
     jobs: mpsc::Sender<Job>,
@@ -31,17 +31,17 @@ impl Writer {
     /// Starts the thread.
     ///
     /// # Errors
-    /// Where the system gives no thread.
+    /// Where the thread cannot be started.
     pub(super) fn start(connection: Connection) -> StoreResult<Self> {
         let (jobs, queue) = mpsc::channel(QUEUE);
         thread::Builder::new()
             .name("sqlite-writer".into())
             .spawn(move || run(connection, queue))
-            .map_err(|error| StoreError::Unavailable(format!("cannot start the thread that writes: {error}")))?;
+            .map_err(|error| StoreError::Unavailable(format!("cannot start the writer thread: {error}")))?;
         Ok(Self { jobs })
     }
 
-    /// Runs `write` in a transaction and returns once it is on the disk. An error undoes this write alone.
+    /// Runs `write` in a transaction and returns once it is on disk. An error undoes this write alone.
     pub(super) async fn write<T, F>(&self, write: F) -> StoreResult<T>
     where
         T: Send + 'static,
@@ -51,8 +51,8 @@ impl Writer {
         let job: Job = Box::new(move |connection| {
             let result = write(connection);
             let keep = result.is_ok();
-            let reply: Answer = Box::new(move |failure| {
-                // A caller that has stopped waiting does not want to know.
+            let reply: Respond = Box::new(move |failure| {
+                // The caller may have stopped waiting.
                 let _ = answer.send(failure.map_or(result, Err));
             });
             (keep, reply)
@@ -74,18 +74,18 @@ fn run(mut connection: Connection, mut queue: mpsc::Receiver<Job>) {
     }
 }
 
-/// Runs the jobs in one transaction. On an error nothing of the group is in the file.
+/// Runs the jobs in one transaction. On an error nothing of the group is committed.
 fn commit(
     connection: &mut Connection,
     jobs: impl Iterator<Item = Job>,
-    answers: &mut Vec<Answer>,
+    answers: &mut Vec<Respond>,
 ) -> rusqlite::Result<()> {
     let mut transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate);
     let mut broken = None;
     for job in jobs {
         match &mut transaction {
             Ok(transaction) if broken.is_none() => broken = run_job(transaction, job, answers).err(),
-            // Not run at all: dropping the job tells its caller that the store is not available.
+            // Not run: dropping the job tells its caller that the store is unavailable.
             _ => drop(job),
         }
     }
@@ -95,9 +95,9 @@ fn commit(
     }
 }
 
-/// Runs one job in its savepoint. An error means that the whole transaction is lost: SQLite ends it by itself when the
-/// disk is full or fails.
-fn run_job(transaction: &mut Transaction<'_>, job: Job, answers: &mut Vec<Answer>) -> rusqlite::Result<()> {
+/// Runs one job in a savepoint. An error means that the whole transaction is lost: SQLite rolls it back when the disk
+/// is full or fails.
+fn run_job(transaction: &mut Transaction<'_>, job: Job, answers: &mut Vec<Respond>) -> rusqlite::Result<()> {
     let savepoint: Savepoint<'_> = transaction.savepoint()?;
     let (keep, answer) = job(&savepoint);
     answers.push(answer);
@@ -105,5 +105,5 @@ fn run_job(transaction: &mut Transaction<'_>, job: Job, answers: &mut Vec<Answer
 }
 
 fn gone() -> StoreError {
-    StoreError::Unavailable("the thread that writes to the database file could not do it".into())
+    StoreError::Unavailable("the writer thread of the database file has failed".into())
 }

@@ -1,4 +1,4 @@
-//! What a provider says when it refuses: its status, its hints about trying again, a piece of its body.
+//! An error reply of a provider: status, retry hints, the beginning of the body.
 
 use std::time::Duration;
 
@@ -7,41 +7,41 @@ use http::{HeaderMap, HeaderName};
 
 use crate::llm::{ErrorClass, ProviderError};
 
-/// Bytes of an error body that are read at all.
-pub(crate) const MAX_REFUSAL_BYTES: usize = 16 << 10;
+/// Bytes of an error body that are read.
+pub(crate) const MAX_ERROR_BYTES: usize = 16 << 10;
 
-/// Characters of what the provider said that go to the log.
+/// Characters of the provider's message that are logged.
 const MAX_DETAIL_CHARS: usize = 300;
 
-/// An answer whose status is no success.
+/// A reply whose status is not a success.
 #[derive(Debug)]
-pub(crate) struct Refusal {
+pub(crate) struct ErrorReply {
     /// The HTTP status.
     pub(crate) status: u16,
-    /// The beginning of the body. It may be HTML, plain text or nothing: proxies answer too.
+    /// The beginning of the body. Proxies reply too, so it may be HTML, plain text or empty.
     pub(crate) body: Vec<u8>,
     retry_after: Option<Duration>,
     should_retry: Option<bool>,
 }
 
-impl Refusal {
+impl ErrorReply {
     pub(super) fn new(status: u16, headers: &HeaderMap, body: Vec<u8>, now: Timestamp) -> Self {
         Self { status, body, retry_after: retry_after(headers, now), should_retry: should_retry(headers) }
     }
 
-    /// How long the provider wants us to wait.
+    /// How long the provider asks to wait.
     pub(crate) fn retry_after(&self) -> Option<Duration> {
         self.retry_after
     }
 
-    /// The error of this refusal. `said` is the provider's message, `None` where the body is not of its protocol.
+    /// The error of this reply. `said` is the provider's message; `None` where the body is not of its protocol.
     pub(crate) fn error(&self, class: ErrorClass, said: Option<String>) -> ProviderError {
         let detail = said.unwrap_or_else(|| String::from_utf8_lossy(&self.body).into_owned());
         ProviderError {
             class,
             status: Some(self.status),
             retry_after: self.retry_after,
-            // A missing right or an empty account does not come back by asking again, whatever a proxy in between says.
+            // A missing permission or an empty account persists, whatever a proxy says about retries.
             should_retry: self.should_retry.filter(|_| !matches!(class, ErrorClass::Auth | ErrorClass::Quota)),
             remedy: None,
             unsent: false,
@@ -50,23 +50,23 @@ impl Refusal {
     }
 }
 
-/// What of a provider's words goes to the log: one short line. Refusals of a key are not quoted, they tend to repeat it.
+/// The provider's message for the log: one short line. Rejections of a key are not quoted: they tend to repeat the key.
 pub(crate) fn detail_of(class: ErrorClass, said: &str) -> String {
     match class {
-        ErrorClass::Auth => "the provider does not accept the key, or the key does not have the right".to_owned(),
-        _ if said.trim().is_empty() => "without a word".to_owned(),
+        ErrorClass::Auth => "the provider rejected the key, or the key lacks a permission".to_owned(),
+        _ if said.trim().is_empty() => "no message".to_owned(),
         _ => said.trim().chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_DETAIL_CHARS).collect(),
     }
 }
 
-/// The class of a status about which the body says nothing special.
+/// The class of a status, where the body names none.
 pub(crate) fn class_of_status(status: u16) -> ErrorClass {
     match status {
         401 | 403 => ErrorClass::Auth,
         402 => ErrorClass::Quota,
         404 => ErrorClass::NotFound,
         408 | 504 | 524 => ErrorClass::Timeout,
-        // A lock that somebody else holds for a moment.
+        // A conflict with a concurrent request, which passes.
         409 => ErrorClass::Overloaded,
         429 => ErrorClass::RateLimited,
         503 | 529 => ErrorClass::Overloaded,
@@ -75,15 +75,15 @@ pub(crate) fn class_of_status(status: u16) -> ErrorClass {
     }
 }
 
-/// `retry-after-ms`, then `retry-after` in seconds, then as a date; a value of one form that cannot be read falls through
-/// to the next. Nothing where the wait is not in the future.
+/// Reads `retry-after-ms`, else `retry-after` in seconds, else `retry-after` as a date. A value that cannot be read
+/// falls through to the next form. `None` where the wait is not in the future.
 fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
     let text = |name: &HeaderName| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
     let number = |text: &str| text.parse::<f64>().ok();
     let millis = text(&HeaderName::from_static("retry-after-ms")).and_then(number).map(|millis| millis / 1000.0);
     let after = text(&http::header::RETRY_AFTER);
     let wait = match millis.or_else(|| after.and_then(number)) {
-        // Longer than anybody could wait is a wait, too.
+        // A wait beyond the largest duration is still a wait.
         Some(seconds) if seconds > 0.0 => Some(Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)),
         Some(_) => None,
         None => {
@@ -140,7 +140,7 @@ mod tests {
     #[test]
     fn the_word_on_retrying_overrides_all_but_money_and_rights() {
         let refusal =
-            |word: &'static str| Refusal::new(500, &headers(&[("x-should-retry", word)]), b"<html>".to_vec(), NOW);
+            |word: &'static str| ErrorReply::new(500, &headers(&[("x-should-retry", word)]), b"<html>".to_vec(), NOW);
         assert!(!refusal("false").error(ErrorClass::Server, None).retryable());
         assert!(refusal("true").error(ErrorClass::Rejected, None).retryable());
         assert!(!refusal("true").error(ErrorClass::Quota, None).retryable());
@@ -154,6 +154,6 @@ mod tests {
         let detail = detail_of(ErrorClass::Server, &said);
         assert!(detail.starts_with("a b [31mxx") && detail.chars().count() == 300, "{detail}");
         assert!(!detail_of(ErrorClass::Auth, "Incorrect API key provided: abc").contains("abc"));
-        assert_eq!(detail_of(ErrorClass::Server, " \n"), "without a word");
+        assert_eq!(detail_of(ErrorClass::Server, " \n"), "no message");
     }
 }

@@ -1,0 +1,59 @@
+//! Settings that are typed right and cannot work. Each is reported under its key.
+
+use chatbox_shared::config::load_from;
+
+use super::*;
+
+/// The errors of this file with these variables besides a valid keyring, as `key: reason` lines.
+fn errors(file: &str, variables: &[(&str, &str)]) -> Vec<String> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("brain.toml");
+    std::fs::write(&path, format!("[link]\ninsecure = true\n{file}")).unwrap();
+    let keyring = Keyring::generate_line("k1").unwrap().to_string();
+    let keyring = [("CHATBOX__KEYS__KEYRING", keyring.as_str())];
+    let loaded = load_from::<BrainConfig>(Some(&path), keyring.iter().chain(variables).copied());
+    loaded.err().map(|errors| errors.to_string().lines().map(str::to_owned).collect()).unwrap_or_default()
+}
+
+fn mongodb(uri: &str) -> Vec<String> {
+    errors("[store]\nkind = \"mongodb\"\n", &[("CHATBOX__STORE__MONGODB__URI", uri)])
+}
+
+#[test]
+fn the_defaults_with_a_keyring_are_valid() {
+    assert_eq!(errors("", &[]), Vec::<String>::new());
+    assert_eq!(mongodb("mongodb://user:p%40ss@127.0.0.1:27017/?replicaSet=rs0"), Vec::<String>::new());
+}
+
+#[test]
+fn a_connection_string_is_parsed_and_the_driver_s_reason_is_reported() {
+    for (uri, reason) in [
+        ("mongo://127.0.0.1", "unsupported connection string scheme: mongo"),
+        ("mongodb://127.0.0.1/?replicaSett=rs0", "invalid option"),
+        ("mongodb://user:can/ary@127.0.0.1/", "percent-encoded"),
+    ] {
+        let errors = mongodb(uri);
+        assert!(errors.len() == 1 && errors[0].starts_with("store.mongodb.uri: "), "{errors:?}");
+        assert!(errors[0].contains(reason) && !errors[0].contains("ary@"), "{errors:?}");
+    }
+    let errors = errors("[store]\nkind = \"mongodb\"\n[store.mongodb]\ndatabase = \"a.b\"\n", &[]);
+    assert!(errors.iter().any(|error| error.starts_with("store.mongodb.database: ")), "{errors:?}");
+}
+
+#[test]
+fn the_folder_of_the_database_file_must_exist() {
+    let errors = errors("[store.sqlite]\npath = \"/no/such/folder/chatbox.db\"\n", &[]);
+    assert_eq!(errors, ["store.sqlite.path: the folder /no/such/folder does not exist"]);
+}
+
+#[test]
+fn link_and_operations_need_ports_of_their_own() {
+    let listen =
+        |link: &str, ops: &str| errors(&format!("[brain]\nlisten = \"{link}\"\n[ops]\nlisten = \"{ops}\"\n"), &[]);
+    for (link, ops) in [("127.0.0.1:9091", "127.0.0.1:9091"), ("0.0.0.0:9091", "127.0.0.1:9091")] {
+        assert_eq!(listen(link, ops), [format!("ops.listen: has the same port as brain.listen ({link})")]);
+    }
+    for (link, ops) in [("127.0.0.1:0", "127.0.0.1:0"), ("127.0.0.1:9091", "127.0.0.2:9091")] {
+        assert_eq!(listen(link, ops), Vec::<String>::new());
+    }
+}
