@@ -1,4 +1,4 @@
-//! Faults on their way to an HTTP client: the body of docs/protocol.md and the headers that go with it.
+//! Errors as HTTP responses: status, headers and the body that `docs/protocol.md` defines.
 
 use bytes::Bytes;
 use chatbox_shared::failure::{ErrorCode, Failure};
@@ -11,12 +11,12 @@ use http_body_util::Full;
 use serde::Serialize;
 
 #[derive(Serialize)]
-struct Body<'a> {
-    error: Error<'a>,
+struct ErrorBody<'a> {
+    error: ErrorJson<'a>,
 }
 
 #[derive(Serialize)]
-struct Error<'a> {
+struct ErrorJson<'a> {
     code: &'static str,
     message: &'a str,
     error_id: &'a str,
@@ -24,13 +24,13 @@ struct Error<'a> {
     field: Option<&'a str>,
 }
 
-/// The answer to a request that failed, with the status that belongs to its code.
+/// The response to a failed request, with the status of its error code.
 pub fn response(failure: &Failure) -> Response<Full<Bytes>> {
     let status = StatusCode::from_u16(failure.code.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     with_status(status, failure)
 }
 
-/// The answer to a method that does not exist here.
+/// The response to a method that the path does not support.
 pub fn method_not_allowed(allowed: &'static str) -> Response<Full<Bytes>> {
     let failure = Failure::with_message(ErrorCode::InvalidMessage, "This method is not supported here.");
     let mut response = with_status(StatusCode::METHOD_NOT_ALLOWED, &failure);
@@ -39,20 +39,20 @@ pub fn method_not_allowed(allowed: &'static str) -> Response<Full<Bytes>> {
 }
 
 fn with_status(status: StatusCode, failure: &Failure) -> Response<Full<Bytes>> {
-    let error = Error {
+    let error = ErrorJson {
         code: failure.code.as_str(),
         message: &failure.message,
         error_id: &failure.error_id,
         field: failure.field.as_deref(),
     };
-    let mut response = Response::new(Full::from(serde_json::to_vec(&Body { error }).unwrap_or_default()));
+    let mut response = Response::new(Full::from(serde_json::to_vec(&ErrorBody { error }).unwrap_or_default()));
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     if let Some(wait) = failure.retry_after {
-        // Whole seconds, rounded up: coming back a little later never hurts.
+        // Whole seconds, rounded up.
         let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
         headers.insert(RETRY_AFTER, HeaderValue::from(seconds.max(1)));
     }
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn each_kind_of_refusal_carries_the_header_that_explains_it() {
+    fn each_kind_of_error_has_its_header() {
         assert_eq!(response(&Failure::new(ErrorCode::Unauthorized)).headers()[WWW_AUTHENTICATE], "Bearer");
         assert_eq!(response(&Failure::new(ErrorCode::UpgradeRequired)).headers()[SEC_WEBSOCKET_VERSION], "13");
         assert_eq!(method_not_allowed("GET").headers()[ALLOW], "GET");

@@ -1,15 +1,31 @@
 //! The WebSocket service: everything about connections, nothing about conversations.
-//! A message meets `listener`, `handshake`, `connection`, `link`; its answer `link`, `roster`, `connection`.
+//!
+//! The modules stand in the order in which a message meets them, and a module imports only modules below it. The way of a
+//! message is `listener`, `handshake`, `connection`, and the crate `chatbox_link`; the way of its answer is the crate
+//! `chatbox_link`, `registry`, `send_queue`, `connection`.
 
+// The start of the process.
 pub mod app;
-pub mod capacity;
 pub mod config;
-pub mod connection;
-pub mod error;
-pub mod handshake;
-pub mod limits;
-pub mod link;
+
+// The public surface.
 pub mod listener;
-pub mod metrics;
-pub mod roster;
 pub mod routes;
+
+// One connection, from its request to its end.
+pub mod handshake;
+
+pub mod connection;
+
+// All connections, and what waits for each of them.
+pub mod registry;
+pub mod send_queue;
+
+// The contract with clients.
+pub mod frame;
+
+// What every room uses.
+pub mod limits;
+
+pub mod error;
+pub mod metrics;

@@ -1,8 +1,8 @@
-//! The accept loop: TCP connections up to a limit, HTTP/1.1 on each, and the step from HTTP to WebSocket.
+//! The accept loop: TCP connections up to a limit, HTTP/1.1 on each of them, and the step from HTTP to WebSocket.
 //!
-//! One task serves a connection from beginning to end. While it speaks HTTP its state is boxed; when the WebSocket opens
-//! the box is gone, hyper and its buffers with it, and only the bare socket is handed on. Ten thousand idle connections
-//! are the common case, so what a connection keeps is counted in bytes here.
+//! One task serves a connection from its first byte to its last. The state of the HTTP phase is boxed: when the WebSocket
+//! opens, the box is freed together with hyper and its buffers, and only the socket is kept. Ten thousand idle
+//! connections are the common case, so every byte that a connection keeps counts.
 
 use std::convert::Infallible;
 use std::io;
@@ -24,49 +24,61 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_util::sync::CancellationToken;
 use tungstenite::protocol::{Role, WebSocketConfig};
 
-use crate::config::Limits;
 use crate::connection::Accepted;
 use crate::handshake::Admitted;
-use crate::metrics::{Handshake as Outcome, Metrics};
-use crate::routes::{Answer, Routes};
+use crate::metrics::{HandshakeOutcome, Metrics};
+use crate::routes::{RouteResponse, Routes};
 
-/// The first and the longest rest after a failed accept: with no file descriptors left, trying at once would burn a core.
-const ACCEPT_REST: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
-/// How long a connection may take to finish its answer when the process ends.
-const FAREWELL: Duration = Duration::from_secs(1);
+/// The shortest and the longest pause after a failed accept. Without free file descriptors an immediate retry would keep
+/// a core busy.
+const ACCEPT_PAUSE: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
+/// How long a connection may take to finish its response when the listener closes.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What becomes of an open WebSocket.
+/// The limits of HTTP requests.
+#[derive(Debug, Clone, Copy)]
+pub struct HttpLimits {
+    /// The time limit for the head of a request.
+    pub header_timeout: Duration,
+    /// Largest head of a request, in bytes.
+    pub max_header_bytes: usize,
+    /// Largest number of headers.
+    pub max_headers: usize,
+}
+
+/// The service of the open WebSockets.
 pub trait Sockets: Send + Sync + 'static {
-    /// Serves it to its end.
+    /// Serves a WebSocket until it ends.
     fn serve(&self, accepted: Accepted, socket: WebSocketStream<TcpStream>) -> impl Future<Output = ()> + Send;
 }
 
-/// The public address, bound and not yet served.
+/// The bound public address.
 pub struct Listener {
     socket: TcpListener,
-    limits: Limits,
+    limits: HttpLimits,
     max_sockets: usize,
 }
 
 impl Listener {
-    /// Binds the address. At most `max_sockets` connections will be open at once; the next ones wait to be accepted.
+    /// Binds the address. At most `max_sockets` connections are open at the same time; further ones wait to be accepted.
     ///
     /// # Errors
-    /// Where the address cannot be bound.
-    pub async fn bind(address: SocketAddr, limits: Limits, max_sockets: usize) -> io::Result<Self> {
+    /// If the address cannot be bound.
+    pub async fn bind(address: SocketAddr, limits: HttpLimits, max_sockets: usize) -> io::Result<Self> {
         let max_sockets = max_sockets.min(Semaphore::MAX_PERMITS);
         Ok(Self { socket: TcpListener::bind(address).await?, limits, max_sockets })
     }
 
-    /// The address it got.
+    /// The bound address.
     ///
     /// # Errors
-    /// Where the system cannot tell.
+    /// If the system does not report the address.
     pub fn address(&self) -> io::Result<SocketAddr> {
         self.socket.local_addr()
     }
 
-    /// Serves until `closing`; `socket_config` is what the WebSockets get. During a drain it goes on, so that newcomers are told to go elsewhere.
+    /// Serves until `closing` is cancelled. The listener also serves during a drain, so that new clients get a response
+    /// that sends them to another gateway. `socket_config` is the configuration of the WebSockets.
     pub fn serve<S: Sockets>(
         self,
         routes: Routes,
@@ -77,7 +89,7 @@ impl Listener {
         closing: CancellationToken,
     ) {
         metrics.sockets_max.set(i64::try_from(self.max_sockets).unwrap_or(i64::MAX));
-        let shared = Arc::new(Shared { http: http(&self.limits), routes, sockets, socket_config, metrics, closing });
+        let shared = Arc::new(Shared { http: http(self.limits), routes, sockets, socket_config, metrics, closing });
         let loop_lifecycle = lifecycle.clone();
         lifecycle.critical("listener", accept(self.socket, self.max_sockets, shared, loop_lifecycle));
     }
@@ -93,11 +105,11 @@ struct Shared<S> {
     closing: CancellationToken,
 }
 
-fn http(limits: &Limits) -> http1::Builder {
+fn http(limits: HttpLimits) -> http1::Builder {
     let mut http = http1::Builder::new();
-    // Without a timer the timeout does nothing. It also ends connections that are idle between requests.
+    // Without a timer hyper ignores the timeout. The timeout also ends connections that are idle between requests.
     http.timer(TokioTimer::new())
-        .header_read_timeout(Duration::from_millis(limits.header_timeout_ms))
+        .header_read_timeout(limits.header_timeout)
         .max_buf_size(limits.max_header_bytes)
         .max_header_size(limits.max_header_bytes)
         .max_headers(limits.max_headers);
@@ -105,84 +117,84 @@ fn http(limits: &Limits) -> http1::Builder {
 }
 
 async fn accept<S: Sockets>(socket: TcpListener, max_sockets: usize, shared: Arc<Shared<S>>, lifecycle: Lifecycle) {
-    let places = Arc::new(Semaphore::new(max_sockets));
-    let mut rest = ACCEPT_REST.0;
+    let permits = Arc::new(Semaphore::new(max_sockets));
+    let mut pause = ACCEPT_PAUSE.0;
     loop {
         let next = async {
-            let place = Arc::clone(&places).acquire_owned().await.map_err(io::Error::other)?;
-            socket.accept().await.map(|(stream, peer)| (stream, peer, place))
+            let permit = Arc::clone(&permits).acquire_owned().await.map_err(io::Error::other)?;
+            socket.accept().await.map(|(stream, peer)| (stream, peer, permit))
         };
         let Some(next) = shared.closing.run_until_cancelled(next).await else { return };
         match next {
-            Ok((stream, peer, place)) => {
-                rest = ACCEPT_REST.0;
-                let open = Open::new(place, &shared.metrics);
+            Ok((stream, peer, permit)) => {
+                pause = ACCEPT_PAUSE.0;
+                let open = OpenSocket::new(permit, &shared.metrics);
                 lifecycle.spawn(serve(stream, peer.ip(), Arc::clone(&shared), open));
             }
-            // The client was gone before it was accepted.
+            // The client left before its connection was accepted.
             Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) => {
             }
             Err(error) => {
                 shared.metrics.accept_errors.inc();
-                tracing::warn!(%error, ?rest, "cannot accept connections; resting");
-                if shared.closing.run_until_cancelled(tokio::time::sleep(rest)).await.is_none() {
+                tracing::warn!(%error, ?pause, "cannot accept a connection; pausing");
+                if shared.closing.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
                     return;
                 }
-                rest = (rest * 2).min(ACCEPT_REST.1);
+                pause = (pause * 2).min(ACCEPT_PAUSE.1);
             }
         }
     }
 }
 
-/// Counts an open TCP connection while it lives.
-struct Open {
-    _place: OwnedSemaphorePermit,
+/// Counts a TCP connection while it is open.
+struct OpenSocket {
+    _permit: OwnedSemaphorePermit,
     sockets: Gauge,
 }
 
-impl Open {
-    fn new(place: OwnedSemaphorePermit, metrics: &Metrics) -> Self {
+impl OpenSocket {
+    fn new(permit: OwnedSemaphorePermit, metrics: &Metrics) -> Self {
         metrics.sockets.inc();
-        Self { _place: place, sockets: metrics.sockets.clone() }
+        Self { _permit: permit, sockets: metrics.sockets.clone() }
     }
 }
 
-impl Drop for Open {
+impl Drop for OpenSocket {
     fn drop(&mut self) {
         self.sockets.dec();
     }
 }
 
 /// One TCP connection, from the first byte to the last.
-async fn serve<S: Sockets>(stream: TcpStream, peer: IpAddr, shared: Arc<Shared<S>>, open: Open) {
-    if let Some((accepted, socket, place)) = Box::pin(speak_http(stream, peer, &shared)).await {
+async fn serve<S: Sockets>(stream: TcpStream, peer: IpAddr, shared: Arc<Shared<S>>, open: OpenSocket) {
+    if let Some((accepted, socket, permit)) = Box::pin(speak_http(stream, peer, &shared)).await {
         shared.sockets.serve(accepted, socket).await;
-        drop(place);
+        drop(permit);
     }
     drop(open);
 }
 
 type Upgraded = (Accepted, WebSocketStream<TcpStream>, OwnedSemaphorePermit);
 
-/// A handshake that passed and whose answer is on its way.
-struct Pending {
+/// A handshake that passed its checks, and whose response is being written.
+struct PendingUpgrade {
     accepted: Accepted,
-    place: OwnedSemaphorePermit,
+    permit: OwnedSemaphorePermit,
     upgrade: OnUpgrade,
 }
 
 /// Answers requests until the connection ends or becomes a WebSocket.
 async fn speak_http<S: Sockets>(stream: TcpStream, peer: IpAddr, shared: &Shared<S>) -> Option<Upgraded> {
-    // Small frames must not wait for the acknowledgement of the frame before.
+    // A small frame must not wait for the acknowledgement of the previous frame.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "cannot set TCP_NODELAY");
     }
-    let pending: Mutex<Option<Pending>> = Mutex::new(None);
+    let pending: Mutex<Option<PendingUpgrade>> = Mutex::new(None);
     let service = service_fn(|request| async {
         let response = match shared.routes.answer(request, peer).await {
-            Answer::Plain(response) => response,
-            Answer::Socket(Admitted { accepted, place, response }, upgrade) => {
-                *pending.lock() = Some(Pending { accepted, place, upgrade });
+            RouteResponse::Plain(response) => response,
+            RouteResponse::Socket(Admitted { accepted, permit, response }, upgrade) => {
+                *pending.lock() = Some(PendingUpgrade { accepted, permit, upgrade });
                 response
             }
         };
@@ -194,22 +206,23 @@ async fn speak_http<S: Sockets>(stream: TcpStream, peer: IpAddr, shared: &Shared
             ended = connection.as_mut() => ended,
             () = shared.closing.cancelled() => {
                 connection.as_mut().graceful_shutdown();
-                tokio::time::timeout(FAREWELL, connection).await.unwrap_or(Ok(()))
+                tokio::time::timeout(CLOSE_TIMEOUT, connection).await.unwrap_or(Ok(()))
             }
         }
     };
     if let Err(error) = ended {
-        tracing::debug!(%error, "an HTTP connection ended early");
+        tracing::debug!(%error, "HTTP connection ended early");
     }
     let pending = pending.into_inner()?;
     let opened = open_socket(pending, shared.socket_config).await;
-    shared.metrics.handshake(if opened.is_some() { Outcome::Accepted } else { Outcome::Abandoned });
+    shared.metrics.handshake(if opened.is_some() { HandshakeOutcome::Accepted } else { HandshakeOutcome::Abandoned });
     opened
 }
 
-/// Takes the bare socket back from hyper. What the client sent right behind its handshake is kept; hyper's buffer is not.
-async fn open_socket(pending: Pending, config: WebSocketConfig) -> Option<Upgraded> {
-    // hyper has ended, so this is settled: there is a socket, or the client went before the answer was written.
+/// Takes the socket back from hyper. Bytes that the client sent directly after its handshake are copied, so that hyper's
+/// buffer can be freed.
+async fn open_socket(pending: PendingUpgrade, config: WebSocketConfig) -> Option<Upgraded> {
+    // hyper has ended, so the result is known: the socket, or an error if the client left before the response was written.
     let upgraded = pending.upgrade.await.ok()?;
     let parts = upgraded.downcast::<TokioIo<TcpStream>>().ok()?;
     let (stream, read_ahead) = (parts.io.into_inner(), parts.read_buf.to_vec());
@@ -219,7 +232,7 @@ async fn open_socket(pending: Pending, config: WebSocketConfig) -> Option<Upgrad
     } else {
         WebSocketStream::from_partially_read(stream, read_ahead, Role::Server, Some(config)).await
     };
-    Some((pending.accepted, socket, pending.place))
+    Some((pending.accepted, socket, pending.permit))
 }
 
 #[cfg(test)]

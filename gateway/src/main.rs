@@ -1,4 +1,4 @@
-//! The gateway: `chatbox-gateway [--config FILE]` serves, `chatbox-gateway check-config` only checks the settings.
+//! The program: `chatbox-gateway [--config FILE]` serves, `chatbox-gateway check-config` only checks the settings.
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -11,11 +11,11 @@ use chatbox_shared::lifecycle::Lifecycle;
 use chatbox_shared::telemetry;
 use clap::{Parser, Subcommand};
 
-/// Holds the WebSocket connections of chat clients and carries their messages to the brains.
+/// Serves the WebSocket connections of chat clients and forwards their messages to the brains.
 #[derive(Debug, Parser)]
 #[command(name = "chatbox-gateway", version)]
 struct Arguments {
-    /// The settings file (TOML); without it the one that CHATBOX_CONFIG names.
+    /// The settings file (TOML). Default: the file that CHATBOX_CONFIG names.
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
     #[command(subcommand)]
@@ -24,24 +24,24 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Checks the settings, lists everything that is wrong with them, and ends.
+    /// Check the settings, print every error, and exit.
     CheckConfig,
 }
 
-/// The exit code for settings that cannot be used.
-const BAD_SETTINGS: u8 = 2;
+/// The exit code for invalid settings.
+const INVALID_SETTINGS: u8 = 2;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let settings: GatewaySettings = match load(arguments.config.as_deref()) {
         Ok(settings) => settings,
-        Err(faults) => {
-            let _written = writeln!(std::io::stderr(), "{faults}");
-            return ExitCode::from(BAD_SETTINGS);
+        Err(errors) => {
+            let _written = writeln!(std::io::stderr(), "{errors}");
+            return ExitCode::from(INVALID_SETTINGS);
         }
     };
     if let Some(Command::CheckConfig) = arguments.command {
-        let _written = writeln!(std::io::stdout(), "the settings are good");
+        let _written = writeln!(std::io::stdout(), "the settings are valid");
         return ExitCode::SUCCESS;
     }
     match run(settings) {

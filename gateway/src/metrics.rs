@@ -1,6 +1,7 @@
-//! Every metric of the gateway. Label values come from closed enums and exist from the start, at zero.
-//! All names begin with `chatbox_gateway_`.
+//! Every metric of the gateway; `docs/metrics.md` explains them. Label values come from closed enums, and every series
+//! exists from the start with the value 0. All names begin with `chatbox_gateway_`.
 
+use chatbox_link::LinkMetrics;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -15,10 +16,10 @@ macro_rules! labels {
         pub enum $name { $($(#[$variant_doc])* $variant,)* }
 
         impl $name {
-            /// Every value there is.
+            /// All values.
             pub const ALL: &[Self] = &[$(Self::$variant,)*];
 
-            /// The value as it is shown.
+            /// The text of the value.
             pub fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $value,)* }
             }
@@ -34,34 +35,34 @@ macro_rules! labels {
 
 labels! {
     /// How a handshake ended.
-    Handshake {
+    HandshakeOutcome {
         /// A WebSocket was opened.
         Accepted = "accepted",
-        /// Draining.
+        /// The gateway drains.
         Draining = "draining",
-        /// As many connections as there may be.
+        /// The limit on connections is reached.
         Full = "full",
-        /// Too many from this address.
+        /// Too many handshakes from this address.
         RateLimited = "rate_limited",
-        /// Not a WebSocket handshake.
+        /// The request is not a valid WebSocket handshake.
         NotWebSocket = "not_websocket",
-        /// The page's origin is not on the list.
+        /// The origin of the page is not allowed.
         Origin = "origin",
-        /// A parameter in the URL is not as it must be.
+        /// A parameter of the URL is invalid.
         Parameter = "parameter",
-        /// No valid token.
+        /// The token is missing or invalid.
         Unauthorized = "unauthorized",
         /// No brain can be reached.
         NoBrain = "no_brain",
-        /// The client went away before the WebSocket was open.
+        /// The client left before the WebSocket was open.
         Abandoned = "abandoned",
     }
 }
 
 labels! {
-    /// Why a connection was closed, by its close code.
-    Close {
-        /// 1000, or the client went without saying so.
+    /// The close code of a connection.
+    CloseLabel {
+        /// 1000, or a close frame without a code.
         Normal = "1000",
         /// 1001.
         GoingAway = "1001",
@@ -69,7 +70,7 @@ labels! {
         Protocol = "1002",
         /// 1003.
         Binary = "1003",
-        /// No close frame: the network failed.
+        /// 1006: no close frame, because the network failed.
         Abnormal = "1006",
         /// 1007.
         NotUtf8 = "1007",
@@ -93,46 +94,46 @@ labels! {
         TooSlow = "4008",
         /// 4009.
         Heartbeat = "4009",
-        /// Any other code a client chose.
+        /// Any other code.
         Other = "other",
     }
 }
 
-impl Close {
+impl CloseLabel {
     /// The label of a close code.
     pub fn of(code: u16) -> Self {
         Self::ALL.iter().copied().find(|close| close.as_str().parse() == Ok(code)).unwrap_or(Self::Other)
     }
 }
 
-/// The label set of a handshake's end.
+/// The labels of a handshake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct HandshakeLabels {
     /// How it ended.
-    pub outcome: Handshake,
+    pub outcome: HandshakeOutcome,
 }
 
-/// The label set of a close.
+/// The labels of a close.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct CloseLabels {
     /// The close code.
-    pub code: Close,
+    pub code: CloseLabel,
 }
 
-/// The gateway's metrics. Cloning is cheap; all clones count together.
+/// The metrics of the gateway. Clones share their values.
 #[derive(Debug, Clone, Default)]
 pub struct Metrics {
-    /// TCP connections accepted and not yet closed, whatever they speak.
+    /// Open TCP connections, HTTP and WebSocket.
     pub sockets: Gauge,
-    /// TCP connections there may be at once.
+    /// The limit on open TCP connections.
     pub sockets_max: Gauge,
     /// Failed `accept` calls.
     pub accept_errors: Counter,
     /// Open WebSocket connections.
     pub connections: Gauge,
-    /// Use [`Metrics::handshake`].
+    /// Handshakes by outcome. Counted by [`Metrics::handshake`].
     pub handshakes: Family<HandshakeLabels, Counter>,
-    /// Use [`Metrics::closed`].
+    /// Closed connections by close code. Counted by [`Metrics::closed`].
     pub closes: Family<CloseLabels, Counter>,
     /// WebSocket text frames received.
     pub frames_in: Counter,
@@ -142,30 +143,22 @@ pub struct Metrics {
     pub bytes_in: Counter,
     /// Payload bytes of the text frames sent.
     pub bytes_out: Counter,
-    /// Frames that were not valid requests.
+    /// Text frames outside the contract.
     pub invalid_frames: Counter,
-    /// Requests refused because one connection sent too many.
+    /// Requests rejected because their connection exceeded its rate.
     pub rate_limited: Counter,
-    /// Connections closed because their outbound queue was full.
+    /// Connections closed because their send queue was full.
     pub slow_closes: Counter,
-    /// Deltas merged into an earlier one that was still waiting.
+    /// Deltas merged into an earlier delta that was still waiting.
     pub merged_deltas: Counter,
-    /// Requests the brains have not answered yet.
+    /// Requests without a reply.
     pub in_flight: Gauge,
-    /// Links to brains that are up.
-    pub links_up: Gauge,
-    /// Brains that are configured and resolved.
-    pub links_wanted: Gauge,
-    /// Links lost after they were up.
-    pub link_losses: Counter,
-    /// Connections moved to a brain again after a link was lost or a brain drained.
-    pub reattached: Counter,
-    /// Requests sent again after that.
-    pub resent_requests: Counter,
+    /// The metrics of the links to the brains.
+    pub links: LinkMetrics,
 }
 
 impl Metrics {
-    /// Registers everything; `registry` should carry the prefix `chatbox_gateway`.
+    /// Registers all metrics in `registry`, which must have the prefix `chatbox_gateway`.
     pub fn new(registry: &mut Registry) -> Self {
         let metrics = Self::default();
         metrics.register_edge(registry);
@@ -175,49 +168,68 @@ impl Metrics {
     }
 
     /// Counts the end of a handshake.
-    pub fn handshake(&self, outcome: Handshake) {
+    pub fn handshake(&self, outcome: HandshakeOutcome) {
         self.handshakes.get_or_create(&HandshakeLabels { outcome }).inc();
     }
 
     /// Counts the end of a connection.
-    pub fn closed(&self, code: Close) {
+    pub fn closed(&self, code: CloseLabel) {
         self.closes.get_or_create(&CloseLabels { code }).inc();
     }
 
     fn register_edge(&self, registry: &mut Registry) {
-        registry.register("sockets", "TCP connections open", self.sockets.clone());
-        registry.register("sockets_max", "TCP connections there may be", self.sockets_max.clone());
+        registry.register("sockets", "Open TCP connections", self.sockets.clone());
+        registry.register("sockets_max", "Limit on open TCP connections", self.sockets_max.clone());
         registry.register("accept_errors", "Failed accept calls", self.accept_errors.clone());
-        for outcome in Handshake::ALL {
+        for outcome in HandshakeOutcome::ALL {
             let _zero = self.handshakes.get_or_create(&HandshakeLabels { outcome: *outcome });
         }
-        registry.register("handshakes", "Handshakes by their end", self.handshakes.clone());
+        registry.register("handshakes", "Handshakes by outcome", self.handshakes.clone());
     }
 
     fn register_connections(&self, registry: &mut Registry) {
-        registry.register("connections", "WebSocket connections open", self.connections.clone());
-        for code in Close::ALL {
+        registry.register("connections", "Open WebSocket connections", self.connections.clone());
+        for code in CloseLabel::ALL {
             let _zero = self.closes.get_or_create(&CloseLabels { code: *code });
         }
         registry.register("closes", "Closed WebSocket connections by close code", self.closes.clone());
 
         registry.register("frames_received", "Text frames received", self.frames_in.clone());
         registry.register("frames_sent", "Text frames sent", self.frames_out.clone());
-        registry.register_with_unit("received", "Payload of text frames received", Unit::Bytes, self.bytes_in.clone());
-        registry.register_with_unit("sent", "Payload of text frames sent", Unit::Bytes, self.bytes_out.clone());
-        registry.register("invalid_frames", "Frames that were no valid request", self.invalid_frames.clone());
-        registry.register("rate_limited", "Requests over a connection's rate", self.rate_limited.clone());
-        registry.register("slow_closes", "Connections closed because they did not read", self.slow_closes.clone());
-        registry.register("merged_deltas", "Deltas merged under pressure", self.merged_deltas.clone());
+        registry.register_with_unit(
+            "received",
+            "Payload bytes of the text frames received",
+            Unit::Bytes,
+            self.bytes_in.clone(),
+        );
+        registry.register_with_unit(
+            "sent",
+            "Payload bytes of the text frames sent",
+            Unit::Bytes,
+            self.bytes_out.clone(),
+        );
+        registry.register("invalid_frames", "Text frames outside the contract", self.invalid_frames.clone());
+        registry.register(
+            "rate_limited",
+            "Requests rejected because of a connection's rate",
+            self.rate_limited.clone(),
+        );
+        registry.register(
+            "slow_closes",
+            "Connections closed because their send queue was full",
+            self.slow_closes.clone(),
+        );
+        registry.register("merged_deltas", "Deltas merged into a waiting delta", self.merged_deltas.clone());
         registry.register("in_flight", "Requests without a reply", self.in_flight.clone());
     }
 
     fn register_links(&self, registry: &mut Registry) {
-        registry.register("links_up", "Links to brains that are up", self.links_up.clone());
-        registry.register("links_wanted", "Brains configured and resolved", self.links_wanted.clone());
-        registry.register("link_losses", "Links lost", self.link_losses.clone());
-        registry.register("reattached", "Connections moved to a brain again", self.reattached.clone());
-        registry.register("resent_requests", "Requests sent again after a link was lost", self.resent_requests.clone());
+        let links = &self.links;
+        registry.register("links_up", "Links to brains that are ready", links.up.clone());
+        registry.register("links_wanted", "Resolved addresses of brains", links.wanted.clone());
+        registry.register("link_losses", "Links lost after they were ready", links.losses.clone());
+        registry.register("reattached", "Connections moved to another link", links.reattached.clone());
+        registry.register("resent_requests", "Requests sent again after a move", links.resent_requests.clone());
     }
 }
 
@@ -226,10 +238,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_label_value_is_there_from_the_start() {
+    fn every_label_value_exists_from_the_start() {
         let mut registry = Registry::with_prefix("chatbox_gateway");
         let metrics = Metrics::new(&mut registry);
-        metrics.closed(Close::of(4008));
+        metrics.closed(CloseLabel::of(4008));
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &registry).expect("encode");
         for line in [
@@ -245,8 +257,8 @@ mod tests {
 
     #[test]
     fn a_close_code_has_its_label() {
-        assert_eq!(Close::of(1012), Close::Restart);
-        assert_eq!(Close::of(4711), Close::Other);
-        assert_eq!(Close::of(0), Close::Other);
+        assert_eq!(CloseLabel::of(1012), CloseLabel::Restart);
+        assert_eq!(CloseLabel::of(4711), CloseLabel::Other);
+        assert_eq!(CloseLabel::of(0), CloseLabel::Other);
     }
 }

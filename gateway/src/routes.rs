@@ -1,4 +1,4 @@
-//! The public surface: which path leads where.
+//! The public paths.
 
 use std::net::IpAddr;
 
@@ -13,16 +13,16 @@ use crate::handshake::{Admitted, Handshake};
 
 /// All routes.
 pub struct Routes {
-    /// Where the WebSocket is: `{prefix}/ws`.
+    /// The path of the WebSocket: `{prefix}/ws`.
     socket_path: String,
     handshake: Handshake,
 }
 
-/// What the listener does with a request.
-pub enum Answer {
-    /// Send this.
+/// The response to a request.
+pub enum RouteResponse {
+    /// A plain response.
     Plain(Response<Full<Bytes>>),
-    /// Send the admission's response, then turn the connection into a WebSocket.
+    /// The response of an admitted handshake. After it the connection becomes a WebSocket.
     Socket(Admitted, OnUpgrade),
 }
 
@@ -32,17 +32,17 @@ impl Routes {
         Self { socket_path: format!("{prefix}/ws"), handshake }
     }
 
-    /// Answers one request that came from `peer`.
-    pub async fn answer<B>(&self, mut request: Request<B>, peer: IpAddr) -> Answer {
+    /// The response to a request that came from `peer`.
+    pub async fn answer<B>(&self, mut request: Request<B>, peer: IpAddr) -> RouteResponse {
         if request.uri().path() != self.socket_path {
-            return Answer::Plain(error::response(&Failure::new(ErrorCode::NotFound)));
+            return RouteResponse::Plain(error::response(&Failure::new(ErrorCode::NotFound)));
         }
         if request.method() != Method::GET {
-            return Answer::Plain(error::method_not_allowed("GET"));
+            return RouteResponse::Plain(error::method_not_allowed("GET"));
         }
         match self.handshake.admit(&request, peer).await {
-            Ok(admitted) => Answer::Socket(admitted, hyper::upgrade::on(&mut request)),
-            Err(refusal) => Answer::Plain(refusal),
+            Ok(admitted) => RouteResponse::Socket(admitted, hyper::upgrade::on(&mut request)),
+            Err(rejection) => RouteResponse::Plain(rejection),
         }
     }
 }

@@ -365,7 +365,7 @@ fn may_read(connection: &Connection, session: &Session) -> Result<(), Failure> {
     if principal.is_admin() || session.owner == principal.user { Ok(()) } else { Err(ErrorCode::NotFound.into()) }
 }
 
-/// Faults of the service are for the operator too; what clients do wrong is not.
+/// ConfigErrors of the service are for the operator too; what clients do wrong is not.
 fn log_refusal(connection: &Connection, kind: &str, failure: &Failure) {
     let error_id = &failure.error_id;
     if failure.code.http_status() >= 500 {

@@ -1,10 +1,10 @@
-//! From the socket inwards: what a client sends, and whether it may send more.
+//! From the socket inwards: what a client sends, and whether its socket may be read.
 
 use std::pin::Pin;
-use std::sync::Arc;
-use std::task::{Context as Task, Poll, ready};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use chatbox_link::UplinkMessage;
 use chatbox_shared::failure::{ErrorCode, Failure};
 use futures_util::StreamExt;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -12,55 +12,21 @@ use tokio::time::Instant;
 use tokio_tungstenite::WebSocketStream;
 use tungstenite::Message;
 
-use super::frame::{self, Frame, Refused, Request};
-use super::state::{Closing, Connection};
-use super::{CLOSE_PATIENCE, CloseCode, Event};
-use crate::link::Upward;
-
-/// What the invalid frames of a connection are counted over.
-const WINDOW: Duration = Duration::from_secs(60);
-/// Requests over the rate are told so, and cost the connection only when there are this many times as many within a
-/// minute as there may be invalid ones.
-const FLOOD_FACTOR: u32 = 10;
-
-/// What a client has done wrong lately.
-#[derive(Debug)]
-pub(super) struct Offences {
-    since: Instant,
-    invalid: u32,
-    limited: u32,
-    frames: u32,
-}
-
-impl Offences {
-    pub(super) fn new(now: Instant) -> Self {
-        Self { since: now, invalid: 0, limited: 0, frames: 0 }
-    }
-
-    /// Text frames received at all.
-    pub(super) fn frames(&self) -> u32 {
-        self.frames
-    }
-
-    /// Counts one; is it now one too many?
-    fn count(&mut self, now: Instant, invalid: u32, limited: u32, allowed: u32) -> bool {
-        if now.duration_since(self.since) >= WINDOW {
-            (self.since, self.invalid, self.limited) = (now, 0, 0);
-        }
-        self.invalid += invalid;
-        self.limited += limited;
-        self.invalid > allowed || self.limited > allowed.saturating_mul(FLOOD_FACTOR)
-    }
-}
+use super::state::Connection;
+use super::types::ConnectionEvent;
+use super::violations::Violation;
+use crate::frame::{self, ClientFrame, ClientRequest, InvalidFrame};
+use crate::send_queue::CloseCode;
 
 impl Connection {
-    /// May the socket be read? Not while the client's requests are more than are kept, while the link has no room for
-    /// them, while a token is being checked (what follows may need it), or while too much waits for the client.
+    /// Whether the socket may be read. It is not read while the connection is busy or while too much waits for the
+    /// client.
     pub(super) fn may_read(&self) -> bool {
-        !self.is_busy() && !self.outbound.is_full()
+        !self.is_busy() && !self.queue.is_full()
     }
 
-    /// Is there enough to do without reading more?
+    /// Whether no further request is accepted: too many requests have no reply, the link has no room for a message, or
+    /// a token is verified that the next request may need.
     pub(super) fn is_busy(&self) -> bool {
         let settings = &self.context.settings;
         self.requests.len() >= settings.max_in_flight
@@ -69,8 +35,12 @@ impl Connection {
             || self.refresh.is_some()
     }
 
-    /// The next thing the client sends.
-    pub(super) fn poll_read<S>(&mut self, socket: &mut WebSocketStream<S>, task: &mut Task<'_>) -> Poll<Event>
+    /// The next message of the client.
+    pub(super) fn poll_read<S>(
+        &mut self,
+        socket: &mut WebSocketStream<S>,
+        task: &mut Context<'_>,
+    ) -> Poll<ConnectionEvent>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
@@ -80,29 +50,24 @@ impl Connection {
             _ => {}
         }
         Poll::Ready(match ready!(socket.poll_next_unpin(task)) {
-            Some(Ok(message)) => Event::Received(message),
-            Some(Err(error)) => Event::Failed(error),
-            None => Event::Gone,
+            Some(Ok(message)) => ConnectionEvent::Received(message),
+            Some(Err(error)) => ConnectionEvent::Failed(error),
+            None => ConnectionEvent::Gone,
         })
     }
 
+    /// Handles a message of the client.
     pub(super) fn received(&mut self, message: Message) {
         let now = Instant::now();
         self.heartbeat.heard(now);
         match message {
-            Message::Close(frame) => {
-                let code = CloseCode::received(frame.as_ref());
-                let deadline = now + CLOSE_PATIENCE;
-                let closing = Closing { code, deadline, answered: false, broken: false };
-                // The WebSocket answers by itself.
-                self.closing.get_or_insert(closing).answered = true;
-            }
+            Message::Close(frame) => self.client_closed(CloseCode::received(frame.as_ref())),
             _ if self.closing.is_some() => {}
             Message::Text(text) => self.text(&text, now),
             Message::Binary(_) => self.close(CloseCode::BINARY),
             Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => {
                 if self.bucket.take(now).is_err() {
-                    self.offend(now, 0, 1);
+                    self.violation(Violation::RateLimited, now);
                 }
             }
         }
@@ -112,58 +77,55 @@ impl Connection {
         let metrics = &self.context.metrics;
         metrics.frames_in.inc();
         metrics.bytes_in.inc_by(u64::try_from(text.len()).unwrap_or_default());
-        self.offences.frames = self.offences.frames.saturating_add(1);
+        self.violations.count_frame();
         let parsed = frame::parse(text, self.context.links.info().max_content_chars);
         if let Err(wait) = self.bucket.take(now) {
             metrics.rate_limited.inc();
             let id = match &parsed {
-                Ok(Frame { id, .. }) | Err(Refused { id, .. }) => id.as_deref(),
+                Ok(ClientFrame { id, .. }) | Err(InvalidFrame { id, .. }) => id.as_deref(),
             };
-            // Rounded up: a hint of 0 would be none.
+            // Rounded up to a millisecond: a hint of 0 means that there is no hint.
             let wait = wait + Duration::from_millis(1);
             self.refuse(id, &Failure::new(ErrorCode::RateLimited).retry_after(wait));
-            return self.offend(now, 0, 1);
+            return self.violation(Violation::RateLimited, now);
         }
         match parsed {
             Ok(frame) => self.request(frame, now),
-            Err(Refused { id, failure }) => {
+            Err(InvalidFrame { id, failure }) => {
                 metrics.invalid_frames.inc();
                 self.refuse(id.as_deref(), &failure);
-                self.offend(now, 1, 0);
+                self.violation(Violation::Invalid, now);
             }
         }
     }
 
-    fn offend(&mut self, now: Instant, invalid: u32, limited: u32) {
-        if self.offences.count(now, invalid, limited, self.context.settings.max_invalid_frames) {
+    fn violation(&mut self, violation: Violation, now: Instant) {
+        if self.violations.count(violation, now, self.context.settings.max_invalid_frames) {
             self.close(CloseCode::POLICY);
         }
     }
 
-    fn request(&mut self, frame: Frame, now: Instant) {
+    fn request(&mut self, frame: ClientFrame, now: Instant) {
         match frame.request {
-            Request::Ping => self.say(frame::pong(frame.id.as_deref())),
-            Request::TokenRefresh(token) => {
-                let verifier = Arc::clone(&self.context.verifier);
-                self.refresh = Some(Box::pin(async move { (frame.id, verifier.verify(&token).await) }));
-            }
-            Request::Brain(message) => {
+            ClientRequest::Ping => self.push_text(frame::pong(frame.id.as_deref())),
+            ClientRequest::TokenRefresh(token) => self.start_refresh(frame.id, token),
+            ClientRequest::Brain(message) => {
                 self.context.metrics.in_flight.inc();
                 let no = self.requests.add(frame.id, message, now);
-                self.uplink.push(Upward::Request(no));
+                self.uplink.push(UplinkMessage::Request(no));
             }
         }
     }
 }
 
-/// Takes and forgets what the client still sends.
-fn discard<S: AsyncRead + Unpin>(socket: &mut S, task: &mut Task<'_>) -> Poll<Event> {
+/// Reads and discards the bytes that the client still sends.
+fn discard<S: AsyncRead + Unpin>(socket: &mut S, task: &mut Context<'_>) -> Poll<ConnectionEvent> {
     let mut bytes = [0_u8; 512];
     loop {
         let mut buffer = ReadBuf::new(&mut bytes);
         match ready!(Pin::new(&mut *socket).poll_read(task, &mut buffer)) {
             Ok(()) if !buffer.filled().is_empty() => {}
-            _ => return Poll::Ready(Event::Gone),
+            _ => return Poll::Ready(ConnectionEvent::Gone),
         }
     }
 }

@@ -1,5 +1,5 @@
-//! The requests of one connection that the brain has not answered. They are kept whole, in order, so that they can be
-//! sent again when the link or the brain is lost; the brain's side makes that harmless.
+//! The requests of one connection without a reply. They are kept whole and in order, so that they can be sent again
+//! after the link or the brain was lost. Sending a request twice is harmless, because the brain detects duplicates.
 
 use std::time::Duration;
 
@@ -7,69 +7,69 @@ use chatbox_shared::proto;
 use chatbox_shared::proto::client_message::Message;
 use tokio::time::Instant;
 
-/// How long a request waits for any brain to be reachable before it is answered with `unavailable`.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a request waits while no brain can be reached. Then it is answered with `unavailable`.
+const BRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A request without a reply.
 #[derive(Debug)]
-pub(crate) struct Pending {
-    /// Names it between gateway and brain.
-    pub(crate) no: u32,
-    /// Names it between client and gateway, where the client wants to know.
-    pub(crate) id: Option<Box<str>>,
-    /// What is asked.
-    pub(crate) message: Box<Message>,
+pub(super) struct PendingRequest {
+    /// The number between gateway and brain.
+    pub(super) no: u32,
+    /// The id between client and gateway, if the client gave one.
+    pub(super) id: Option<Box<str>>,
+    /// The request.
+    pub(super) message: Box<Message>,
     since: Instant,
     bytes: usize,
 }
 
-/// All of them, oldest first. Owns no memory while there are none.
+/// The pending requests, oldest first. An empty list owns no memory.
 #[derive(Debug, Default)]
-pub(crate) struct Requests {
-    list: Vec<Pending>,
+pub(super) struct Requests {
+    list: Vec<PendingRequest>,
     bytes: usize,
     last_no: u32,
 }
 
 impl Requests {
-    /// Keeps a request and numbers it.
-    pub(crate) fn add(&mut self, id: Option<Box<str>>, message: Message, now: Instant) -> u32 {
+    /// Adds a request and returns its number.
+    pub(super) fn add(&mut self, id: Option<Box<str>>, message: Message, now: Instant) -> u32 {
         self.last_no = self.last_no.wrapping_add(1);
         let bytes = message.encoded_len();
         self.bytes += bytes;
-        self.list.push(Pending { no: self.last_no, id, message: Box::new(message), since: now, bytes });
+        self.list.push(PendingRequest { no: self.last_no, id, message: Box::new(message), since: now, bytes });
         self.last_no
     }
 
-    /// The request with this number; `None` where it was answered already.
-    pub(crate) fn get(&self, no: u32) -> Option<&Pending> {
+    /// The request with this number. `None` if it was answered.
+    pub(super) fn get(&self, no: u32) -> Option<&PendingRequest> {
         self.list.iter().find(|pending| pending.no == no)
     }
 
-    /// The request as the brain is sent it.
-    pub(crate) fn for_brain(&self, no: u32) -> Option<proto::ClientMessage> {
+    /// The request as it is sent to the brain.
+    pub(super) fn for_brain(&self, no: u32) -> Option<proto::ClientMessage> {
         self.get(no).map(|pending| proto::ClientMessage { message: Some(pending.message.as_ref().clone()) })
     }
 
-    /// Takes out an answered request.
-    pub(crate) fn finish(&mut self, no: u32) -> Option<Pending> {
-        let place = self.list.iter().position(|pending| pending.no == no)?;
-        Some(self.remove(place))
+    /// Removes an answered request.
+    pub(super) fn finish(&mut self, no: u32) -> Option<PendingRequest> {
+        let index = self.list.iter().position(|pending| pending.no == no)?;
+        Some(self.remove(index))
     }
 
-    /// Takes out one request that has waited longer than [`PATIENCE`].
-    pub(crate) fn expired(&mut self, now: Instant) -> Option<Pending> {
+    /// Removes one request that has waited for [`BRAIN_TIMEOUT`].
+    pub(super) fn expired(&mut self, now: Instant) -> Option<PendingRequest> {
         let oldest = self.list.first()?;
-        (now.duration_since(oldest.since) >= PATIENCE).then(|| self.remove(0))
+        (now.duration_since(oldest.since) >= BRAIN_TIMEOUT).then(|| self.remove(0))
     }
 
-    /// When the oldest request will have waited too long.
-    pub(crate) fn next_expiry(&self) -> Option<Instant> {
-        self.list.first().map(|oldest| oldest.since + PATIENCE)
+    /// When the oldest request will have waited for [`BRAIN_TIMEOUT`].
+    pub(super) fn next_expiry(&self) -> Option<Instant> {
+        self.list.first().map(|oldest| oldest.since + BRAIN_TIMEOUT)
     }
 
-    fn remove(&mut self, place: usize) -> Pending {
-        let pending = self.list.remove(place);
+    fn remove(&mut self, index: usize) -> PendingRequest {
+        let pending = self.list.remove(index);
         self.bytes -= pending.bytes;
         if self.list.is_empty() {
             self.list = Vec::new();
@@ -77,18 +77,18 @@ impl Requests {
         pending
     }
 
-    /// The numbers, oldest first.
-    pub(crate) fn numbers(&self) -> impl Iterator<Item = u32> + '_ {
+    /// The numbers of the requests, oldest first.
+    pub(super) fn numbers(&self) -> impl Iterator<Item = u32> + '_ {
         self.list.iter().map(|pending| pending.no)
     }
 
-    /// How many there are.
-    pub(crate) fn len(&self) -> usize {
+    /// The number of requests.
+    pub(super) fn len(&self) -> usize {
         self.list.len()
     }
 
-    /// What they hold, in bytes.
-    pub(crate) fn bytes(&self) -> usize {
+    /// The size of all requests in bytes.
+    pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
 }
@@ -110,9 +110,9 @@ mod tests {
         assert!(requests.finish(numbers[1]).is_some());
         assert!(requests.finish(numbers[1]).is_none());
         assert_eq!(requests.numbers().collect::<Vec<_>>(), [numbers[0], numbers[2]]);
-        assert!(requests.expired(now + PATIENCE - Duration::from_millis(1)).is_none());
-        assert_eq!(requests.expired(now + PATIENCE).map(|pending| pending.no), Some(numbers[0]));
-        assert_eq!(requests.expired(now + PATIENCE).map(|pending| pending.no), Some(numbers[2]));
+        assert!(requests.expired(now + BRAIN_TIMEOUT - Duration::from_millis(1)).is_none());
+        assert_eq!(requests.expired(now + BRAIN_TIMEOUT).map(|pending| pending.no), Some(numbers[0]));
+        assert_eq!(requests.expired(now + BRAIN_TIMEOUT).map(|pending| pending.no), Some(numbers[2]));
         assert_eq!((requests.len(), requests.bytes(), requests.list.capacity()), (0, 0, 0));
     }
 }

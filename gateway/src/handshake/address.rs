@@ -1,20 +1,20 @@
-//! Which address a client has. X-Forwarded-For is believed from configured proxies only, read from its end: every proxy
-//! appends what it saw, and what stands before the last stranger is whatever the stranger wrote.
+//! The address of a client. X-Forwarded-For is used from trusted proxies only and read from its end: every proxy appends
+//! the address that it saw, so everything before the last untrusted address may be forged.
 
 use std::net::{IpAddr, SocketAddr};
 
 use http::HeaderMap;
 use ipnet::IpNet;
 
-/// Each proxy on the way adds to it.
+/// The header to which each proxy appends the address of its client.
 const X_FORWARDED_FOR: &str = "x-forwarded-for";
 
-/// The proxies whose word counts.
+/// The proxies whose X-Forwarded-For is used.
 #[derive(Debug, Clone, Default)]
 pub(super) struct TrustedProxies(pub(super) Vec<IpNet>);
 
 impl TrustedProxies {
-    /// The address of the client behind the trusted proxies; without any, the one that connected.
+    /// The address of the client behind the trusted proxies; without such a proxy the address of the peer.
     pub(super) fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
         let mut client = peer.to_canonical();
         let values: Vec<&str> =
@@ -29,12 +29,14 @@ impl TrustedProxies {
         client
     }
 
+    /// Whether an address is a trusted proxy.
     fn trusts(&self, address: IpAddr) -> bool {
         self.0.iter().any(|network| network.contains(&address))
     }
 }
 
-/// Proxies write `192.0.2.1`, `192.0.2.1:4711`, `2001:db8::1` or `[2001:db8::1]:4711`.
+/// Parses an address as proxies write it: `192.0.2.1`, `192.0.2.1:4711`, `2001:db8::1` or
+/// `[2001:db8::1]:4711`.
 fn address(text: &str) -> Option<IpAddr> {
     let text = text.trim();
     let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
@@ -57,13 +59,13 @@ mod tests {
     }
 
     #[test]
-    fn a_stranger_is_not_believed() {
+    fn an_untrusted_peer_cannot_set_its_address() {
         assert_eq!(client("192.0.2.9", &["198.51.100.1"]), "192.0.2.9");
         assert_eq!(client("::ffff:192.0.2.9", &["198.51.100.1"]), "192.0.2.9");
     }
 
     #[test]
-    fn a_trusted_proxy_is_believed_up_to_the_last_stranger() {
+    fn the_last_untrusted_address_is_the_client() {
         for (forwarded, expected) in [
             (&["198.51.100.1"][..], "198.51.100.1"),
             (&["1.1.1.1, 198.51.100.1"], "198.51.100.1"),
@@ -84,9 +86,9 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever a client writes before the address the proxy appended, that address counts.
+        /// What a client writes before the address that the proxy appended has no effect.
         #[test]
-        fn nothing_written_before_counts(forged in "[ -~]{0,60}") {
+        fn forged_addresses_have_no_effect(forged in "[ -~]{0,60}") {
             prop_assert_eq!(client("10.0.0.1", &[&format!("{forged}, 198.51.100.1")]), "198.51.100.1");
         }
     }

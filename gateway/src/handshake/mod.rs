@@ -1,9 +1,13 @@
-//! From an HTTP request to an accepted WebSocket, or to the one answer that refuses it. The order of the checks is part
-//! of the contract (docs/protocol.md): what is cheap and protects the process comes first, and nothing is said about a
-//! token to a page that may not connect at all.
+//! From an HTTP request to an accepted WebSocket, or to the response that rejects it. The order of the checks is part of
+//! the contract (`docs/protocol.md`): cheap checks that protect the process come first, and a page that may not connect
+//! learns nothing about its token.
 
 mod address;
+mod device;
 pub mod origin;
+mod query;
+mod single;
+mod subprotocol;
 mod token;
 mod upgrade;
 
@@ -17,31 +21,48 @@ use chatbox_shared::failure::{ErrorCode, Failure};
 use chatbox_shared::ids::ConnectionId;
 use http::{Request, Response};
 use http_body_util::Full;
+use ipnet::IpNet;
 use rand::RngExt as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::GatewaySettings;
 use crate::connection::Accepted;
 use crate::error;
 use crate::limits::AddressLimiter;
-use crate::metrics::{Handshake as Outcome, Metrics};
+use crate::metrics::{HandshakeOutcome, Metrics};
 
 use address::TrustedProxies;
 use origin::OriginPolicy;
-use upgrade::NoUpgrade;
+use upgrade::UpgradeError;
 
-/// Addresses whose handshake rate is remembered: about 10 MiB when full.
+/// Number of addresses whose handshake rate is remembered: about 10 MiB when all are in use.
 const REMEMBERED_ADDRESSES: usize = 100_000;
 
-/// Tells whether any brain can be reached now.
+/// Returns whether a brain can be reached.
 pub type BrainReady = Box<dyn Fn() -> bool + Send + Sync>;
 
-/// What every handshake is checked against.
+/// The settings of the checks.
+#[derive(Debug, Clone)]
+pub struct HandshakeSettings {
+    /// WebSocket connections at the same time.
+    pub max_connections: usize,
+    /// Handshakes of one address per minute.
+    pub handshakes_per_minute: u32,
+    /// Handshakes of one address at once.
+    pub handshake_burst: u32,
+    /// The proxies whose X-Forwarded-For is used.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Which pages may connect.
+    pub origins: OriginPolicy,
+    /// Whether the token may be the parameter `token` of the URL.
+    pub allow_query_token: bool,
+}
+
+/// The checks of every handshake.
 pub struct Handshake {
     draining: CancellationToken,
-    places: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
     limiter: AddressLimiter,
     proxies: TrustedProxies,
     origins: OriginPolicy,
@@ -51,112 +72,129 @@ pub struct Handshake {
     metrics: Metrics,
 }
 
-/// A handshake that passed.
+/// A handshake that passed every check.
 #[derive(Debug)]
 pub struct Admitted {
-    /// The connection to be.
+    /// The connection to serve.
     pub accepted: Accepted,
-    /// Its place among `limits.max_connections`; given back when dropped.
-    pub place: OwnedSemaphorePermit,
-    /// The answer that opens the WebSocket.
+    /// Its share of `limits.max_connections`, returned when dropped.
+    pub permit: OwnedSemaphorePermit,
+    /// The response that opens the WebSocket.
     pub response: Response<Full<Bytes>>,
 }
 
-/// Why a handshake failed: what is counted, what is logged, what is answered.
-struct Refusal {
-    outcome: Outcome,
+/// Why a handshake is rejected: the label of the metric, the reason for the log, and the error for the client.
+struct Rejection {
+    outcome: HandshakeOutcome,
     reason: &'static str,
     failure: Failure,
 }
 
-impl Refusal {
-    fn new(outcome: Outcome, code: ErrorCode, reason: &'static str) -> Self {
+impl Rejection {
+    fn new(outcome: HandshakeOutcome, code: ErrorCode, reason: &'static str) -> Self {
         Self { outcome, reason, failure: Failure::new(code) }
     }
 
-    /// Clients who are sent away together should not come back together.
-    fn unavailable(outcome: Outcome) -> Self {
-        let mut refusal = Self::new(outcome, ErrorCode::Unavailable, outcome.as_str());
-        refusal.failure.retry_after = Some(Duration::from_secs(rand::rng().random_range(1..=5)));
-        refusal
+    /// A rejection with a random hint when to retry, so that clients rejected together do not retry together.
+    fn unavailable(outcome: HandshakeOutcome) -> Self {
+        let mut rejection = Self::new(outcome, ErrorCode::Unavailable, outcome.as_str());
+        rejection.failure.retry_after = Some(Duration::from_secs(rand::rng().random_range(1..=5)));
+        rejection
+    }
+
+    fn rate_limited(wait: Duration) -> Self {
+        let mut rejection = Self::new(HandshakeOutcome::RateLimited, ErrorCode::RateLimited, "handshake_rate");
+        rejection.failure.retry_after = Some(wait);
+        rejection
+    }
+
+    fn unauthorized(reason: &'static str) -> Self {
+        Self::new(HandshakeOutcome::Unauthorized, ErrorCode::Unauthorized, reason)
+    }
+}
+
+impl From<UpgradeError> for Rejection {
+    fn from(error: UpgradeError) -> Self {
+        let outcome = HandshakeOutcome::NotWebSocket;
+        match error {
+            UpgradeError::NotRequested => Self::new(outcome, ErrorCode::UpgradeRequired, "not_websocket"),
+            UpgradeError::Malformed => Self {
+                outcome,
+                reason: "malformed",
+                failure: Failure::with_message(ErrorCode::InvalidMessage, "The WebSocket handshake is malformed."),
+            },
+        }
     }
 }
 
 impl Handshake {
-    /// The checks as the settings want them, for `max_connections` connections at once.
+    /// The checks with these settings.
     pub fn new(
-        settings: &GatewaySettings,
-        max_connections: usize,
+        settings: HandshakeSettings,
         verifier: Arc<TokenVerifier>,
         brain_ready: BrainReady,
         draining: CancellationToken,
         metrics: Metrics,
     ) -> Self {
-        let (limits, security) = (&settings.limits, &settings.security);
-        let rate = f64::from(limits.handshakes_per_minute) / 60.0;
+        let rate = f64::from(settings.handshakes_per_minute) / 60.0;
         Self {
             draining,
-            places: Arc::new(Semaphore::new(max_connections.min(Semaphore::MAX_PERMITS))),
-            limiter: AddressLimiter::new(rate, limits.handshake_burst, REMEMBERED_ADDRESSES),
-            proxies: TrustedProxies(security.trusted_proxies.iter().map(|network| network.0).collect()),
-            origins: OriginPolicy { allowed: security.allowed_origins.clone(), required: security.require_origin },
-            allow_query_token: settings.auth.allow_query_token,
+            permits: Arc::new(Semaphore::new(settings.max_connections.min(Semaphore::MAX_PERMITS))),
+            limiter: AddressLimiter::new(rate, settings.handshake_burst, REMEMBERED_ADDRESSES),
+            proxies: TrustedProxies(settings.trusted_proxies),
+            origins: settings.origins,
+            allow_query_token: settings.allow_query_token,
             verifier,
             brain_ready,
             metrics,
         }
     }
 
-    /// Checks a GET request for the WebSocket, which came from `peer`.
+    /// Checks a GET request for the WebSocket that came from `peer`.
     ///
     /// # Errors
-    /// The answer that refuses it; it has been counted and logged.
+    /// The response that rejects the request. The rejection was counted and logged.
     pub async fn admit<B>(&self, request: &Request<B>, peer: IpAddr) -> Result<Admitted, Response<Full<Bytes>>> {
         let client = self.proxies.client(peer, request.headers());
-        self.check(request, client).await.map_err(|refusal| {
-            self.metrics.handshake(refusal.outcome);
-            let Refusal { outcome, reason, failure } = refusal;
-            // Never the URL or a header: tokens are in them.
-            tracing::info!(%client, outcome = outcome.as_str(), reason, error_id = failure.error_id, "handshake refused");
+        self.check(request, client).await.map_err(|Rejection { outcome, reason, failure }| {
+            self.metrics.handshake(outcome);
+            // The URL and the headers are not logged, because they may hold tokens.
+            tracing::info!(
+                %client,
+                outcome = outcome.as_str(),
+                reason,
+                error_id = failure.error_id,
+                "handshake rejected"
+            );
             error::response(&failure)
         })
     }
 
-    async fn check<B>(&self, request: &Request<B>, client: IpAddr) -> Result<Admitted, Refusal> {
+    async fn check<B>(&self, request: &Request<B>, client: IpAddr) -> Result<Admitted, Rejection> {
         let (headers, query) = (request.headers(), request.uri().query());
         if self.draining.is_cancelled() {
-            return Err(Refusal::unavailable(Outcome::Draining));
+            return Err(Rejection::unavailable(HandshakeOutcome::Draining));
         }
-        let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| Refusal::unavailable(Outcome::Full))?;
-        self.limiter.take(client, Instant::now()).map_err(|wait| {
-            let mut refusal = Refusal::new(Outcome::RateLimited, ErrorCode::RateLimited, "handshake_rate");
-            refusal.failure.retry_after = Some(wait);
-            refusal
-        })?;
-        let accept_key = upgrade::check(request.version(), headers).map_err(|fault| match fault {
-            NoUpgrade::Wanted => Refusal::new(Outcome::NotWebSocket, ErrorCode::UpgradeRequired, "not_websocket"),
-            NoUpgrade::Malformed => Refusal {
-                outcome: Outcome::NotWebSocket,
-                reason: "malformed",
-                failure: Failure::with_message(ErrorCode::InvalidMessage, "The WebSocket handshake is malformed."),
-            },
-        })?;
+        let permit = Arc::clone(&self.permits)
+            .try_acquire_owned()
+            .map_err(|_| Rejection::unavailable(HandshakeOutcome::Full))?;
+        self.limiter.take(client, Instant::now()).map_err(Rejection::rate_limited)?;
+        let accept_key = upgrade::check(request.version(), headers)?;
         self.origins
             .check(headers)
-            .map_err(|fault| Refusal::new(Outcome::Origin, ErrorCode::OriginNotAllowed, fault.reason()))?;
-        let unauthorized = |reason| Refusal::new(Outcome::Unauthorized, ErrorCode::Unauthorized, reason);
-        let token =
-            token::find(headers, query, self.allow_query_token).map_err(|fault| unauthorized(fault.reason()))?;
-        let verified = self.verifier.verify(&token).await.map_err(|fault| unauthorized(fault.reason()))?;
-        let device = token::device(query).map_err(|fault| Refusal {
-            outcome: Outcome::Parameter,
+            .map_err(|error| Rejection::new(HandshakeOutcome::Origin, ErrorCode::OriginNotAllowed, error.reason()))?;
+        let token = token::find(headers, query, self.allow_query_token)
+            .map_err(|error| Rejection::unauthorized(error.reason()))?;
+        let verified = self.verifier.verify(&token).await.map_err(|error| Rejection::unauthorized(error.reason()))?;
+        let device = device::device(query).map_err(|error| Rejection {
+            outcome: HandshakeOutcome::Parameter,
             reason: "device",
-            failure: Failure::invalid("device", fault.to_string()),
+            failure: Failure::invalid("device", error.to_string()),
         })?;
         if !(self.brain_ready)() {
-            return Err(Refusal::unavailable(Outcome::NoBrain));
+            return Err(Rejection::unavailable(HandshakeOutcome::NoBrain));
         }
         let accepted = Accepted { id: ConnectionId::generate(), verified, device, remote_ip: client };
-        Ok(Admitted { accepted, place, response: upgrade::accept(headers, accept_key) })
+        Ok(Admitted { accepted, permit, response: upgrade::accept(headers, accept_key) })
     }
 }

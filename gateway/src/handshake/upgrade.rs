@@ -1,4 +1,4 @@
-//! Is this a WebSocket handshake (RFC 6455, 4.2.1), and the answer that accepts it.
+//! The WebSocket part of a handshake (RFC 6455, 4.2.1), and the response that accepts it.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -11,15 +11,16 @@ use http::{Response, StatusCode, Version};
 use http_body_util::Full;
 use tungstenite::handshake::derive_accept_key;
 
-use super::token::{PROTOCOL, offers_protocol};
+use super::single::single;
+use super::subprotocol::{PROTOCOL, offers_protocol};
 
-/// Why a request is no handshake.
+/// Why a request is not a handshake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(super) enum NoUpgrade {
-    /// It does not ask for WebSocket, version 13, over HTTP/1.1.
+pub(super) enum UpgradeError {
+    /// The request does not ask for WebSocket version 13 over HTTP/1.1.
     #[error("not a WebSocket handshake of version 13")]
-    Wanted,
-    /// It does, but the key is no key, or there is a body.
+    NotRequested,
+    /// The key is invalid, or the request has a body.
     #[error("the WebSocket handshake is malformed")]
     Malformed,
 }
@@ -27,25 +28,25 @@ pub(super) enum NoUpgrade {
 /// Checks a GET request and returns the value of Sec-WebSocket-Accept for it.
 ///
 /// # Errors
-/// Why it is no handshake.
-pub(super) fn check(version: Version, headers: &HeaderMap) -> Result<HeaderValue, NoUpgrade> {
-    let wanted = version == Version::HTTP_11
+/// If the request is not a handshake.
+pub(super) fn check(version: Version, headers: &HeaderMap) -> Result<HeaderValue, UpgradeError> {
+    let requested = version == Version::HTTP_11
         && lists(headers, &CONNECTION, "upgrade")
         && lists(headers, &UPGRADE, "websocket")
         && only(headers, &SEC_WEBSOCKET_VERSION).is_some_and(|version| version == "13");
-    if !wanted {
-        return Err(NoUpgrade::Wanted);
+    if !requested {
+        return Err(UpgradeError::NotRequested);
     }
     let has_body =
         headers.contains_key(TRANSFER_ENCODING) || headers.get_all(CONTENT_LENGTH).iter().any(|length| length != "0");
-    let key = only(headers, &SEC_WEBSOCKET_KEY).map(HeaderValue::as_bytes).ok_or(NoUpgrade::Malformed)?;
+    let key = only(headers, &SEC_WEBSOCKET_KEY).map(HeaderValue::as_bytes).ok_or(UpgradeError::Malformed)?;
     if has_body || STANDARD.decode(key).map(|key| key.len()) != Ok(16) {
-        return Err(NoUpgrade::Malformed);
+        return Err(UpgradeError::Malformed);
     }
-    HeaderValue::from_str(&derive_accept_key(key)).map_err(|_| NoUpgrade::Malformed)
+    HeaderValue::from_str(&derive_accept_key(key)).map_err(|_| UpgradeError::Malformed)
 }
 
-/// The answer that opens the WebSocket. Of the offered subprotocols only ours is ever named, never one with a token.
+/// The response that opens the WebSocket. It names no subprotocol but [`PROTOCOL`], and never one with a token.
 pub(super) fn accept(headers: &HeaderMap, accept_key: HeaderValue) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::default());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
@@ -59,16 +60,15 @@ pub(super) fn accept(headers: &HeaderMap, accept_key: HeaderValue) -> Response<F
     response
 }
 
-/// Does a comma-separated header list this word?
+/// Whether a comma-separated header lists a word.
 fn lists(headers: &HeaderMap, name: &HeaderName, word: &str) -> bool {
     let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
     values.flat_map(|value| value.split(',')).any(|item| item.trim().eq_ignore_ascii_case(word))
 }
 
+/// The value of a header that is given exactly once.
 fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a HeaderValue> {
-    let mut values = headers.get_all(name).iter();
-    let first = values.next()?;
-    values.next().is_none().then_some(first)
+    single(headers.get_all(name).iter()).ok().flatten()
 }
 
 #[cfg(test)]
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn other_requests_are_told_what_is_wanted() {
+    fn other_requests_are_not_handshakes() {
         for (name, value) in [
             (CONNECTION, "keep-alive"),
             (CONNECTION, "upgraded"),
@@ -113,11 +113,11 @@ mod tests {
         ] {
             let mut headers = good();
             headers.insert(&name, HeaderValue::from_static(value));
-            assert_eq!(check(Version::HTTP_11, &headers), Err(NoUpgrade::Wanted), "{name}: {value}");
+            assert_eq!(check(Version::HTTP_11, &headers), Err(UpgradeError::NotRequested), "{name}: {value}");
             headers.remove(&name);
-            assert_eq!(check(Version::HTTP_11, &headers), Err(NoUpgrade::Wanted), "no {name}");
+            assert_eq!(check(Version::HTTP_11, &headers), Err(UpgradeError::NotRequested), "no {name}");
         }
-        assert_eq!(check(Version::HTTP_10, &good()), Err(NoUpgrade::Wanted));
+        assert_eq!(check(Version::HTTP_10, &good()), Err(UpgradeError::NotRequested));
     }
 
     #[test]
@@ -126,17 +126,17 @@ mod tests {
         {
             let mut headers = good();
             headers.insert(SEC_WEBSOCKET_KEY, HeaderValue::from_static(key));
-            assert_eq!(check(Version::HTTP_11, &headers), Err(NoUpgrade::Malformed), "{key}");
+            assert_eq!(check(Version::HTTP_11, &headers), Err(UpgradeError::Malformed), "{key}");
         }
         for (name, value) in
             [(SEC_WEBSOCKET_KEY, "dGhlIHNhbXBsZSBub25jZQ=="), (CONTENT_LENGTH, "5"), (TRANSFER_ENCODING, "chunked")]
         {
             let mut headers = good();
             headers.append(&name, HeaderValue::from_static(value));
-            assert_eq!(check(Version::HTTP_11, &headers), Err(NoUpgrade::Malformed), "{name}");
+            assert_eq!(check(Version::HTTP_11, &headers), Err(UpgradeError::Malformed), "{name}");
         }
         let mut no_key = good();
         no_key.remove(SEC_WEBSOCKET_KEY);
-        assert_eq!(check(Version::HTTP_11, &no_key), Err(NoUpgrade::Malformed));
+        assert_eq!(check(Version::HTTP_11, &no_key), Err(UpgradeError::Malformed));
     }
 }

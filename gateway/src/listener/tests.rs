@@ -1,5 +1,4 @@
-//! The listener with its routes and handshakes, black-box over real sockets. Behind it stands an echo in place of the
-//! connection loop.
+//! The listener with its routes and handshakes, over real sockets. An echo service replaces the connection loop.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -19,10 +18,10 @@ use crate::config::GatewaySettings;
 use crate::handshake::Handshake;
 
 const SECRET: &str = "kT7w!nB4xQz9vR2mL6pY8cJ3hF5dG1sA";
-/// Longer than anything here may take.
+/// The time limit of every wait.
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// Sends every message back, with who sent it.
+/// Sends every message back together with its sender.
 struct Echo;
 
 impl Sockets for Echo {
@@ -61,15 +60,14 @@ impl Server {
         let verifier = TokenVerifier::new(settings.auth.options(), Arc::new(SystemClock), &lifecycle).expect("keys");
         let brain_ready = Arc::clone(&brain);
         let handshake = Handshake::new(
-            &settings,
-            max_connections,
+            settings.handshake(max_connections),
             Arc::new(verifier),
             Box::new(move || brain_ready.load(Ordering::SeqCst)),
             lifecycle.draining().clone(),
             metrics.clone(),
         );
         let any = "127.0.0.1:0".parse().expect("address");
-        let listener = Listener::bind(any, settings.limits.clone(), max_connections + 100).await.expect("bind");
+        let listener = Listener::bind(any, settings.limits.http(), max_connections + 100).await.expect("bind");
         let address = listener.address().expect("address");
         let routes = Routes::new(&settings.gateway.path_prefix, handshake);
         listener.serve(routes, Echo, WebSocketConfig::default(), metrics.clone(), &lifecycle, closing.clone());
@@ -80,13 +78,13 @@ impl Server {
         TcpStream::connect(self.address).await.expect("connect")
     }
 
-    async fn ask(&self, request: &Ask) -> Reply {
+    async fn ask(&self, request: &HandshakeRequest) -> Reply {
         let mut stream = self.connect().await;
         stream.write_all(request.text().as_bytes()).await.expect("write");
         Reply::read(&mut stream).await
     }
 
-    async fn open(&self, request: &Ask) -> WebSocketStream<TcpStream> {
+    async fn open(&self, request: &HandshakeRequest) -> WebSocketStream<TcpStream> {
         let mut stream = self.connect().await;
         stream.write_all(request.text().as_bytes()).await.expect("write");
         let reply = Reply::read(&mut stream).await;
@@ -95,14 +93,14 @@ impl Server {
     }
 }
 
-/// A handshake, good until something is changed.
+/// A valid handshake that tests change.
 #[derive(Clone)]
-struct Ask {
+struct HandshakeRequest {
     line: String,
     headers: Vec<(String, String)>,
 }
 
-impl Ask {
+impl HandshakeRequest {
     fn good() -> Self {
         Self::without_token().with("Authorization", &format!("Bearer {}", token()))
     }
@@ -216,7 +214,7 @@ async fn until(condition: impl Fn() -> bool) {
 async fn a_good_handshake_opens_a_socket() {
     let server = Server::start(&[]).await;
     let mut stream = server.connect().await;
-    stream.write_all(Ask::good().text().as_bytes()).await.expect("write");
+    stream.write_all(HandshakeRequest::good().text().as_bytes()).await.expect("write");
     let reply = Reply::read(&mut stream).await;
     assert_eq!(reply.status, 101);
     assert_eq!(reply.header("sec-websocket-accept"), Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="));
@@ -230,11 +228,11 @@ async fn a_good_handshake_opens_a_socket() {
 }
 
 #[tokio::test]
-async fn what_is_sent_right_behind_the_handshake_is_not_lost() {
+async fn bytes_directly_after_the_handshake_are_not_lost() {
     let server = Server::start(&[]).await;
     let mut stream = server.connect().await;
     // A masked text frame "hi" with the mask 0.
-    let bytes = [Ask::good().text().as_bytes(), &[0x81, 0x82, 0, 0, 0, 0, b'h', b'i']].concat();
+    let bytes = [HandshakeRequest::good().text().as_bytes(), &[0x81, 0x82, 0, 0, 0, 0, b'h', b'i']].concat();
     stream.write_all(&bytes).await.expect("write");
     assert_eq!(Reply::read(&mut stream).await.status, 101);
     let mut socket = WebSocketStream::from_raw_socket(stream, Role::Client, None).await;
@@ -246,7 +244,8 @@ async fn what_is_sent_right_behind_the_handshake_is_not_lost() {
 async fn a_browser_sends_its_token_as_a_subprotocol_and_never_sees_it_again() {
     let server = Server::start(&[]).await;
     let token = token();
-    let ask = Ask::without_token().with("Sec-WebSocket-Protocol", &format!("chatbox.v1, chatbox.jwt.{token}"));
+    let ask =
+        HandshakeRequest::without_token().with("Sec-WebSocket-Protocol", &format!("chatbox.v1, chatbox.jwt.{token}"));
     let reply = server.ask(&ask).await;
     assert_eq!(reply.status, 101);
     assert_eq!(reply.header("sec-websocket-protocol"), Some("chatbox.v1"));
@@ -255,7 +254,7 @@ async fn a_browser_sends_its_token_as_a_subprotocol_and_never_sees_it_again() {
 
 #[tokio::test]
 async fn a_token_in_the_url_counts_only_where_it_is_allowed() {
-    let ask = Ask::without_token().line(&format!("GET /chat/ws?device=phone&token={} HTTP/1.1", token()));
+    let ask = HandshakeRequest::without_token().line(&format!("GET /chat/ws?device=phone&token={} HTTP/1.1", token()));
     Server::start(&[]).await.ask(&ask).await.is(401, "unauthorized");
     let server = Server::start(&[("CHATBOX__AUTH__ALLOW_QUERY_TOKEN", "true")]).await;
     assert_eq!(say(&mut server.open(&ask).await, "x").await, "ada/phone@127.0.0.1: x");
@@ -267,8 +266,10 @@ async fn the_first_check_that_fails_answers() {
     let server = Server::start(&[origins, ("CHATBOX__LIMITS__HANDSHAKE_BURST", "100")]).await;
     server.brain.store(false, Ordering::SeqCst);
     // Everything is wrong at first; one thing after the other is put right.
-    let mut ask =
-        Ask::without_token().line("GET /chat/ws?device=a%20b HTTP/1.1").without("Upgrade").with("Origin", "null");
+    let mut ask = HandshakeRequest::without_token()
+        .line("GET /chat/ws?device=a%20b HTTP/1.1")
+        .without("Upgrade")
+        .with("Origin", "null");
     let reply = server.ask(&ask).await;
     reply.is(426, "upgrade_required");
     assert_eq!(reply.header("sec-websocket-version"), Some("13"));
@@ -290,7 +291,7 @@ async fn the_first_check_that_fails_answers() {
     server.brain.store(true, Ordering::SeqCst);
     assert_eq!(server.ask(&ask).await.status, 101);
     server.lifecycle.drain();
-    let reply = server.ask(&Ask::without_token().without("Upgrade").with("Origin", "null")).await;
+    let reply = server.ask(&HandshakeRequest::without_token().without("Upgrade").with("Origin", "null")).await;
     reply.is(503, "unavailable");
     assert!(reply.header("retry-after").is_some());
 }
@@ -308,7 +309,8 @@ async fn all_bad_tokens_get_one_answer() {
         token_with(&json!({"sub": "ada", "exp": 4_000_000_000u64, "nbf": 4_000_000_000u64})),
         format!("{}{}", "a".repeat(9000), good),
     ] {
-        let reply = server.ask(&Ask::without_token().with("Authorization", &format!("Bearer {bad}"))).await;
+        let reply =
+            server.ask(&HandshakeRequest::without_token().with("Authorization", &format!("Bearer {bad}"))).await;
         reply.is(401, "unauthorized");
         let mut body: Value = serde_json::from_str(&reply.body).expect("json");
         body["error"]["error_id"] = Value::Null;
@@ -328,59 +330,61 @@ async fn other_paths_and_methods_and_malformed_handshakes() {
         "GET /chat/../chat/ws HTTP/1.1",
         "POST /chat HTTP/1.1",
     ] {
-        server.ask(&Ask::good().line(line)).await.is(404, "not_found");
+        server.ask(&HandshakeRequest::good().line(line)).await.is(404, "not_found");
     }
     for method in ["POST", "PUT", "OPTIONS", "DELETE", "CONNECTX"] {
-        let reply = server.ask(&Ask::good().line(&format!("{method} /chat/ws HTTP/1.1"))).await;
+        let reply = server.ask(&HandshakeRequest::good().line(&format!("{method} /chat/ws HTTP/1.1"))).await;
         reply.is(405, "invalid_message");
         assert_eq!(reply.header("allow"), Some("GET"));
     }
     for key in ["", "short", "dGhlIHNhbXBsZSBub25jZQ=="] {
-        let mut ask = Ask::good().with("Sec-WebSocket-Key", key);
+        let mut ask = HandshakeRequest::good().with("Sec-WebSocket-Key", key);
         if key.len() < 24 {
             ask = ask.without("Sec-WebSocket-Key").with("Sec-WebSocket-Key", key);
         }
         server.ask(&ask).await.is(400, "invalid_message");
     }
     server
-        .ask(&Ask::good().without("Sec-WebSocket-Version").with("Sec-WebSocket-Version", "8"))
+        .ask(&HandshakeRequest::good().without("Sec-WebSocket-Version").with("Sec-WebSocket-Version", "8"))
         .await
         .is(426, "upgrade_required");
 }
 
 #[tokio::test]
-async fn a_refused_client_may_ask_again_on_the_same_connection() {
+async fn a_rejected_client_may_retry_on_the_same_connection() {
     let server = Server::start(&[]).await;
     let mut stream = server.connect().await;
-    stream.write_all(Ask::without_token().text().as_bytes()).await.expect("write");
+    stream.write_all(HandshakeRequest::without_token().text().as_bytes()).await.expect("write");
     Reply::read(&mut stream).await.is(401, "unauthorized");
-    stream.write_all(Ask::good().text().as_bytes()).await.expect("write");
+    stream.write_all(HandshakeRequest::good().text().as_bytes()).await.expect("write");
     assert_eq!(Reply::read(&mut stream).await.status, 101);
 }
 
 #[tokio::test]
-async fn at_the_limit_newcomers_are_told_and_a_place_is_given_back() {
+async fn at_the_limit_new_clients_are_rejected_until_a_connection_ends() {
     let server = Server::start(&[("CHATBOX__LIMITS__MAX_CONNECTIONS", "2")]).await;
-    let (first, mut second) = (server.open(&Ask::good()).await, server.open(&Ask::good()).await);
-    let reply = server.ask(&Ask::good()).await;
+    let (first, mut second) =
+        (server.open(&HandshakeRequest::good()).await, server.open(&HandshakeRequest::good()).await);
+    let reply = server.ask(&HandshakeRequest::good()).await;
     reply.is(503, "unavailable");
     assert!(reply.header("retry-after").is_some());
     assert_eq!(say(&mut second, "x").await, "ada/@127.0.0.1: x");
     drop(first);
     until(|| server.metrics.sockets.get() <= 1).await;
-    assert_eq!(server.ask(&Ask::good()).await.status, 101);
+    assert_eq!(server.ask(&HandshakeRequest::good()).await.status, 101);
 }
 
 #[tokio::test]
-async fn one_address_may_begin_so_many_handshakes() {
+async fn the_handshakes_of_one_address_are_limited() {
     let limits = [("CHATBOX__LIMITS__HANDSHAKE_BURST", "3"), ("CHATBOX__LIMITS__HANDSHAKES_PER_MINUTE", "1")];
     let server = Server::start(&limits).await;
     for _ in 0..3 {
         // Also the failed ones count, and a forged address does not help.
-        let ask = Ask::without_token().with("X-Forwarded-For", &format!("198.51.100.{}", rand::random::<u8>()));
+        let ask =
+            HandshakeRequest::without_token().with("X-Forwarded-For", &format!("198.51.100.{}", rand::random::<u8>()));
         server.ask(&ask).await.is(401, "unauthorized");
     }
-    let reply = server.ask(&Ask::good()).await;
+    let reply = server.ask(&HandshakeRequest::good()).await;
     reply.is(429, "rate_limited");
     let wait: u64 = reply.header("retry-after").expect("a hint").parse().expect("seconds");
     assert!((50..=60).contains(&wait), "{wait}");
@@ -394,7 +398,7 @@ async fn behind_a_trusted_proxy_the_forwarded_address_counts() {
         ("CHATBOX__LIMITS__HANDSHAKES_PER_MINUTE", "1"),
     ];
     let server = Server::start(&limits).await;
-    let from = |address: &str| Ask::good().with("X-Forwarded-For", &format!("1.2.3.4, {address}"));
+    let from = |address: &str| HandshakeRequest::good().with("X-Forwarded-For", &format!("1.2.3.4, {address}"));
     assert_eq!(say(&mut server.open(&from("198.51.100.1")).await, "x").await, "ada/@198.51.100.1: x");
     server.ask(&from("198.51.100.1")).await.is(429, "rate_limited");
     assert_eq!(server.ask(&from("198.51.100.2")).await.status, 101);
@@ -403,11 +407,11 @@ async fn behind_a_trusted_proxy_the_forwarded_address_counts() {
 #[tokio::test]
 async fn heads_that_are_too_large_are_refused() {
     let server = Server::start(&[]).await;
-    let large = Ask::good().with("X-Large", &"x".repeat(17_000));
+    let large = HandshakeRequest::good().with("X-Large", &"x".repeat(17_000));
     assert_eq!(server.ask(&large).await.status, 431);
-    let many = (0..101).fold(Ask::good(), |ask, n| ask.with(&format!("X-{n}"), "x"));
+    let many = (0..101).fold(HandshakeRequest::good(), |ask, n| ask.with(&format!("X-{n}"), "x"));
     assert_eq!(server.ask(&many).await.status, 431);
-    let fits = (0..80).fold(Ask::good(), |ask, n| ask.with(&format!("X-{n}"), "x"));
+    let fits = (0..80).fold(HandshakeRequest::good(), |ask, n| ask.with(&format!("X-{n}"), "x"));
     assert_eq!(server.ask(&fits).await.status, 101);
 }
 
@@ -415,11 +419,11 @@ async fn heads_that_are_too_large_are_refused() {
 async fn slow_and_silent_clients_are_closed_while_others_are_served() {
     let server = Server::start(&[("CHATBOX__LIMITS__HEADER_TIMEOUT_MS", "500")]).await;
     let (mut silent, mut slow, mut idle) = (server.connect().await, server.connect().await, server.connect().await);
-    idle.write_all(Ask::without_token().text().as_bytes()).await.expect("write");
+    idle.write_all(HandshakeRequest::without_token().text().as_bytes()).await.expect("write");
     Reply::read(&mut idle).await.is(401, "unauthorized");
     let begun = tokio::time::Instant::now();
     let drip = async {
-        let text = Ask::good().text();
+        let text = HandshakeRequest::good().text();
         for byte in text.bytes() {
             if slow.write_all(&[byte]).await.is_err() {
                 return;
@@ -430,7 +434,7 @@ async fn slow_and_silent_clients_are_closed_while_others_are_served() {
     };
     let others = async {
         for _ in 0..5 {
-            assert_eq!(server.ask(&Ask::good()).await.status, 101);
+            assert_eq!(server.ask(&HandshakeRequest::good()).await.status, 101);
         }
     };
     let ends = async {
@@ -444,23 +448,23 @@ async fn slow_and_silent_clients_are_closed_while_others_are_served() {
 }
 
 #[tokio::test]
-async fn a_client_that_leaves_before_the_answer_gives_its_place_back() {
+async fn a_client_that_leaves_before_the_answer_returns_its_permit() {
     let server = Server::start(&[("CHATBOX__LIMITS__MAX_CONNECTIONS", "1")]).await;
     for _ in 0..20 {
         let mut stream = server.connect().await;
-        stream.write_all(Ask::good().text().as_bytes()).await.expect("write");
+        stream.write_all(HandshakeRequest::good().text().as_bytes()).await.expect("write");
         drop(stream);
         until(|| server.metrics.sockets.get() == 0).await;
     }
     until(|| server.metrics.sockets.get() == 0).await;
-    assert_eq!(server.ask(&Ask::good()).await.status, 101);
+    assert_eq!(server.ask(&HandshakeRequest::good()).await.status, 101);
 }
 
 #[tokio::test]
-async fn closing_ends_the_listener_and_what_still_speaks_http() {
+async fn closing_ends_the_listener_and_its_http_connections() {
     let server = Server::start(&[]).await;
     let mut idle = server.connect().await;
-    let mut socket = server.open(&Ask::good()).await;
+    let mut socket = server.open(&HandshakeRequest::good()).await;
     server.lifecycle.drain();
     server.closing.cancel();
     let mut rest = Vec::new();

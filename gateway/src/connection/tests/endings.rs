@@ -1,4 +1,4 @@
-//! How connections end, and that everybody who must know it does.
+//! How connections end, and that client, brain and registry are told.
 
 use chatbox_shared::proto::{brain_frame, gateway_frame};
 use serde_json::json;
@@ -6,7 +6,7 @@ use tokio::io::AsyncReadExt;
 
 use super::*;
 
-async fn told(link: &mut BrainLink, conn: u64) {
+async fn told(link: &mut FakeLink, conn: u64) {
     match link.next().await {
         gateway_frame::Frame::Close(close) => assert_eq!(close.conn, conn),
         other => panic!("{other:?}"),
@@ -60,9 +60,9 @@ async fn a_kick_does_not_wait_for_a_client_that_does_not_read() {
 }
 
 #[tokio::test]
-async fn silence_ends_a_connection_and_pongs_keep_it() {
+async fn the_idle_timeout_ends_a_connection_and_pongs_keep_it() {
     let (gateway, mut link) =
-        Gateway::with_brain(Settings { heartbeat_interval: Duration::from_millis(150), ..settings() }).await;
+        Gateway::with_brain(ConnectionSettings { heartbeat_interval: Duration::from_millis(150), ..settings() }).await;
     let mut silent = gateway.tcp(Gateway::accepted("u2", Timestamp(i64::MAX))).await;
     let conn = link.open().await.conn;
     let (mut awake, _) = gateway.joined(&mut link).await;
@@ -73,15 +73,15 @@ async fn silence_ends_a_connection_and_pongs_keep_it() {
     }
     let mut bytes = Vec::new();
     silent.read_to_end(&mut bytes).await.expect("read");
-    let close = [&[0x88, 16][..], &4009_u16.to_be_bytes(), b"heartbeat lost"].concat();
+    let close = [&[0x88, 19][..], &4009_u16.to_be_bytes(), b"heartbeat timeout"].concat();
     assert!(bytes.ends_with(&close), "{:?}", String::from_utf8_lossy(&bytes));
     awake.send(json!({"type": "ping"})).await;
     assert_eq!(awake.json().await["type"], "pong");
 }
 
 #[tokio::test]
-async fn a_brain_that_is_slow_is_not_the_clients_silence_but_a_dead_socket_is() {
-    let limits = Settings { heartbeat_interval: Duration::from_millis(100), max_in_flight: 1, ..settings() };
+async fn a_slow_brain_does_not_count_as_an_idle_client_but_a_dead_socket_does() {
+    let limits = ConnectionSettings { heartbeat_interval: Duration::from_millis(100), max_in_flight: 1, ..settings() };
     let (gateway, mut link) = Gateway::with_brain(limits).await;
     let (mut client, conn) = gateway.joined(&mut link).await;
     client.send(json!({"type": "session_end", "id": "e", "session_id": S})).await;
@@ -101,7 +101,7 @@ async fn a_brain_that_is_slow_is_not_the_clients_silence_but_a_dead_socket_is() 
     link.deliver(&[conn], 0, delta(0, &"x".repeat(10_000))).await;
     link.reply(&request, None).await;
     told(&mut link, conn).await;
-    let code = crate::metrics::CloseLabels { code: crate::metrics::Close::Heartbeat };
+    let code = crate::metrics::CloseLabels { code: crate::metrics::CloseLabel::Heartbeat };
     assert_eq!(gateway.context.metrics.closes.get_or_create(&code).get(), 1);
 }
 
@@ -139,8 +139,8 @@ async fn a_drain_tells_everyone_and_spreads_the_ends() {
     for _ in 0..20 {
         clients.push(gateway.joined(&mut link).await.0);
     }
-    let roster = Arc::clone(&gateway.context.roster);
-    gateway.lifecycle.spawn(async move { roster.drain(window).await });
+    let registry = Arc::clone(&gateway.context.registry);
+    gateway.lifecycle.spawn(async move { registry.drain(window).await });
     let mut waits = Vec::new();
     for client in &mut clients {
         let notice = client.json().await;
@@ -157,9 +157,9 @@ async fn a_drain_tells_everyone_and_spreads_the_ends() {
 }
 
 #[tokio::test]
-async fn who_comes_after_everybody_was_closed_is_closed_at_once() {
+async fn a_connection_after_close_all_is_closed_at_once() {
     let (gateway, mut link) = Gateway::with_brain(settings()).await;
-    gateway.context.roster.drain(Duration::ZERO).await;
+    gateway.context.registry.drain(Duration::ZERO).await;
     let mut late = gateway.connect("u1").await;
     let conn = link.open().await.conn;
     assert_eq!(late.json().await["type"], "welcome");
@@ -184,7 +184,8 @@ impl Clock for Trap {
 async fn a_panic_ends_one_connection_and_no_other() {
     let (mut gateway, mut link) = Gateway::with_brain(settings()).await;
     let trap = Arc::new(Trap::default());
-    gateway.context = Arc::new(Context { clock: Arc::clone(&trap) as Arc<dyn Clock>, ..(*gateway.context).clone() });
+    gateway.context =
+        Arc::new(ConnectionContext { clock: Arc::clone(&trap) as Arc<dyn Clock>, ..(*gateway.context).clone() });
     let (mut other, _) = gateway.joined(&mut link).await;
     let (mut client, conn) = gateway.joined(&mut link).await;
     trap.0.store(true, std::sync::atomic::Ordering::SeqCst);
@@ -196,13 +197,13 @@ async fn a_panic_ends_one_connection_and_no_other() {
     assert_eq!(other.json().await["type"], "pong");
     let metrics = &gateway.context.metrics;
     eventually("it is forgotten", || metrics.connections.get() == 1).await;
-    let code = crate::metrics::CloseLabels { code: crate::metrics::Close::Internal };
+    let code = crate::metrics::CloseLabels { code: crate::metrics::CloseLabel::Internal };
     assert_eq!(metrics.closes.get_or_create(&code).get(), 1);
 }
 
 #[tokio::test]
 async fn a_stopping_process_ends_its_connections_and_links() {
-    let mut brain = Brain::start("brain-a", &Lifecycle::new()).await;
+    let mut brain = FakeBrain::start("brain-a", &Lifecycle::new()).await;
     let gateway = Gateway::start(settings(), &[&brain], Lifecycle::new());
     let mut link = brain.link().await;
     gateway.links(1).await;

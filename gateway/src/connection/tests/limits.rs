@@ -1,4 +1,4 @@
-//! What a client may not do, and what a slow one costs.
+//! The limits of a client, and what a slow client costs.
 
 use serde_json::json;
 use tokio::io::AsyncWriteExt;
@@ -7,7 +7,7 @@ use super::*;
 
 #[tokio::test]
 async fn bad_frames_are_answered_and_too_many_close() {
-    let (gateway, mut link) = Gateway::with_brain(Settings { max_invalid_frames: 2, ..settings() }).await;
+    let (gateway, mut link) = Gateway::with_brain(ConnectionSettings { max_invalid_frames: 2, ..settings() }).await;
     let (mut client, _) = gateway.joined(&mut link).await;
     for frame in [r#"{"type":"nonsense","id":"a"}"#, "[]"] {
         client.text(frame).await;
@@ -45,7 +45,7 @@ async fn content_is_bounded_by_what_the_brain_takes() {
 
 #[tokio::test]
 async fn too_many_requests_are_refused_with_a_hint_and_a_flood_closes() {
-    let limits = Settings { requests_per_second: 1, request_burst: 2, max_invalid_frames: 1, ..settings() };
+    let limits = ConnectionSettings { requests_per_second: 1, request_burst: 2, max_invalid_frames: 1, ..settings() };
     let (gateway, mut link) = Gateway::with_brain(limits).await;
     let (mut client, _) = gateway.joined(&mut link).await;
     for _ in 0..14 {
@@ -65,7 +65,7 @@ async fn too_many_requests_are_refused_with_a_hint_and_a_flood_closes() {
 
 #[tokio::test]
 async fn the_socket_is_not_read_while_too_many_requests_wait() {
-    let (gateway, mut link) = Gateway::with_brain(Settings { max_in_flight: 2, ..settings() }).await;
+    let (gateway, mut link) = Gateway::with_brain(ConnectionSettings { max_in_flight: 2, ..settings() }).await;
     let (mut client, _) = gateway.joined(&mut link).await;
     for id in ["a", "b", "c"] {
         client.send(json!({"type": "session_end", "id": id, "session_id": S})).await;
@@ -80,7 +80,7 @@ async fn the_socket_is_not_read_while_too_many_requests_wait() {
 
 #[tokio::test]
 async fn broken_frames_close_with_their_code() {
-    let (gateway, _link) = Gateway::with_brain(Settings { max_frame_bytes: 1000, ..settings() }).await;
+    let (gateway, _link) = Gateway::with_brain(ConnectionSettings { max_frame_bytes: 1000, ..settings() }).await;
     // All with a mask of zeros, so that the payload reads as it is.
     let large: Vec<u8> = [&[0x81, 0xfe, 0x0f, 0xa0, 0, 0, 0, 0][..], &[b'x'; 4000]].concat();
     let fragments: Vec<u8> =
@@ -109,8 +109,9 @@ async fn broken_frames_close_with_their_code() {
 }
 
 #[tokio::test]
-async fn one_who_does_not_read_is_closed_and_the_others_are_served() {
-    let (gateway, mut link) = Gateway::with_brain(Settings { outbound_queue_bytes: 4_000, ..settings() }).await;
+async fn a_client_that_does_not_read_is_closed_and_the_others_are_served() {
+    let (gateway, mut link) =
+        Gateway::with_brain(ConnectionSettings { outbound_queue_bytes: 4_000, ..settings() }).await;
     let mut slow = gateway.narrow("u1").await;
     let one = link.open().await.conn;
     let mut quick = gateway.connect("u2").await;
@@ -174,10 +175,10 @@ async fn an_idle_connection_is_small() {
     let whole = serve(Arc::clone(&gateway.context), Gateway::accepted("u1", Timestamp(0)), socket);
     let size = size_of_val(&whole);
     println!(
-        "serve {size}, of it websocket {}, connection {}; beside it outbound {}",
+        "serve {size}, of it websocket {}, connection {}; beside it send queue {}",
         size_of::<WebSocketStream<TcpStream>>(),
         size_of::<crate::connection::state::Connection>(),
-        size_of::<crate::connection::outbound::Outbound>()
+        size_of::<crate::send_queue::SendQueue>()
     );
     assert!(size <= 1536, "the future of a connection takes {size} bytes");
 }

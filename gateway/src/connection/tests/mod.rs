@@ -1,4 +1,4 @@
-//! The connection loop between a real socket and a real link. The brain and the client are the test's.
+//! The connection loop between a real socket and a real link. The tests play the client and the brain.
 
 mod endings;
 mod limits;
@@ -11,6 +11,8 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use chatbox_link::LinkSettings;
+use chatbox_link::fake::{FakeBrain, FakeLink};
 use chatbox_shared::auth::{Options, Principal, TokenVerifier, Verified};
 use chatbox_shared::clock::{Clock, SystemClock, Timestamp};
 use chatbox_shared::ids::{ConnectionId, UserId};
@@ -24,24 +26,22 @@ use tokio_tungstenite::WebSocketStream;
 use tungstenite::Message;
 use tungstenite::protocol::Role;
 
-use super::{Accepted, Context, Settings, serve, websocket_config};
-use crate::link::double::{Brain, BrainLink};
-use crate::link::{LinkSettings, Links};
+use super::{Accepted, ConnectionContext, ConnectionSettings, serve, websocket_config};
 use crate::metrics::Metrics;
-use crate::roster::Roster;
+use crate::registry::ConnectionRegistry;
 
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 const SECRET: &str = "kT7w!nB4xQz9vR2mL6pY8cJ3hF5dG1sA";
 const S: &str = "0190f3c0-0000-7000-8000-000000000001";
 
 /// A gateway without its listener.
 struct Gateway {
-    context: Arc<Context>,
+    context: Arc<ConnectionContext>,
     lifecycle: Lifecycle,
 }
 
-fn settings() -> Settings {
-    Settings {
+fn settings() -> ConnectionSettings {
+    ConnectionSettings {
         max_frame_bytes: 65_536,
         max_invalid_frames: 20,
         requests_per_second: 1_000,
@@ -53,29 +53,31 @@ fn settings() -> Settings {
 }
 
 impl Gateway {
-    fn start(settings: Settings, brains: &[&Brain], lifecycle: Lifecycle) -> Self {
+    fn start(settings: ConnectionSettings, brains: &[&FakeBrain], lifecycle: Lifecycle) -> Self {
         let metrics = Metrics::default();
-        let roster = Roster::new(metrics.clone());
+        let registry = ConnectionRegistry::new(metrics.clone());
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let options = Options { hs256_secret: Some(SECRET.into()), ..Options::default() };
-        let endpoint = |brain: &&Brain| format!("http://{}", brain.address).parse().expect("endpoint");
+        let endpoint = |brain: &&FakeBrain| format!("http://{}", brain.address).parse().expect("endpoint");
         let link_settings = LinkSettings {
-            gateway_id: "gateway-1".into(),
+            name: "gateway-1".into(),
             endpoints: brains.iter().map(endpoint).collect(),
             resolve_interval: Duration::from_secs(60),
             connect_timeout: Duration::from_secs(3),
             tls: None,
         };
         let verifier = Arc::new(TokenVerifier::new(options, Arc::clone(&clock), &lifecycle).expect("verifier"));
-        let links = Links::start(link_settings, Arc::clone(&roster), &lifecycle, metrics.clone());
-        let context = Arc::new(Context { roster, links, verifier, settings, metrics, clock });
+        let unused = Arc::clone(&registry).links_unused(lifecycle.clone());
+        let events = Arc::clone(&registry) as Arc<dyn chatbox_link::LinkEvents>;
+        let links = chatbox_link::start(link_settings, events, metrics.links.clone(), &lifecycle, unused);
+        let context = Arc::new(ConnectionContext { registry, links, verifier, settings, metrics, clock });
         Self { context, lifecycle }
     }
 
     /// With one brain and the link to it.
-    async fn with_brain(settings: Settings) -> (Self, BrainLink) {
+    async fn with_brain(settings: ConnectionSettings) -> (Self, FakeLink) {
         let lifecycle = Lifecycle::new();
-        let mut brain = Brain::start("brain-a", &lifecycle).await;
+        let mut brain = FakeBrain::start("brain-a", &lifecycle).await;
         let gateway = Self::start(settings, &[&brain], lifecycle);
         let link = brain.link().await;
         gateway.links(1).await;
@@ -88,7 +90,7 @@ impl Gateway {
     }
 
     async fn empty(&self) {
-        tokio::time::timeout(PATIENCE, self.context.roster.emptied()).await.expect("everybody leaves");
+        tokio::time::timeout(TIMEOUT, self.context.registry.emptied()).await.expect("everybody leaves");
     }
 
     fn accepted(user: &str, expires_at: Timestamp) -> Accepted {
@@ -125,7 +127,7 @@ impl Gateway {
     }
 
     /// A client that read its welcome, and its number at the brain.
-    async fn joined(&self, link: &mut BrainLink) -> (Client<TcpStream>, u64) {
+    async fn joined(&self, link: &mut FakeLink) -> (Client<TcpStream>, u64) {
         let mut client = self.connect("u1").await;
         assert_eq!(client.json().await["type"], "welcome");
         (client, link.open().await.conn)
@@ -145,7 +147,7 @@ async fn eventually(what: &str, mut done: impl FnMut() -> bool) {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, wait).await.unwrap_or_else(|_| panic!("{what}: not in time"));
+    tokio::time::timeout(TIMEOUT, wait).await.unwrap_or_else(|_| panic!("{what}: not in time"));
 }
 
 /// The other end of the socket.
@@ -167,7 +169,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Client<T> {
     /// The next frame that is not a ping.
     async fn next(&mut self) -> Message {
         loop {
-            let message = tokio::time::timeout(PATIENCE, self.0.next()).await.expect("a frame in time");
+            let message = tokio::time::timeout(TIMEOUT, self.0.next()).await.expect("a frame in time");
             match message.expect("not the end").expect("no error") {
                 Message::Ping(_) | Message::Pong(_) => {}
                 message => return message,

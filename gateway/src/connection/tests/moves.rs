@@ -1,4 +1,4 @@
-//! Brains that go and come while the sockets stay.
+//! Brains that leave and come back while the sockets stay open.
 
 use chatbox_shared::proto::{EntryState, brain_frame, gateway_frame};
 use serde_json::json;
@@ -6,7 +6,7 @@ use serde_json::json;
 use super::*;
 
 /// Opens the session and receives part of an answer in it.
-async fn in_the_middle(client: &mut Client<TcpStream>, link: &mut BrainLink, conn: u64) {
+async fn in_the_middle(client: &mut Client<TcpStream>, link: &mut FakeLink, conn: u64) {
     client.send(json!({"type": "session_open", "id": "o", "session_id": S})).await;
     let open = link.request().await;
     link.reply(&open, Some(session())).await;
@@ -34,7 +34,7 @@ fn resumed() -> proto::Resume {
 #[tokio::test]
 async fn a_lost_link_is_made_again_and_the_client_never_knows() {
     let lifecycle = Lifecycle::new();
-    let mut brain = Brain::start("brain-a", &lifecycle).await;
+    let mut brain = FakeBrain::start("brain-a", &lifecycle).await;
     let gateway = Gateway::start(settings(), &[&brain], lifecycle);
     let mut link = brain.link().await;
     gateway.links(1).await;
@@ -59,13 +59,13 @@ async fn a_lost_link_is_made_again_and_the_client_never_knows() {
     assert_eq!(client.json().await["reply_to"], "l");
     let next = client.json().await;
     assert_eq!((&next["index"], &next["delta"]), (&json!(1), &json!("lo")), "nothing it had already");
-    assert_eq!(gateway.context.metrics.reattached.get(), 1);
+    assert_eq!(gateway.context.metrics.links.reattached.get(), 1);
 }
 
 #[tokio::test]
 async fn what_still_waits_for_a_slow_client_counts_as_received() {
     let lifecycle = Lifecycle::new();
-    let mut brain = Brain::start("brain-a", &lifecycle).await;
+    let mut brain = FakeBrain::start("brain-a", &lifecycle).await;
     let gateway = Gateway::start(settings(), &[&brain], lifecycle);
     let mut link = brain.link().await;
     gateway.links(1).await;
@@ -93,7 +93,7 @@ async fn what_still_waits_for_a_slow_client_counts_as_received() {
 #[tokio::test]
 async fn receipts_for_the_old_brain_are_not_given_to_the_new_one() {
     let lifecycle = Lifecycle::new();
-    let mut brain = Brain::start("brain-a", &lifecycle).await;
+    let mut brain = FakeBrain::start("brain-a", &lifecycle).await;
     let gateway = Gateway::start(settings(), &[&brain], lifecycle);
     let mut link = brain.link().await;
     gateway.links(1).await;
@@ -121,7 +121,7 @@ async fn receipts_for_the_old_brain_are_not_given_to_the_new_one() {
 #[tokio::test]
 async fn a_draining_brain_is_left_for_another() {
     let lifecycle = Lifecycle::new();
-    let mut brains = [Brain::start("brain-a", &lifecycle).await, Brain::start("brain-b", &lifecycle).await];
+    let mut brains = [FakeBrain::start("brain-a", &lifecycle).await, FakeBrain::start("brain-b", &lifecycle).await];
     let gateway = Gateway::start(settings(), &[&brains[0], &brains[1]], lifecycle);
     let [a, b] = &mut brains;
     let (mut link_a, mut link_b) = (a.link().await, b.link().await);
@@ -153,8 +153,8 @@ async fn a_draining_brain_is_left_for_another() {
 #[tokio::test]
 async fn a_brain_of_another_version_is_refused() {
     let lifecycle = Lifecycle::new();
-    let other = Brain::start_with("old", proto::LINK_VERSION + 1, &lifecycle).await;
-    let mut brain = Brain::start("brain-a", &lifecycle).await;
+    let other = FakeBrain::start_with("old", proto::LINK_VERSION + 1, &lifecycle).await;
+    let mut brain = FakeBrain::start("brain-a", &lifecycle).await;
     let gateway = Gateway::start(settings(), &[&other, &brain], lifecycle);
     let mut link = brain.link().await;
     gateway.links(1).await;
@@ -191,7 +191,7 @@ async fn without_any_brain_a_request_fails_soon_and_may_be_tried_again() {
 #[tokio::test]
 async fn requests_wait_for_a_brain_that_comes_in_time() {
     let lifecycle = Lifecycle::new();
-    let mut brain = Brain::start("brain-a", &lifecycle).await;
+    let mut brain = FakeBrain::start("brain-a", &lifecycle).await;
     let gateway = Gateway::start(settings(), &[&brain], lifecycle);
     let mut client = gateway.narrow("u1").await;
     assert_eq!(client.json().await["type"], "welcome");
@@ -204,7 +204,7 @@ async fn requests_wait_for_a_brain_that_comes_in_time() {
 }
 
 /// A brain that acknowledges everything, but is cut off again and again, after ever another number of frames.
-async fn cut_off(mut brain: Brain) {
+async fn cut_off(mut brain: FakeBrain) {
     for frames in (1..).map(|round| 30 + round * 37 % 101) {
         let mut link = brain.link().await;
         for _ in 0..frames {
@@ -220,9 +220,9 @@ async fn cuts_at_any_time_lose_and_double_nothing() {
     const CLIENTS: usize = 8;
     const REQUESTS: usize = 200;
     let lifecycle = Lifecycle::new();
-    let brain = Brain::start("brain-a", &lifecycle).await;
+    let brain = FakeBrain::start("brain-a", &lifecycle).await;
     // Few in flight, so that each link gets further than to what the one before has left.
-    let gateway = Gateway::start(Settings { max_in_flight: 4, ..settings() }, &[&brain], lifecycle.clone());
+    let gateway = Gateway::start(ConnectionSettings { max_in_flight: 4, ..settings() }, &[&brain], lifecycle.clone());
     lifecycle.spawn({
         let stop = lifecycle.stopping().clone();
         async move { stop.run_until_cancelled_owned(cut_off(brain)).await.unwrap_or_default() }
@@ -243,7 +243,11 @@ async fn cuts_at_any_time_lose_and_double_nothing() {
         }
     }
     let metrics = &gateway.context.metrics;
-    assert!(metrics.resent_requests.get() > 0 && metrics.link_losses.get() > 3, "{}", metrics.link_losses.get());
+    assert!(
+        metrics.links.resent_requests.get() > 0 && metrics.links.losses.get() > 3,
+        "{}",
+        metrics.links.losses.get()
+    );
     assert_eq!(metrics.in_flight.get(), 0);
     lifecycle.stopping().cancel();
 }

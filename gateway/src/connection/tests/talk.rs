@@ -1,4 +1,4 @@
-//! Requests up, replies and events down.
+//! Requests to the brain, replies and events to the client.
 
 use chatbox_shared::proto::{self, client_message, gateway_frame};
 use serde_json::json;
