@@ -11,7 +11,7 @@ use super::keys::{ENV_FILE, ENV_PREFIX, env_name, get, set};
 use super::schema::Schema;
 
 /// Variables of this project that are no settings; the tests and the tools read them.
-const HELPERS: [&str; 8] = [
+const HELPERS: [&str; 9] = [
     ENV_FILE,
     "CHATBOX_BINARIES",
     "CHATBOX_CACHE",
@@ -20,6 +20,7 @@ const HELPERS: [&str; 8] = [
     "CHATBOX_SEED",
     "CHATBOX_SOAK_ANSWERS",
     "CHATBOX_TOKEN",
+    "CHATBOX_WRITE_DOCS",
 ];
 
 /// Settings from one place.
