@@ -11,6 +11,7 @@ mod dev;
 mod mock_llm;
 mod test;
 mod rooms;
+mod unused;
 mod deny;
 mod fetch;
 mod project;
@@ -29,15 +30,15 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Build and start brain and gateway on this machine, ready to chat with.
+    /// Build and start brain and gateway on this machine.
     Dev(dev::Arguments),
-    /// Chat from the terminal with what `cargo xtask dev` started.
+    /// Chat in the terminal with the services that `cargo xtask dev` started.
     Chat(chat::Arguments),
-    /// Serve a model that does what it is told: OpenAI, Anthropic and Dify on one port.
+    /// Serve a fake model provider: the APIs of OpenAI, Anthropic and Dify on one port.
     MockLlm(mock_llm::Arguments),
     /// List imports that break the order of the modules: circles between files, and imports of a room listed above.
     Rooms(rooms::Arguments),
-    /// Check formatting, lints, licences, and run every test.
+    /// Check formatting, lints and dependencies, and run every test.
     Test(test::Arguments),
 }
 

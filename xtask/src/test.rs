@@ -1,6 +1,5 @@
-//! `cargo xtask test`: everything that must hold before a change is taken, in the order in which faults are cheap to find.
+//! `cargo xtask test`: every check of a change, the cheap ones first.
 
-use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
@@ -8,15 +7,26 @@ use anyhow::{Context as _, Result};
 use clap::{Args, ValueEnum};
 
 use crate::project::{cargo, run as execute};
-use crate::{deny, fetch, rooms};
+use crate::{deny, fetch, rooms, unused};
 
-/// What to check.
+/// Appended to `--help`.
+const VARIABLES: &str = "\
+Environment variables:
+  CHATBOX_CACHE         folder for downloaded programs [default: chatbox in the user's cache folder]
+  CHATBOX_MONGOD        mongod to test with [default: the one on PATH, else a download]
+  CHATBOX_BINARIES      folder of the programs that end-to-end tests start [default: the build's folder]
+  CHATBOX_SEED          seed of a soak test, to repeat a run
+  CHATBOX_SOAK_ANSWERS  number of answers in a soak test
+  CHATBOX_WRITE_DOCS    set: tests of generated documentation rewrite it instead of comparing it";
+
+/// Which checks to run.
 #[derive(Args)]
+#[command(after_help = VARIABLES)]
 pub(crate) struct Arguments {
-    /// Run this step alone; may be given several times.
+    /// Run only this step; may be given several times.
     #[arg(long, value_enum, value_name = "STEP")]
     only: Vec<Step>,
-    /// Handed on to the test runner, such as the name of a test.
+    /// Passed to the test runner, such as the name of a test.
     #[arg(last = true)]
     runner: Vec<String>,
 }
@@ -25,49 +35,38 @@ pub(crate) struct Arguments {
 enum Step {
     /// cargo fmt --check
     Format,
-    /// cargo clippy, warnings denied
-    Lint,
     /// imports that break the order of the modules (`cargo xtask rooms`)
     Rooms,
-    /// licences and banned crates (deny.toml)
+    /// dependencies that no source file names
+    Unused,
+    /// cargo clippy, warnings denied
+    Lint,
+    /// cargo doc, warnings denied
+    Doc,
+    /// licences, banned crates and advisories (cargo-deny)
     Deny,
-    /// download a real mongod, once
+    /// download mongod and cargo-deny, once
     Fetch,
     /// compile programs and tests
     Build,
-    /// unit tests alone
+    /// unit tests only; part of the step `test`
     Unit,
     /// every test
     Test,
 }
 
-/// All steps; [`Step::Unit`] is a part of the last.
-const ALL: [Step; 7] = [Step::Format, Step::Lint, Step::Rooms, Step::Deny, Step::Fetch, Step::Build, Step::Test];
+/// The steps of a whole run.
+const ALL: [Step; 9] =
+    [Step::Format, Step::Rooms, Step::Unused, Step::Lint, Step::Doc, Step::Fetch, Step::Deny, Step::Build, Step::Test];
 
-impl Step {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Format => "formatting",
-            Self::Lint => "lints",
-            Self::Rooms => "order of the modules",
-            Self::Deny => "licences and bans",
-            Self::Fetch => "mongod",
-            Self::Build => "build",
-            Self::Unit => "unit tests",
-            Self::Test => "tests",
-        }
-    }
-}
-
-/// Runs the steps in order and stops at the first that fails.
+/// Runs the steps in order; the first that fails ends the run.
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let steps = if arguments.only.is_empty() { ALL.to_vec() } else { arguments.only.clone() };
-    let runner = Runner::find();
     let mut timings: Vec<(Step, Duration)> = Vec::new();
     for step in steps {
         println!("== {}", step.name());
         let begun = Instant::now();
-        let result = step.run(runner, &arguments.runner);
+        let result = step.run(&arguments.runner);
         timings.push((step, begun.elapsed()));
         if let Err(error) = result {
             report(&timings);
@@ -75,7 +74,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         }
     }
     report(&timings);
-    println!("all well");
+    println!("all checks passed");
     Ok(ExitCode::SUCCESS)
 }
 
@@ -87,36 +86,58 @@ fn report(timings: &[(Step, Duration)]) {
 }
 
 impl Step {
-    fn run(self, runner: Runner, extra: &[String]) -> Result<()> {
+    fn name(self) -> &'static str {
         match self {
-            Self::Format => {
-                execute(cargo().args(["fmt", "--all", "--check"])).context("`cargo fmt --all` puts it right")
-            }
+            Self::Format => "format",
+            Self::Rooms => "order of the modules",
+            Self::Unused => "unused dependencies",
+            Self::Lint => "lints",
+            Self::Doc => "rustdoc",
+            Self::Deny => "licences, bans, advisories",
+            Self::Fetch => "downloads",
+            Self::Build => "build",
+            Self::Unit => "unit tests",
+            Self::Test => "tests",
+        }
+    }
+
+    fn run(self, extra: &[String]) -> Result<()> {
+        match self {
+            Self::Format => execute(cargo().args(["fmt", "--all", "--check"])).context("run `cargo fmt --all`"),
+            Self::Rooms => rooms::check(),
+            Self::Unused => unused::check(),
             Self::Lint => {
                 execute(cargo().args(["clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"]))
             }
-            Self::Rooms => rooms::check(),
+            Self::Doc => {
+                let doc = ["doc", "--locked", "--workspace", "--no-deps", "--quiet"];
+                execute(cargo().args(doc).env("RUSTDOCFLAGS", "-D warnings"))
+            }
             Self::Deny => deny::run(),
             Self::Fetch => {
-                println!("{}", fetch::mongod()?.display());
+                println!("{}\n{}", fetch::mongod()?.display(), fetch::cargo_deny()?.display());
                 Ok(())
             }
-            // The end-to-end tests start the programs: these are no dependencies of a test, so they are built first.
             Self::Build => {
-                execute(cargo().args(["build", "--locked", "--workspace"]))?;
-                execute(runner.command(&["--no-run"]).args(["--workspace"]))
+                build_programs()?;
+                execute(&mut Runner::find().command(&["--workspace", "--no-run"]))
             }
-            Self::Unit => execute(runner.command(&["--workspace", "--lib", "--bins"]).args(extra)),
+            Self::Unit => execute(Runner::find().command(&["--workspace", "--lib", "--bins"]).args(extra)),
             Self::Test => {
-                let mongod: PathBuf = fetch::mongod()?;
-                execute(cargo().args(["build", "--locked", "--workspace", "--bins"]))?;
-                execute(runner.command(&["--workspace"]).args(extra).env(fetch::MONGOD, mongod))
+                let mongod = fetch::mongod()?;
+                build_programs()?;
+                execute(Runner::find().command(&["--workspace"]).args(extra).env(fetch::MONGOD, mongod))
             }
         }
     }
 }
 
-/// What runs the tests.
+/// End-to-end tests start the programs. Cargo does not know that, so they are built first.
+fn build_programs() -> Result<()> {
+    execute(cargo().args(["build", "--locked", "--workspace", "--bins"]))
+}
+
+/// The test runner.
 #[derive(Clone, Copy)]
 enum Runner {
     /// cargo-nextest: several tests at a time, each in its own process, with time limits.
@@ -127,11 +148,11 @@ enum Runner {
 
 impl Runner {
     fn find() -> Self {
-        let found = cargo().args(["nextest", "--version"]).output().is_ok_and(|output| output.status.success());
-        if found {
+        if cargo().args(["nextest", "--version"]).output().is_ok_and(|output| output.status.success()) {
             return Self::Nextest;
         }
-        println!("cargo-nextest is not installed: using plain `cargo test`, without its time limits");
+        println!("cargo-nextest is not installed: using `cargo test`, which is slower and has no time limits;");
+        println!("install it with `cargo install cargo-nextest --locked`");
         Self::Cargo
     }
 

@@ -1,35 +1,42 @@
-//! The smallest HTTP client: one GET, answered by a server on this machine.
+//! One GET to a server on this machine.
 
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use anyhow::{Context as _, Result, anyhow};
+use http_body_util::{BodyExt as _, Empty, Limited};
+use hyper::body::Bytes;
+use hyper::client::conn::http1;
+use hyper::{Request, header};
+use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
+/// Time limit of the whole exchange.
 const LIMIT: Duration = Duration::from_secs(3);
-const MAX_BYTES: u64 = 1 << 20;
+const MAX_BYTES: usize = 1 << 20;
 
-/// Asks `host:port` for `path` and returns status and body. HTTP/1.0, so that the body ends with the connection.
+/// Asks `host:port` for `path`; returns the status and the body.
 pub(super) async fn get(host: &str, path: &str) -> Result<(u16, String)> {
-    tokio::time::timeout(LIMIT, exchange(host, path)).await.with_context(|| format!("{host} does not answer"))?
+    tokio::time::timeout(LIMIT, exchange(host, path)).await.with_context(|| format!("no response from {host}"))?
 }
 
 async fn exchange(host: &str, path: &str) -> Result<(u16, String)> {
-    let mut socket = TcpStream::connect(host).await.with_context(|| format!("no connection to {host}"))?;
-    socket.write_all(format!("GET {path} HTTP/1.0\r\nHost: {host}\r\n\r\n").as_bytes()).await?;
-    let mut answer = Vec::new();
-    socket.take(MAX_BYTES).read_to_end(&mut answer).await?;
-    let answer = String::from_utf8_lossy(&answer);
-    let (head, body) = answer.split_once("\r\n\r\n").with_context(|| format!("{host} does not speak HTTP"))?;
-    let mut words = head.split(' ');
-    ensure!(words.next().is_some_and(|version| version.starts_with("HTTP/1.")), "{host} does not speak HTTP");
-    let status =
-        words.next().and_then(|word| word.get(..3)?.parse().ok()).with_context(|| format!("{host} gives no status"))?;
-    Ok((status, body.to_owned()))
+    let socket = TcpStream::connect(host).await.with_context(|| format!("no connection to {host}"))?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(socket)).await?;
+    let request = Request::get(path).header(header::HOST, host).body(Empty::<Bytes>::new())?;
+    let exchange = async move {
+        let response = sender.send_request(request).await.with_context(|| format!("{host} does not speak HTTP"))?;
+        let status = response.status().as_u16();
+        let body = Limited::new(response.into_body(), MAX_BYTES).collect().await.map_err(|error| anyhow!(error))?;
+        Ok((status, String::from_utf8_lossy(&body.to_bytes()).into_owned()))
+    };
+    // The connection ends when the sender is dropped. Its errors come back from the sender too.
+    let (result, _) = tokio::join!(exchange, connection);
+    result
 }
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::TcpListener;
 
     use super::*;
@@ -41,7 +48,7 @@ mod tests {
             let (mut socket, _) = listener.accept().await.unwrap();
             let mut request = [0; 256];
             let length = socket.read(&mut request).await.unwrap();
-            assert!(request[..length].starts_with(b"GET /readyz HTTP/1.0\r\n"));
+            assert!(request[..length].starts_with(b"GET /readyz HTTP/1.1\r\n"));
             socket.write_all(text.as_bytes()).await.unwrap();
         };
         tokio::join!(get(&host, "/readyz"), server).0
@@ -53,7 +60,7 @@ mod tests {
             answered("HTTP/1.1 503 Service Unavailable\r\nA: b\r\n\r\nnot yet\n").await.unwrap(),
             (503, "not yet\n".to_owned())
         );
-        assert_eq!(answered("HTTP/1.0 200\r\n\r\n").await.unwrap(), (200, String::new()));
+        assert_eq!(answered("HTTP/1.0 200 OK\r\n\r\n").await.unwrap(), (200, String::new()));
     }
 
     #[tokio::test]
