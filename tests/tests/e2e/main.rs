@@ -6,6 +6,7 @@ mod at_rest;
 mod config;
 mod devices;
 mod duplicates;
+mod examples;
 mod failover;
 mod failures;
 mod frames;
