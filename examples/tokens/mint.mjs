@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 // Prints a chatbox user token: mint.mjs USER [NAME] [ROLE...]
 //
-// Reads the HS256 secret from CHATBOX__AUTH__HS256_SECRET, or from the file that CHATBOX_SECRET_FILE names.
+// Reads the HS256 secret from CHATBOX__AUTH__HS256_SECRET, or from the file that HS256_SECRET_FILE names.
 // The secret is text: its bytes are the key as they stand, without base64 decoding.
 // Standard library only.
 import { createHmac } from "node:crypto";
@@ -10,7 +10,7 @@ import { readFileSync } from "node:fs";
 const LIFETIME_SECONDS = 3600;
 
 function secret() {
-  const { CHATBOX__AUTH__HS256_SECRET: text, CHATBOX_SECRET_FILE: file } = process.env;
+  const { CHATBOX__AUTH__HS256_SECRET: text, HS256_SECRET_FILE: file } = process.env;
   return (text || readFileSync(file, "utf8")).trim();
 }
 

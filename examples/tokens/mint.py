@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Prints a chatbox user token: mint.py USER [NAME] [ROLE...]
 
-Reads the HS256 secret from CHATBOX__AUTH__HS256_SECRET, or from the file that CHATBOX_SECRET_FILE names.
+Reads the HS256 secret from CHATBOX__AUTH__HS256_SECRET, or from the file that HS256_SECRET_FILE names.
 The secret is text: its bytes are the key as they stand, without base64 decoding.
 Standard library only.
 """
@@ -19,7 +19,7 @@ LIFETIME_SECONDS = 3600
 def secret() -> bytes:
     text = os.environ.get("CHATBOX__AUTH__HS256_SECRET")
     if not text:
-        with open(os.environ["CHATBOX_SECRET_FILE"], encoding="utf-8") as file:
+        with open(os.environ["HS256_SECRET_FILE"], encoding="utf-8") as file:
             text = file.read()
     return text.strip().encode()
 

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Prints a chatbox user token: mint.sh USER [NAME] [ROLE]
 #
-# Reads the HS256 secret from CHATBOX__AUTH__HS256_SECRET, or from the file that CHATBOX_SECRET_FILE names.
+# Reads the HS256 secret from CHATBOX__AUTH__HS256_SECRET, or from the file that HS256_SECRET_FILE names.
 # The secret is text: its bytes are the key as they stand, without base64 decoding.
 # Needs openssl. USER, NAME and ROLE are put into JSON as they are: no quotes and no backslashes in them.
 # For work by hand: the key stands in the arguments of openssl, where other users of this machine can read it.
@@ -12,7 +12,7 @@ user=${1:?usage: mint.sh USER [NAME] [ROLE]}
 name=${2:-}
 role=${3:-}
 secret=${CHATBOX__AUTH__HS256_SECRET:-}
-[ -n "$secret" ] || secret=$(cat "$CHATBOX_SECRET_FILE")
+[ -n "$secret" ] || secret=$(cat "$HS256_SECRET_FILE")
 
 part() { openssl base64 -A | tr '+/' '-_' | tr -d '='; }
 

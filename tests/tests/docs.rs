@@ -17,12 +17,16 @@ const WRITE: &str = "CHATBOX_WRITE_DOCS";
 const CONFIGURATION_HEAD: &str = "\
 # Settings
 
-Made from `gateway/default.toml` and `brain/default.toml`, which are built into the services and hold every default.
-Do not edit this page: change those files and run `CHATBOX_WRITE_DOCS=1 cargo test -p chatbox-tests --test docs`.
+This page is generated from `gateway/default.toml` and `brain/default.toml`, which are built into the services and have
+every default. Do not edit it. Change those files, and run `CHATBOX_WRITE_DOCS=1 cargo test -p chatbox-tests --test docs`.
 
-Later places win: the built-in defaults, then the TOML file named by `--config` or `CHATBOX_CONFIG`, then environment variables. Secrets are taken
-from the environment or from the file a `*_file` key names, never from TOML. An unknown key, a value of the wrong type or out of range is refused at
-start, all faults at once. `check-config` checks without starting.
+A service reads the built-in defaults, then the TOML file that `--config` or `CHATBOX_CONFIG` names, then environment
+variables. A later source wins. Secrets come from the environment or from the file that a `*_file` key names, never from
+TOML. At start a service reports every unknown key, wrong type and value out of range, and exits with code 2.
+`check-config` checks without starting.
+
+A `[[models]]` table may set every key of `[provider]` for its model. Models that share an endpoint must agree on
+`max_concurrent`, `max_queued`, `breaker_failures` and `breaker_open_ms`.
 ";
 
 fn read(path: &str) -> String {
@@ -155,35 +159,34 @@ fn part<'a>(page: &'a str, heading: &str) -> &'a str {
     &page[begin..end]
 }
 
+/// The page with the rows of the codes' table as the code has them.
+fn with_error_codes(page: &str) -> String {
+    let table = part(page, "8. Error codes");
+    let rows: Vec<&str> = table.lines().filter(|line| line.starts_with("| `")).collect();
+    let right: Vec<String> = ErrorCode::ALL
+        .iter()
+        .map(|code| {
+            let retryable = if code.retryable() { "yes" } else { "no" };
+            format!("| `{code}` | {} | {retryable} | {} |", code.http_status(), code.text())
+        })
+        .collect();
+    page.replace(&rows.join("\n"), &right.join("\n"))
+}
+
 #[test]
-fn every_error_code_stands_in_the_table() {
+fn the_error_codes_are_those_of_the_code() {
     let page = read("docs/protocol.md");
-    let table = part(&page, "8. Error codes");
-    for code in ErrorCode::ALL {
-        let grpc = screaming(&format!("{:?}", code.grpc_status()));
-        let retryable = if code.retryable() { "yes" } else { "no" };
-        let row = format!("| `{code}` | {} | {grpc} | {retryable} | {} |", code.http_status(), code.text());
-        assert!(table.lines().any(|line| line == row), "docs/protocol.md lacks the row\n{row}");
+    let right = with_error_codes(&page);
+    if std::env::var_os(WRITE).is_some() {
+        let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../docs/protocol.md");
+        fs::write(&path, &right).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     }
-    let rows = table.lines().filter(|line| line.starts_with("| `")).count();
-    assert_eq!(rows, ErrorCode::ALL.len(), "docs/protocol.md has codes that do not exist");
+    assert!(read("docs/protocol.md") == right, "docs/protocol.md has other codes: run this test with {WRITE}=1");
     let schema = read("docs/asyncapi.yaml");
     let (_, codes) = schema.split_once("\n    ErrorCode:\n").expect("the schema ErrorCode");
     let list = codes.split_once('[').and_then(|(_, rest)| rest.split_once(']')).expect("its list").0;
     let named: Vec<_> = list.split(',').map(str::trim).collect();
     assert_eq!(named, ErrorCode::ALL.iter().map(|code| code.as_str()).collect::<Vec<_>>());
-}
-
-/// `FailedPrecondition` as gRPC writes it.
-fn screaming(name: &str) -> String {
-    let mut text = String::new();
-    for letter in name.chars() {
-        if letter.is_ascii_uppercase() && !text.is_empty() {
-            text.push('_');
-        }
-        text.push(letter.to_ascii_uppercase());
-    }
-    text
 }
 
 /// The codes the services close a WebSocket with.

@@ -3,6 +3,7 @@
 
 mod answers_page;
 mod at_rest;
+mod by_hand;
 mod config;
 mod devices;
 mod duplicates;
@@ -16,6 +17,7 @@ mod isolation;
 mod link_cut;
 mod naming;
 mod ops;
+mod pages;
 mod quotas;
 mod regenerate;
 mod reload;
