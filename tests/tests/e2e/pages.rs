@@ -14,6 +14,8 @@ use tempfile::TempDir;
 const FOLDERS: [&str; 4] = ["docs", "docs/decisions", "examples", ".github"];
 /// The columns of prose. Tables and code may be wider.
 const COLUMNS: usize = 120;
+/// Generated from the services' defaults, whose comments become one line each; `tests/docs.rs` checks it.
+const GENERATED: &str = "docs/configuration.md";
 /// The folder that the examples have their files in.
 const FILES: &str = "/etc/chatbox";
 
@@ -100,7 +102,7 @@ fn every_link_leads_somewhere() -> Result<()> {
 
 #[test]
 fn prose_is_wrapped() -> Result<()> {
-    for page in Page::all()? {
+    for page in Page::all()?.iter().filter(|page| !page.path.ends_with(GENERATED)) {
         for (number, line) in page.prose().filter(|(_, line)| !line.starts_with('|')) {
             let width = line.chars().count();
             ensure!(width <= COLUMNS, "{}:{number} has {width} columns", page.path.display());
@@ -147,8 +149,7 @@ async fn every_toml_example_is_accepted() -> Result<()> {
     let folder = files()?;
     let path = folder.path().display().to_string();
     let mut checked = 0;
-    // The sample on the settings page is checked with the page.
-    for page in Page::all()?.iter().filter(|page| !page.path.ends_with("docs/configuration.md")) {
+    for page in Page::all()?.iter().filter(|page| !page.path.ends_with(GENERATED)) {
         for example in page.blocks("toml") {
             let place = page.path.display();
             let service = match example.lines().next() {
