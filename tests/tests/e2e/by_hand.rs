@@ -12,6 +12,8 @@ use chatbox_tests::harness::binaries::{Profile, find};
 use tempfile::TempDir;
 use tokio::process::Command;
 
+use super::tools::{installed, search_path};
+
 /// The ports of the page.
 const PORTS: [&str; 10] = ["8080", "8081", "8082", "9081", "9082", "9091", "9092", "27017", "50051", "50052"];
 /// Below the range from which the system takes ports for port 0, so that no other test gets one of them.
@@ -61,18 +63,14 @@ fn with_ports(mut script: String, ports: &[u16]) -> String {
     script
 }
 
-/// The folders of the programs the page uses; `None`, said on standard error, where one is missing.
-async fn search_path() -> Result<Option<String>> {
+/// The search path with all programs of the page; `None` if one is missing.
+async fn programs() -> Result<Option<String>> {
     let services = find("brain", Profile::Same)?;
     let mongod = PathBuf::from(env::var_os("CHATBOX_MONGOD").context("CHATBOX_MONGOD is not set")?);
-    let own = env::var("PATH").unwrap_or_default();
     let folder = |program: &Path| program.parent().map(|folder| folder.display().to_string()).unwrap_or_default();
-    let path = format!("{}:{}:{own}:/usr/sbin", folder(&services), folder(&mongod));
+    let path = format!("{}:{}:{}:/usr/sbin", folder(&services), folder(&mongod), search_path());
     for probe in ["nginx -v", "openssl version", "curl --version", "python3 -c 'import pymongo, websockets'"] {
-        let mut command = Command::new("sh");
-        command.args(["-c", probe]).env("PATH", &path).stdout(Stdio::null()).stderr(Stdio::null());
-        if !command.status().await.is_ok_and(|status| status.success()) {
-            eprintln!("SKIPPED: `{probe}` does not succeed here");
+        if !installed(probe, &path).await {
             return Ok(None);
         }
     }
@@ -81,7 +79,7 @@ async fn search_path() -> Result<Option<String>> {
 
 #[tokio::test]
 async fn the_page_works_command_by_command() -> Result<()> {
-    let Some(path) = search_path().await? else { return Ok(()) };
+    let Some(path) = programs().await? else { return Ok(()) };
     let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let page = std::fs::read_to_string(repository.join("docs/by-hand.md"))?;
     let script = with_ports(script(&page), &free_ports()?);

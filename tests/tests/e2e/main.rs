@@ -29,4 +29,5 @@ mod store_down;
 mod streams;
 mod takeover;
 mod tls;
+mod tools;
 mod two_brains;

@@ -1,5 +1,4 @@
-//! The programs in `examples/`, run as a reader would run them. A test whose interpreter is not installed says so on
-//! standard error and passes: the product needs neither Python nor Node.
+//! The programs in `examples/`, run as a reader would run them.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -16,6 +15,8 @@ use chatbox_tests::harness::start::random_base64;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, Command};
 
+use super::tools::{installed, search_path};
+
 /// Stands in for the browser: a document with four elements, a form that is filled in from standard input, and the log
 /// on standard output whenever it has changed.
 const BROWSER: &str = include_str!("browser.mjs");
@@ -24,16 +25,6 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 fn example(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples").join(path)
-}
-
-/// Whether `program arguments…` succeeds, which tells an interpreter or a library that is there from one that is not.
-async fn installed(program: &str, arguments: &[&str]) -> bool {
-    let probe = Command::new(program).args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).status().await;
-    let installed = probe.is_ok_and(|status| status.success());
-    if !installed {
-        eprintln!("SKIPPED: `{program} {}` does not succeed here", arguments.join(" "));
-    }
-    installed
 }
 
 /// A running example: standard input and output are pipes.
@@ -83,11 +74,12 @@ async fn tokens_minted_in_three_languages_are_accepted() -> Result<()> {
     let secret = random_base64();
     let options = Options { hs256_secret: Some(secret.as_str().into()), ..Options::default() };
     let verifier = TokenVerifier::new(options, Arc::new(SystemClock), &Lifecycle::new())?;
-    for (interpreter, script) in
-        [("python3", "tokens/mint.py"), ("node", "tokens/mint.mjs"), ("openssl", "tokens/mint.sh")]
-    {
-        let probe = if interpreter == "openssl" { "version" } else { "--version" };
-        if !installed(interpreter, &[probe]).await {
+    for (probe, script) in [
+        ("python3 --version", "tokens/mint.py"),
+        ("node --version", "tokens/mint.mjs"),
+        ("openssl version", "tokens/mint.sh"),
+    ] {
+        if !installed(probe, &search_path()).await {
             continue;
         }
         let mut mint = Command::new(example(script));
@@ -121,7 +113,7 @@ async fn survives_the_gateway(stack: &mut Stack, mut client: Example) -> Result<
 
 #[tokio::test]
 async fn the_python_client_resumes_and_sends_again() -> Result<()> {
-    if !installed("python3", &["-c", "import websockets.asyncio.client"]).await {
+    if !installed("python3 -c 'import websockets.asyncio.client'", &search_path()).await {
         return Ok(());
     }
     let mut stack = Stack::builder().start().await?;
@@ -133,7 +125,7 @@ async fn the_python_client_resumes_and_sends_again() -> Result<()> {
 
 #[tokio::test]
 async fn the_page_resumes_and_sends_again() -> Result<()> {
-    if !installed("node", &["--experimental-websocket", "--version"]).await {
+    if !installed("node --experimental-websocket --version", &search_path()).await {
         return Ok(());
     }
     let page = std::fs::read_to_string(example("browser/index.html"))?;
