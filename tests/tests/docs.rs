@@ -17,12 +17,16 @@ const WRITE: &str = "CHATBOX_WRITE_DOCS";
 const CONFIGURATION_HEAD: &str = "\
 # Settings
 
-Made from `gateway/default.toml` and `brain/default.toml`, which are built into the services and hold every default.
-Do not edit this page: change those files and run `CHATBOX_WRITE_DOCS=1 cargo test -p chatbox-tests --test docs`.
+This page is generated from `gateway/default.toml` and `brain/default.toml`, which are built into the services and have
+every default. Do not edit it. Change those files, and run `CHATBOX_WRITE_DOCS=1 cargo test -p chatbox-tests --test docs`.
 
-Later places win: the built-in defaults, then the TOML file named by `--config` or `CHATBOX_CONFIG`, then environment variables. Secrets are taken
-from the environment or from the file a `*_file` key names, never from TOML. An unknown key, a value of the wrong type or out of range is refused at
-start, all faults at once. `check-config` checks without starting.
+A service reads the built-in defaults, then the TOML file that `--config` or `CHATBOX_CONFIG` names, then environment
+variables. A later source wins. Secrets come from the environment or from the file that a `*_file` key names, never from
+TOML. At start a service reports every unknown key, wrong type and value out of range, and exits with code 2.
+`check-config` checks without starting.
+
+A `[[models]]` table may set every key of `[provider]` for its model. Models that share an endpoint must agree on
+`max_concurrent`, `max_queued`, `breaker_failures` and `breaker_open_ms`.
 ";
 
 fn read(path: &str) -> String {
@@ -155,14 +159,35 @@ fn part<'a>(page: &'a str, heading: &str) -> &'a str {
     &page[begin..end]
 }
 
+/// A code's row in the table.
+fn error_row(code: ErrorCode) -> String {
+    let retryable = if code.retryable() { "yes" } else { "no" };
+    format!("| `{code}` | {} | {retryable} | {} |", code.http_status(), code.text())
+}
+
+/// Writes the rows of the table as the code has them.
+fn write_error_rows() {
+    let page = read("docs/protocol.md");
+    let rows: Vec<&str> = part(&page, "8. Error codes")
+        .lines()
+        .skip_while(|line| !line.starts_with("| `"))
+        .take_while(|line| !line.is_empty())
+        .collect();
+    let right: Vec<String> = ErrorCode::ALL.iter().map(|code| error_row(*code)).collect();
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../docs/protocol.md");
+    fs::write(&path, page.replace(&rows.join("\n"), &right.join("\n")))
+        .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+}
+
 #[test]
 fn every_error_code_stands_in_the_table() {
+    if std::env::var_os(WRITE).is_some() {
+        write_error_rows();
+    }
     let page = read("docs/protocol.md");
     let table = part(&page, "8. Error codes");
     for code in ErrorCode::ALL {
-        let grpc = screaming(&format!("{:?}", code.grpc_status()));
-        let retryable = if code.retryable() { "yes" } else { "no" };
-        let row = format!("| `{code}` | {} | {grpc} | {retryable} | {} |", code.http_status(), code.text());
+        let row = error_row(*code);
         assert!(table.lines().any(|line| line == row), "docs/protocol.md lacks the row\n{row}");
     }
     let rows = table.lines().filter(|line| line.starts_with("| `")).count();
@@ -172,18 +197,6 @@ fn every_error_code_stands_in_the_table() {
     let list = codes.split_once('[').and_then(|(_, rest)| rest.split_once(']')).expect("its list").0;
     let named: Vec<_> = list.split(',').map(str::trim).collect();
     assert_eq!(named, ErrorCode::ALL.iter().map(|code| code.as_str()).collect::<Vec<_>>());
-}
-
-/// `FailedPrecondition` as gRPC writes it.
-fn screaming(name: &str) -> String {
-    let mut text = String::new();
-    for letter in name.chars() {
-        if letter.is_ascii_uppercase() && !text.is_empty() {
-            text.push('_');
-        }
-        text.push(letter.to_ascii_uppercase());
-    }
-    text
 }
 
 /// The codes the services close a WebSocket with.

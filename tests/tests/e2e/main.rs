@@ -3,9 +3,11 @@
 
 mod answers_page;
 mod at_rest;
+mod by_hand;
 mod config;
 mod devices;
 mod duplicates;
+mod examples;
 mod failover;
 mod failures;
 mod frames;
@@ -15,6 +17,7 @@ mod isolation;
 mod link_cut;
 mod naming;
 mod ops;
+mod pages;
 mod quotas;
 mod regenerate;
 mod reload;
@@ -26,4 +29,5 @@ mod store_down;
 mod streams;
 mod takeover;
 mod tls;
+mod tools;
 mod two_brains;
