@@ -10,7 +10,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use chatbox_brain::llm::{ErrorClass, Image, Prompt, PromptTurn};
-use chatbox_tests::provider::ProviderDouble;
+use chatbox_tests::provider::FakeProvider;
 use serde_json::{Value, json};
 
 use raw::{Canned, Raw};
@@ -36,7 +36,7 @@ fn shown(question: &str) -> Prompt {
 
 #[tokio::test]
 async fn openai_takes_data_urls_beside_the_text() {
-    let double = ProviderDouble::start().await.unwrap();
+    let double = FakeProvider::start().await.unwrap();
     let model = model("openai", &double.url(), json!({}));
     let url = |media_type: &str| json!({"url": format!("data:{media_type};base64,{}", STANDARD.encode(PNG))});
     let picture = |media_type: &str| json!({"type": "image_url", "image_url": url(media_type)});
@@ -54,7 +54,7 @@ async fn openai_takes_data_urls_beside_the_text() {
 
 #[tokio::test]
 async fn anthropic_takes_base64_before_the_text() {
-    let double = ProviderDouble::start().await.unwrap();
+    let double = FakeProvider::start().await.unwrap();
     let model = model("anthropic", &double.url(), json!({}));
     let picture = |media_type: &str| {
         let source = json!({"type": "base64", "media_type": media_type, "data": STANDARD.encode(PNG)});
@@ -141,7 +141,7 @@ async fn an_upload_that_fails_is_a_refusal_like_any_other() {
 
 #[tokio::test]
 async fn without_pictures_nothing_changes_and_names_that_cannot_be_sent_are_left_out() {
-    let double = ProviderDouble::start().await.unwrap();
+    let double = FakeProvider::start().await.unwrap();
     for kind in KINDS {
         let model = model(kind, &double.url(), json!({}));
         ask(&model).await.1.unwrap();

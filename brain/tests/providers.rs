@@ -8,7 +8,7 @@ use chatbox_brain::llm::catalog::Model;
 use chatbox_brain::llm::{Chunk, ErrorClass, Generation, Prompt, TokenUsage};
 use chatbox_brain::session::entry::FinishReason;
 use chatbox_tests::provider::dialect::{anthropic, dify, openai};
-use chatbox_tests::provider::{Call, End, Gate, ProviderDouble, Script, Step};
+use chatbox_tests::provider::{Call, End, FakeProvider, Gate, Script, Step};
 use serde_json::{Value, json};
 
 mod support;
@@ -20,7 +20,7 @@ const KEY: &str = env!("CARGO_PKG_NAME");
 
 #[tokio::test]
 async fn answers_arrive_whole_however_the_bytes_are_cut() {
-    let double = ProviderDouble::start().await.unwrap();
+    let double = FakeProvider::start().await.unwrap();
     for kind in KINDS {
         let model = model(kind, &double.url(), json!({}));
         for split in [None, Some(1), Some(7)] {
@@ -39,7 +39,7 @@ async fn answers_arrive_whole_however_the_bytes_are_cut() {
 
 #[tokio::test]
 async fn requests_are_exactly_what_the_protocols_ask_for() {
-    let double = ProviderDouble::start().await.unwrap();
+    let double = FakeProvider::start().await.unwrap();
     for kind in KINDS {
         ask(&model(kind, &double.url(), json!({}))).await.1.unwrap();
     }
@@ -78,7 +78,7 @@ async fn requests_are_exactly_what_the_protocols_ask_for() {
 
 #[tokio::test]
 async fn compatible_servers_are_a_matter_of_settings() {
-    let double = ProviderDouble::start().await.unwrap();
+    let double = FakeProvider::start().await.unwrap();
     let azure = format!("http://{}/openai/deployments/d/", double.addr());
     let more = json!({"auth_header": "api-key", "api_version": "2024-10-21", "max_output_tokens": 7,
         "max_tokens_field": "max_tokens", "temperature": 0.5});
@@ -95,7 +95,7 @@ async fn compatible_servers_are_a_matter_of_settings() {
 
 #[tokio::test]
 async fn anthropic_takes_a_temperature_only_in_its_older_version() {
-    let double = ProviderDouble::start().await.unwrap();
+    let double = FakeProvider::start().await.unwrap();
     let model = model("anthropic", &double.url(), json!({"temperature": 0.5}));
     double.script(Script::answer(["a"]));
     double.script(anthropic::refusal(400, "invalid_request_error", "temperature: not supported by this model", None));
@@ -109,7 +109,7 @@ async fn anthropic_takes_a_temperature_only_in_its_older_version() {
 
 #[tokio::test]
 async fn refusals_have_a_class_and_only_some_are_tried_again() {
-    let double = ProviderDouble::start().await.unwrap();
+    let double = FakeProvider::start().await.unwrap();
     let html = || Script::body(502, "text/html", "<html><body>Bad Gateway</body></html>");
     let cases: Vec<(&str, Script, ErrorClass, bool)> = vec![
         (
@@ -213,14 +213,14 @@ async fn refusals_have_a_class_and_only_some_are_tried_again() {
 
 #[tokio::test]
 async fn a_hint_when_to_try_again_is_followed_up_to_the_cap() {
-    let double = ProviderDouble::start().await.unwrap();
+    let double = FakeProvider::start().await.unwrap();
     for kind in KINDS {
         let model = model(kind, &double.url(), json!({}));
         let busy = || Script::body(503, "text/plain", "busy");
         double.script(busy().header("retry-after-ms", "300"));
         double.script(busy().header("retry-after", "0.2"));
         let before = double.journal().len();
-        assert_eq!(ask(&model).await.0.text, "This is the double.", "{kind}");
+        assert_eq!(ask(&model).await.0.text, "This is the fake provider.", "{kind}");
         let calls = double.journal().split_off(before);
         assert_eq!(calls.len(), 3);
         assert!(calls[1].at - calls[0].at >= Duration::from_millis(300));
@@ -236,13 +236,13 @@ async fn a_hint_when_to_try_again_is_followed_up_to_the_cap() {
 
 #[tokio::test]
 async fn connections_that_break_before_the_first_text_are_tried_again() {
-    let double = ProviderDouble::start().await.unwrap();
+    let double = FakeProvider::start().await.unwrap();
     for kind in KINDS {
         let model = model(kind, &double.url(), json!({}));
         double.script(Script::no_reply());
         double.script(Script::steps([Step::Begin, Step::KeepAlive, Step::Cut]));
         let (read, end) = ask(&model).await;
-        assert_eq!((read.text.as_str(), end.unwrap()), ("This is the double.", FinishReason::Stop), "{kind}");
+        assert_eq!((read.text.as_str(), end.unwrap()), ("This is the fake provider.", FinishReason::Stop), "{kind}");
     }
     assert_eq!(chats(&double.journal()).len(), 9);
     let free = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
@@ -252,7 +252,7 @@ async fn connections_that_break_before_the_first_text_are_tried_again() {
 
 #[tokio::test]
 async fn connections_that_break_later_leave_the_text_and_an_error() {
-    let double = ProviderDouble::start().await.unwrap();
+    let double = FakeProvider::start().await.unwrap();
     for kind in KINDS {
         let model = model(kind, &double.url(), json!({}));
         for end in [Some(Step::Cut), None] {
@@ -274,7 +274,7 @@ async fn connections_that_break_later_leave_the_text_and_an_error() {
 
 #[tokio::test]
 async fn a_body_cut_at_any_byte_is_never_taken_for_whole() {
-    let double = ProviderDouble::start().await.unwrap();
+    let double = FakeProvider::start().await.unwrap();
     for kind in KINDS {
         let model = model(kind, &double.url(), json!({"max_retries": 0}));
         let whole = || Script::answer(["a", "é"]);
@@ -294,13 +294,13 @@ async fn a_body_cut_at_any_byte_is_never_taken_for_whole() {
 
 #[tokio::test]
 async fn silence_is_an_error_before_and_within_an_answer() {
-    let double = ProviderDouble::start().await.unwrap();
+    let double = FakeProvider::start().await.unwrap();
     for kind in KINDS {
         let patient = json!({"first_token_timeout_ms": 200, "max_retries": 1});
         let stalled = || Script::steps([Step::Begin, Step::Stall]);
         let model_first = model(kind, &double.url(), patient);
         double.script(stalled());
-        assert_eq!(ask(&model_first).await.0.text, "This is the double.", "{kind}: tried again");
+        assert_eq!(ask(&model_first).await.0.text, "This is the fake provider.", "{kind}: tried again");
         double.script(stalled());
         double.script(Script::steps([Step::KeepAlive, Step::Stall]));
         assert_eq!(ask(&model_first).await.1.unwrap_err().class, ErrorClass::Timeout, "{kind}");
@@ -341,7 +341,7 @@ async fn first_text(model: &Model) -> Box<dyn Generation> {
 
 #[tokio::test]
 async fn cancelling_closes_the_connection_and_stops_dify_first() {
-    let double = ProviderDouble::start().await.unwrap();
+    let double = FakeProvider::start().await.unwrap();
     for kind in KINDS {
         let model = model(kind, &double.url(), json!({}));
         double.script(Script::begun(["on and on"]).then(Step::Stall));
@@ -356,7 +356,7 @@ async fn cancelling_closes_the_connection_and_stops_dify_first() {
         let stop = calls.iter().find(|call| call.path.ends_with("/stop"));
         assert_eq!(stop.is_some(), kind == "dify");
         if let Some(stop) = stop {
-            assert_eq!(stop.path, format!("/v1/chat-messages/task-double-{}/stop", calls.len() - 2));
+            assert_eq!(stop.path, format!("/v1/chat-messages/task-fake-{}/stop", calls.len() - 2));
             assert_eq!(stop.body, json!({"user": "u-hash"}));
             assert!(chat.end.unwrap().0 >= stop.at, "the stream is read until the stop call is made");
         }
@@ -365,7 +365,7 @@ async fn cancelling_closes_the_connection_and_stops_dify_first() {
 
 #[tokio::test]
 async fn dify_is_stopped_even_before_its_first_event_was_read() {
-    let double = ProviderDouble::start().await.unwrap();
+    let double = FakeProvider::start().await.unwrap();
     let model = model("dify", &double.url(), json!({}));
     let gate = Gate::new();
     let steps = [Step::KeepAlive, Step::Hold(gate.clone()), Step::Delta("late".into()), Step::Stall];
@@ -379,7 +379,7 @@ async fn dify_is_stopped_even_before_its_first_event_was_read() {
 
 #[tokio::test]
 async fn dropping_an_answer_closes_its_connection_and_reading_it_keeps_it() {
-    let double = ProviderDouble::start().await.unwrap();
+    let double = FakeProvider::start().await.unwrap();
     for kind in KINDS {
         let model = model(kind, &double.url(), json!({}));
         let before = double.journal().len();
@@ -398,7 +398,7 @@ async fn dropping_an_answer_closes_its_connection_and_reading_it_keeps_it() {
 
 #[tokio::test]
 async fn faults_within_a_stream_are_told_and_tried_again_before_the_first_text() {
-    let double = ProviderDouble::start().await.unwrap();
+    let double = FakeProvider::start().await.unwrap();
     let fault = |kind: &str| match kind {
         "openai" => openai::fault_event("server_error", "", "x"),
         "anthropic" => anthropic::fault_event("overloaded_error", "Overloaded"),
@@ -407,7 +407,7 @@ async fn faults_within_a_stream_are_told_and_tried_again_before_the_first_text()
     for kind in KINDS {
         let model = model(kind, &double.url(), json!({}));
         double.script(Script::steps([Step::Begin, Step::Bytes(fault(kind)), Step::Stall]));
-        assert_eq!(ask(&model).await.0.text, "This is the double.", "{kind}");
+        assert_eq!(ask(&model).await.0.text, "This is the fake provider.", "{kind}");
         double.script(Script::begun(["so far"]).then(Step::Bytes(fault(kind))));
         let (read, end) = ask(&model).await;
         assert_eq!(read.text, "so far");
@@ -417,7 +417,7 @@ async fn faults_within_a_stream_are_told_and_tried_again_before_the_first_text()
 
 #[tokio::test]
 async fn replies_that_are_no_stream_are_read_or_refused_cleanly() {
-    let double = ProviderDouble::start().await.unwrap();
+    let double = FakeProvider::start().await.unwrap();
     let whole: [fn(&str) -> Script; 3] = [openai::whole, anthropic::whole, dify::whole];
     for (kind, whole) in KINDS.into_iter().zip(whole) {
         let model = model(kind, &double.url(), json!({"max_retries": 0}));
@@ -444,7 +444,7 @@ async fn replies_that_are_no_stream_are_read_or_refused_cleanly() {
 
 #[tokio::test]
 async fn no_error_ever_holds_the_key() {
-    let double = ProviderDouble::start().await.unwrap();
+    let double = FakeProvider::start().await.unwrap();
     let said = format!("the key {KEY} is wrong, really: {KEY}");
     for kind in KINDS {
         let model = model(kind, &double.url(), json!({"max_retries": 0}));
@@ -468,7 +468,7 @@ async fn no_error_ever_holds_the_key() {
 
 #[tokio::test]
 async fn dify_keeps_its_conversation_and_begins_anew_when_it_is_lost() {
-    let double = ProviderDouble::start().await.unwrap();
+    let double = FakeProvider::start().await.unwrap();
     let model = model("dify", &double.url(), json!({}));
     let (read, _) = ask(&model).await;
     assert_eq!(read.conversation.as_deref(), Some("conversation-0"));
@@ -488,7 +488,7 @@ async fn dify_keeps_its_conversation_and_begins_anew_when_it_is_lost() {
 
 #[tokio::test]
 async fn dify_workflows_end_with_whichever_of_their_two_ends_comes() {
-    let double = ProviderDouble::start().await.unwrap();
+    let double = FakeProvider::start().await.unwrap();
     let model = model("dify", &double.url(), json!({}));
     let event = |name: &str, more: Value| Step::Bytes(dify::event_of("c", "t", name, &more));
     let started = || event("workflow_started", json!({"data": {"id": "r"}}));

@@ -3,7 +3,7 @@
 use chatbox_brain::llm::{ErrorClass, Remedy, TokenUsage};
 use chatbox_brain::session::entry::FinishReason;
 use chatbox_tests::provider::dialect::anthropic::{fault_event, refusal};
-use chatbox_tests::provider::{ProviderDouble, Script, Step};
+use chatbox_tests::provider::{FakeProvider, Script, Step};
 use serde_json::{Value, json};
 
 use crate::support::{ask, model};
@@ -20,7 +20,7 @@ fn stopped(delta: Value) -> Value {
 
 #[tokio::test]
 async fn anthropic_stop_reasons() {
-    let double = ProviderDouble::start().await.unwrap();
+    let double = FakeProvider::start().await.unwrap();
     let details = json!({"type": "refusal", "category": "x", "explanation": "y"});
     for (delta, expected) in [
         (json!({"stop_reason": "end_turn", "stop_sequence": null}), Ok(FinishReason::Stop)),
@@ -41,7 +41,7 @@ async fn anthropic_stop_reasons() {
 
 #[tokio::test]
 async fn anthropic_stop_is_the_only_end_and_usage_is_a_total() {
-    let double = ProviderDouble::start().await.unwrap();
+    let double = FakeProvider::start().await.unwrap();
     let events = [
         json!({"type": "ping"}),
         start(),
@@ -120,7 +120,7 @@ async fn anthropic_errors_before_the_stream() {
         ("an unknown type", refusal(500, "new_error", "x", None), ErrorClass::Server, true),
     ];
     assert_refusals("anthropic", rows).await;
-    let double = ProviderDouble::start().await.unwrap();
+    let double = FakeProvider::start().await.unwrap();
     let capped = refusal(429, "rate_limit_error", "You have reached your monthly spend cap", None);
     let error = ask_once(&double, "anthropic", capped).await.1.unwrap_err();
     assert_eq!((error.class, error.retryable()), (ErrorClass::Quota, false), "429 tier cap, without retry-after");
@@ -128,7 +128,7 @@ async fn anthropic_errors_before_the_stream() {
 
 #[tokio::test]
 async fn anthropic_errors_with_a_remedy() {
-    let double = ProviderDouble::start().await.unwrap();
+    let double = FakeProvider::start().await.unwrap();
     let refused = || refusal(400, "invalid_request_error", "temperature: not supported by this model", None);
     let with = model("anthropic", &double.url(), json!({"temperature": 0.5, "max_retries": 0}));
     double.script(refused());
@@ -149,7 +149,7 @@ async fn anthropic_errors_with_a_remedy() {
 
 #[tokio::test]
 async fn anthropic_errors_within_the_stream_go_by_their_type() {
-    let double = ProviderDouble::start().await.unwrap();
+    let double = FakeProvider::start().await.unwrap();
     for (kind, class) in [
         ("overloaded_error", ErrorClass::Overloaded),
         ("api_error", ErrorClass::Server),

@@ -3,7 +3,7 @@
 use chatbox_brain::llm::{ErrorClass, TokenUsage};
 use chatbox_brain::session::entry::FinishReason;
 use chatbox_tests::provider::dialect::openai::refusal;
-use chatbox_tests::provider::{ProviderDouble, Script, Step};
+use chatbox_tests::provider::{FakeProvider, Script, Step};
 use serde_json::{Value, json};
 
 use crate::support::{ask, model};
@@ -23,7 +23,7 @@ fn used(input: u64, output: u64) -> Option<TokenUsage> {
 
 #[tokio::test]
 async fn compatible_azure_has_its_own_address_and_key_header() {
-    let double = ProviderDouble::start().await.unwrap();
+    let double = FakeProvider::start().await.unwrap();
     let deployment = format!("http://{}/openai/deployments/d", double.addr());
     let more = json!({"auth_header": "api-key", "api_version": "2024-10-21"});
     ask(&model("openai", &deployment, more)).await.1.unwrap();
@@ -41,7 +41,7 @@ async fn compatible_azure_has_its_own_address_and_key_header() {
 
 #[tokio::test]
 async fn compatible_azure_annotates_its_filter() {
-    let double = ProviderDouble::start().await.unwrap();
+    let double = FakeProvider::start().await.unwrap();
     let events = |reason| {
         [
             json!({"id": "", "object": "", "created": 0, "model": "", "choices": [],
@@ -64,7 +64,7 @@ async fn compatible_azure_annotates_its_filter() {
 
 #[tokio::test]
 async fn compatible_ollama_begins_with_text_and_fails_without_a_word() {
-    let double = ProviderDouble::start().await.unwrap();
+    let double = FakeProvider::start().await.unwrap();
     let first = choice(json!({"index": 0, "delta": {"role": "assistant", "content": "a"}, "finish_reason": null}));
     let reasoning = choice(json!({"index": 0, "delta": {"role": "assistant", "content": "", "reasoning": "hm"}}));
     let last = |reason| choice(json!({"index": 0, "delta": {}, "finish_reason": reason}));
@@ -95,7 +95,7 @@ async fn compatible_ollama_refuses_in_openai_s_form() {
 
 #[tokio::test]
 async fn compatible_vllm_ends_with_text_and_counts_all_along() {
-    let double = ProviderDouble::start().await.unwrap();
+    let double = FakeProvider::start().await.unwrap();
     for reasoning in ["reasoning", "reasoning_content"] {
         let events = [
             choice(json!({"index": 0, "delta": {"role": "assistant", "content": ""}})),
@@ -112,7 +112,7 @@ async fn compatible_vllm_ends_with_text_and_counts_all_along() {
 
 #[tokio::test]
 async fn compatible_vllm_faults_are_nested_or_flat_with_a_number() {
-    let double = ProviderDouble::start().await.unwrap();
+    let double = FakeProvider::start().await.unwrap();
     for (code, kind, class) in [
         (500, "InternalServerError", ErrorClass::Server),
         (400, "BadRequestError", ErrorClass::Rejected),
@@ -137,7 +137,7 @@ async fn compatible_vllm_faults_are_nested_or_flat_with_a_number() {
 
 #[tokio::test]
 async fn compatible_gateways_comment_and_fail_in_many_ways() {
-    let double = ProviderDouble::start().await.unwrap();
+    let double = FakeProvider::start().await.unwrap();
     let comment = Step::Bytes(": OPENROUTER PROCESSING\n\n".into());
     let event = |event: Value| Step::Bytes(stream(&[event]).into());
     let whole = [
@@ -160,7 +160,7 @@ async fn compatible_gateways_comment_and_fail_in_many_ways() {
 
 #[tokio::test]
 async fn compatible_servers_know_only_the_old_name_of_the_limit() {
-    let double = ProviderDouble::start().await.unwrap();
+    let double = FakeProvider::start().await.unwrap();
     for (setting, sent, left_out) in
         [("max_tokens", "max_tokens", "max_completion_tokens"), ("", "max_completion_tokens", "max_tokens")]
     {

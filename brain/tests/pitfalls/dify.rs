@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use chatbox_brain::llm::{Chunk, ErrorClass, Prompt, Remedy, TokenUsage};
 use chatbox_brain::session::entry::FinishReason;
 use chatbox_tests::provider::dialect::dify::{event_of, fault_event, refusal};
-use chatbox_tests::provider::{End, ProviderDouble, Script, Step};
+use chatbox_tests::provider::{End, FakeProvider, Script, Step};
 use serde_json::{Value, json};
 
 use crate::support::{ask, ask_with, chats, model, prompt};
@@ -27,13 +27,13 @@ fn finished(status: &str) -> Step {
     event("workflow_finished", &json!({"data": {"status": status, "outputs": {}, "error": null}}))
 }
 
-async fn answer(double: &ProviderDouble, steps: Vec<Step>) -> Asked {
+async fn answer(double: &FakeProvider, steps: Vec<Step>) -> Asked {
     ask_once(double, "dify", Script::steps(steps)).await
 }
 
 #[tokio::test]
 async fn dify_events_with_text() {
-    let double = ProviderDouble::start().await.unwrap();
+    let double = FakeProvider::start().await.unwrap();
     for (row, steps, text, replaced) in [
         ("message appends", vec![say("message", "a"), say("message", "b")], "ab", vec![]),
         ("agent_message appends", vec![say("agent_message", "a"), say("agent_message", "b")], "ab", vec![]),
@@ -57,7 +57,7 @@ async fn dify_events_with_text() {
 
 #[tokio::test]
 async fn dify_events_without_text() {
-    let double = ProviderDouble::start().await.unwrap();
+    let double = FakeProvider::start().await.unwrap();
     for (row, more) in [
         ("agent_thought", json!({"id": "x", "position": 1, "thought": "hm", "tool_input": "{}", "message_files": []})),
         ("message_file", json!({"id": "x", "type": "image", "belongs_to": "assistant", "url": "/x"})),
@@ -85,7 +85,7 @@ async fn dify_events_without_text() {
 
 #[tokio::test]
 async fn dify_events_of_workflows() {
-    let double = ProviderDouble::start().await.unwrap();
+    let double = FakeProvider::start().await.unwrap();
     let started = || event("workflow_started", &json!({"data": {"id": "r", "inputs": {}}}));
     let node = || event("node_finished", &json!({"data": {"status": "succeeded", "outputs": {"text": "x"}}}));
     let fault = || Step::Bytes(fault_event(400, "provider_quota_exceeded", "x"));
@@ -153,7 +153,7 @@ async fn dify_errors_before_the_stream() {
 
 #[tokio::test]
 async fn dify_errors_within_the_stream() {
-    let double = ProviderDouble::start().await.unwrap();
+    let double = FakeProvider::start().await.unwrap();
     for (status, code, class) in [
         (400, "completion_request_error", ErrorClass::Server),
         (400, "provider_quota_exceeded", ErrorClass::Quota),
@@ -170,7 +170,7 @@ async fn dify_errors_within_the_stream() {
 
 #[tokio::test]
 async fn dify_errors_of_a_lost_conversation_begin_a_new_one() {
-    let double = ProviderDouble::start().await.unwrap();
+    let double = FakeProvider::start().await.unwrap();
     let model = model("dify", &double.url(), json!({"max_retries": 0}));
     let going_on = Prompt { conversation: Some("c-1".into()), ..prompt() };
     for (row, lost) in [
@@ -195,7 +195,7 @@ async fn dify_errors_of_a_lost_conversation_begin_a_new_one() {
 
 #[tokio::test]
 async fn dify_stop_names_the_task_and_the_user() {
-    let double = ProviderDouble::start().await.unwrap();
+    let double = FakeProvider::start().await.unwrap();
     let model = model("dify", &double.url(), json!({}));
     double.script(Script::steps([event("message", &json!({"answer": "a"})), Step::Stall]));
     let mut generation = model.provider.generate(&prompt()).await.unwrap();
@@ -212,7 +212,7 @@ async fn dify_stop_names_the_task_and_the_user() {
 
 #[tokio::test]
 async fn dify_stop_needs_an_answer_under_way() {
-    let double = ProviderDouble::start().await.unwrap();
+    let double = FakeProvider::start().await.unwrap();
     let model = model("dify", &double.url(), json!({"max_retries": 0}));
     // Nothing came that names a task: it is waited for shortly, then the connection is closed.
     double.script(Script::steps([Step::KeepAlive, Step::Stall]));

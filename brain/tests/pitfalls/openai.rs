@@ -3,7 +3,7 @@
 use chatbox_brain::llm::{ErrorClass, TokenUsage};
 use chatbox_brain::session::entry::FinishReason;
 use chatbox_tests::provider::dialect::openai::{fault_event, refusal};
-use chatbox_tests::provider::{ProviderDouble, Script};
+use chatbox_tests::provider::{FakeProvider, Script};
 use serde_json::{Value, json};
 
 use crate::support::{ask, model};
@@ -15,7 +15,7 @@ fn choice(choice: Value) -> Value {
 
 #[tokio::test]
 async fn openai_finish_reasons() {
-    let double = ProviderDouble::start().await.unwrap();
+    let double = FakeProvider::start().await.unwrap();
     for (reason, expected) in [
         ("stop", Ok(FinishReason::Stop)),
         ("length", Ok(FinishReason::Length)),
@@ -37,7 +37,7 @@ async fn openai_finish_reasons() {
 
 #[tokio::test]
 async fn openai_finish_chunks_may_hold_text_refusals_and_nothing() {
-    let double = ProviderDouble::start().await.unwrap();
+    let double = FakeProvider::start().await.unwrap();
     let usage = json!({"prompt_tokens": 9, "completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": 4}});
     let events = [
         json!({"choices": [], "prompt_filter_results": []}),
@@ -104,7 +104,7 @@ async fn openai_errors_before_the_stream() {
 
 #[tokio::test]
 async fn openai_errors_of_length_ask_for_less_history() {
-    let double = ProviderDouble::start().await.unwrap();
+    let double = FakeProvider::start().await.unwrap();
     for script in [
         refusal(400, "invalid_request_error", "context_length_exceeded", "x"),
         refusal(400, "", "", "This model's maximum context length is 8192 tokens."),
@@ -122,7 +122,7 @@ async fn openai_errors_of_length_ask_for_less_history() {
 
 #[tokio::test]
 async fn openai_errors_about_sampling_are_called_again_without_it() {
-    let double = ProviderDouble::start().await.unwrap();
+    let double = FakeProvider::start().await.unwrap();
     let fault = |code: &str, param: &str| {
         let error = json!({"message": "x", "type": "invalid_request_error", "param": param, "code": code});
         Script::json(400, &json!({"error": error}))
@@ -156,7 +156,7 @@ async fn openai_errors_about_sampling_are_called_again_without_it() {
 
 #[tokio::test]
 async fn openai_errors_within_the_stream() {
-    let double = ProviderDouble::start().await.unwrap();
+    let double = FakeProvider::start().await.unwrap();
     for (row, fault, class) in [
         ("server_error", fault_event("server_error", "", "x"), ErrorClass::Server),
         ("quota", fault_event("insufficient_quota", "insufficient_quota", "x"), ErrorClass::Quota),

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use chatbox_brain::llm::ErrorClass;
-use chatbox_tests::provider::{ProviderDouble, Script};
+use chatbox_tests::provider::{FakeProvider, Script};
 use serde_json::json;
 
 use crate::support::{KINDS, ask, model};
@@ -15,7 +15,7 @@ fn busy(headers: &[(&str, &str)]) -> Script {
 
 #[tokio::test]
 async fn retry_after_hints_have_an_order_and_what_is_no_number_falls_through() {
-    let double = ProviderDouble::start().await.unwrap();
+    let double = FakeProvider::start().await.unwrap();
     #[expect(clippy::disallowed_methods, reason = "the date goes to a client that reads the same clock")]
     let soon = httpdate::fmt_http_date(SystemTime::now() + Duration::from_secs(600));
     for kind in KINDS {
@@ -42,7 +42,7 @@ async fn retry_after_hints_have_an_order_and_what_is_no_number_falls_through() {
 
 #[tokio::test]
 async fn retry_after_is_a_minimum_and_has_a_cap() {
-    let double = ProviderDouble::start().await.unwrap();
+    let double = FakeProvider::start().await.unwrap();
     for kind in KINDS {
         let model = model(kind, &double.url(), json!({"max_retries": 1}));
         double.script(busy(&[("retry-after-ms", "300")]));
@@ -64,7 +64,7 @@ async fn retry_after_is_a_minimum_and_has_a_cap() {
 
 #[tokio::test]
 async fn retry_after_counts_less_than_an_explicit_word() {
-    let double = ProviderDouble::start().await.unwrap();
+    let double = FakeProvider::start().await.unwrap();
     for kind in KINDS {
         let model = model(kind, &double.url(), json!({"max_retries": 1}));
         for (row, status, word, again) in [

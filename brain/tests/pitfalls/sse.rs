@@ -5,7 +5,7 @@ use std::time::Duration;
 use chatbox_brain::llm::ErrorClass;
 use chatbox_brain::session::entry::FinishReason;
 use chatbox_tests::provider::dialect::{anthropic, dify, openai};
-use chatbox_tests::provider::{ProviderDouble, Script, Step};
+use chatbox_tests::provider::{FakeProvider, Script, Step};
 use serde_json::{Value, json};
 
 use crate::support::{KINDS, ask, model};
@@ -13,7 +13,7 @@ use crate::wire::{ask_once, body, end, failed, pieces, said, stream, text, whole
 
 #[tokio::test]
 async fn sse_01_a_piece_ends_inside_a_character() {
-    let double = ProviderDouble::start().await.unwrap();
+    let double = FakeProvider::start().await.unwrap();
     for kind in KINDS {
         let stream = whole(kind, "ß日😀");
         for character in ["ß", "日", "😀"] {
@@ -28,7 +28,7 @@ async fn sse_01_a_piece_ends_inside_a_character() {
 
 #[tokio::test]
 async fn sse_02_a_line_end_of_two_bytes_is_split() {
-    let double = ProviderDouble::start().await.unwrap();
+    let double = FakeProvider::start().await.unwrap();
     for kind in KINDS {
         // The data has two lines: a line too many between them would make two broken events of it.
         let event = text(kind, "hi").to_string();
@@ -41,7 +41,7 @@ async fn sse_02_a_line_end_of_two_bytes_is_split() {
 
 #[tokio::test]
 async fn sse_03_line_breaks_of_unicode_are_text() {
-    let double = ProviderDouble::start().await.unwrap();
+    let double = FakeProvider::start().await.unwrap();
     for kind in KINDS {
         let text = "a\u{2028}b\u{2029}c\u{85}d\u{b}e\u{c}f";
         // Raw in the JSON, as it allows but for the control characters.
@@ -53,7 +53,7 @@ async fn sse_03_line_breaks_of_unicode_are_text() {
 
 #[tokio::test]
 async fn sse_04_one_space_after_the_colon_is_optional() {
-    let double = ProviderDouble::start().await.unwrap();
+    let double = FakeProvider::start().await.unwrap();
     for kind in KINDS {
         for colon in ["data:", "data: ", "data:  "] {
             let stream = whole(kind, " hi ").replace("data: ", colon);
@@ -68,7 +68,7 @@ async fn sse_04_one_space_after_the_colon_is_optional() {
 
 #[tokio::test]
 async fn sse_05_several_lines_of_data_are_one_event() {
-    let double = ProviderDouble::start().await.unwrap();
+    let double = FakeProvider::start().await.unwrap();
     for kind in KINDS {
         let lines = |event: &Value| {
             let pretty = serde_json::to_string_pretty(event).unwrap();
@@ -86,7 +86,7 @@ async fn sse_05_several_lines_of_data_are_one_event() {
 
 /// Sparse signs of life, together longer than the model may be silent, keep the answer.
 async fn assert_is_life(sign: &str, row: &str) {
-    let double = ProviderDouble::start().await.unwrap();
+    let double = FakeProvider::start().await.unwrap();
     for kind in KINDS {
         let sign = || [Step::Wait(Duration::from_millis(120)), Step::Bytes(sign.to_owned().into())];
         let event = |event: Value| Step::Bytes(stream(&[event]).into());
@@ -106,7 +106,7 @@ async fn sse_06_an_event_without_data_is_none_but_shows_life() {
 async fn sse_07_comments_are_read_over_but_show_life() {
     assert_is_life(": OPENROUTER PROCESSING\n\n", "row 7").await;
     assert_is_life(":\n", "row 7").await;
-    let double = ProviderDouble::start().await.unwrap();
+    let double = FakeProvider::start().await.unwrap();
     for kind in KINDS {
         // Also between the lines of an event.
         let stream = whole(kind, "hi").replace("data: ", ": keep-alive\n:data: {\ndata: ");
@@ -116,7 +116,7 @@ async fn sse_07_comments_are_read_over_but_show_life() {
 
 #[tokio::test]
 async fn sse_08_a_byte_order_mark_is_read_over() {
-    let double = ProviderDouble::start().await.unwrap();
+    let double = FakeProvider::start().await.unwrap();
     for kind in KINDS {
         let stream = format!("\u{feff}{}", whole(kind, "hi"));
         assert_eq!(said(&double, kind, body(&stream), "row 8").await, "hi", "{kind}");
@@ -129,7 +129,7 @@ async fn sse_08_a_byte_order_mark_is_read_over() {
 
 #[tokio::test]
 async fn sse_09_the_last_event_may_lack_its_end_but_not_its_data() {
-    let double = ProviderDouble::start().await.unwrap();
+    let double = FakeProvider::start().await.unwrap();
     for kind in KINDS {
         let stream = whole(kind, "hi");
         for missing in ["\n", "\n\n"] {
@@ -144,7 +144,7 @@ async fn sse_09_the_last_event_may_lack_its_end_but_not_its_data() {
 
 #[tokio::test]
 async fn sse_10_done_is_no_json() {
-    let double = ProviderDouble::start().await.unwrap();
+    let double = FakeProvider::start().await.unwrap();
     let stream = whole("openai", "hi") + "data: [DONE]\n\n";
     assert_eq!(said(&double, "openai", body(&stream), "row 10").await, "hi");
     assert_eq!(said(&double, "openai", body(stream + "data: {no json\n\n"), "row 10, nothing follows").await, "hi");
@@ -155,7 +155,7 @@ async fn sse_10_done_is_no_json() {
 
 #[tokio::test]
 async fn sse_11_an_error_may_come_with_status_200() {
-    let double = ProviderDouble::start().await.unwrap();
+    let double = FakeProvider::start().await.unwrap();
     for (kind, fault) in [
         ("openai", openai::fault_event("server_error", "", "x")),
         ("openai", "data: {\"error\":{\"message\":\"x\"},\"choices\":[]}\n\n".into()),
@@ -177,7 +177,7 @@ async fn sse_11_an_error_may_come_with_status_200() {
 
 #[tokio::test]
 async fn sse_12_a_clean_end_without_a_terminator_is_a_failure() {
-    let double = ProviderDouble::start().await.unwrap();
+    let double = FakeProvider::start().await.unwrap();
     for kind in KINDS {
         let script = body(stream(&[text(kind, "so far")]));
         assert_eq!(failed(&double, kind, script, "so far", "row 12").await, ErrorClass::Truncated, "{kind}");
@@ -187,7 +187,7 @@ async fn sse_12_a_clean_end_without_a_terminator_is_a_failure() {
 
 #[tokio::test]
 async fn sse_13_a_whole_reply_may_come_instead() {
-    let double = ProviderDouble::start().await.unwrap();
+    let double = FakeProvider::start().await.unwrap();
     let whole: [fn(&str) -> Script; 3] = [openai::whole, anthropic::whole, dify::whole];
     for (kind, whole) in KINDS.into_iter().zip(whole) {
         for content_type in ["application/json", "application/json; charset=utf-8"] {
@@ -201,7 +201,7 @@ async fn sse_13_a_whole_reply_may_come_instead() {
 
 #[tokio::test]
 async fn sse_14_bodies_of_errors_may_be_anything() {
-    let double = ProviderDouble::start().await.unwrap();
+    let double = FakeProvider::start().await.unwrap();
     for kind in KINDS {
         for (status, content_type, said, prefix) in [
             (502, "text/html", "<html>\n<body>Bad Gateway</body>", "<html> <body>Bad Gateway</body>"),
@@ -224,7 +224,7 @@ async fn sse_14_bodies_of_errors_may_be_anything() {
 
 #[tokio::test]
 async fn sse_15_huge_events_end_the_answer_cleanly() {
-    let double = ProviderDouble::start().await.unwrap();
+    let double = FakeProvider::start().await.unwrap();
     for kind in KINDS {
         let large = "x".repeat(2 << 20);
         assert_eq!(said(&double, kind, body(whole(kind, &large)), "row 15").await.len(), large.len(), "{kind}");
@@ -237,7 +237,7 @@ async fn sse_15_huge_events_end_the_answer_cleanly() {
 
 #[tokio::test]
 async fn sse_16_parameters_of_the_content_type_do_not_count() {
-    let double = ProviderDouble::start().await.unwrap();
+    let double = FakeProvider::start().await.unwrap();
     for kind in KINDS {
         for content_type in ["text/event-stream; charset=utf-8", "Text/Event-Stream;charset=UTF-8", "text/event-stream"]
         {
@@ -249,7 +249,7 @@ async fn sse_16_parameters_of_the_content_type_do_not_count() {
 
 #[tokio::test]
 async fn sse_17_streams_are_not_compressed() {
-    let double = ProviderDouble::start().await.unwrap();
+    let double = FakeProvider::start().await.unwrap();
     for kind in KINDS {
         said(&double, kind, body(whole(kind, "hi")), "row 17").await;
         let class = failed(&double, kind, body(whole(kind, "hi")).header("content-encoding", "br"), "", "row 17").await;

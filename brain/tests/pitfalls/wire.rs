@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use chatbox_brain::llm::{ErrorClass, ProviderError};
 use chatbox_brain::session::entry::FinishReason;
-use chatbox_tests::provider::{ProviderDouble, Script, Step};
+use chatbox_tests::provider::{FakeProvider, Script, Step};
 use serde_json::{Value, json};
 
 use crate::support::{Read, ask, model};
@@ -56,20 +56,20 @@ pub(crate) fn pieces<T: AsRef<[u8]>>(pieces: impl IntoIterator<Item = T>) -> Scr
 }
 
 /// Asks a model of this kind, which tries once, with this script before it.
-pub(crate) async fn ask_once(double: &ProviderDouble, kind: &str, script: Script) -> Asked {
+pub(crate) async fn ask_once(double: &FakeProvider, kind: &str, script: Script) -> Asked {
     double.script(script);
     ask(&model(kind, &double.url(), json!({"max_retries": 0}))).await
 }
 
 /// The text of an answer that must be whole.
-pub(crate) async fn said(double: &ProviderDouble, kind: &str, script: Script, row: &str) -> String {
+pub(crate) async fn said(double: &FakeProvider, kind: &str, script: Script, row: &str) -> String {
     let (read, end) = ask_once(double, kind, script).await;
     assert_eq!(end.map_err(|error| error.to_string()), Ok(FinishReason::Stop), "{row}: {kind}");
     read.text
 }
 
 /// The class of an answer that must fail, after `so_far`.
-pub(crate) async fn failed(double: &ProviderDouble, kind: &str, script: Script, so_far: &str, row: &str) -> ErrorClass {
+pub(crate) async fn failed(double: &FakeProvider, kind: &str, script: Script, so_far: &str, row: &str) -> ErrorClass {
     let (read, end) = ask_once(double, kind, script).await;
     assert_eq!(read.text, so_far, "{row}: {kind}");
     assert!(end.is_err(), "{row}: {kind}: {end:?}");
@@ -81,7 +81,7 @@ pub(crate) type Refused = (&'static str, Script, ErrorClass, bool);
 
 /// Each row has its class, and is called again only where the table says so.
 pub(crate) async fn assert_refusals(kind: &str, rows: Vec<Refused>) {
-    let double = ProviderDouble::start().await.unwrap();
+    let double = FakeProvider::start().await.unwrap();
     let model = model(kind, &double.url(), json!({"max_retries": 1}));
     for (row, script, class, again) in rows {
         let before = double.journal().len();
