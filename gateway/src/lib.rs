@@ -13,3 +13,4 @@ pub mod listener;
 pub mod metrics;
 pub mod roster;
 pub mod routes;
+mod sabotage;

@@ -21,6 +21,7 @@ mod regenerate;
 mod reload;
 mod restart;
 mod resume;
+mod sabotage;
 mod sessions;
 mod soak;
 mod store_down;
