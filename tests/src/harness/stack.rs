@@ -158,11 +158,6 @@ impl Stack {
         self.brains[0].ops
     }
 
-    /// The address of the brain's link.
-    pub fn brain_link(&self) -> SocketAddr {
-        self.brains[0].address
-    }
-
     /// A handshake with the first gateway, without a token.
     pub fn handshake(&self) -> HandshakeRequest {
         self.handshake_at(0)

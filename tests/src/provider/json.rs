@@ -9,7 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use serde::de::{DeserializeOwned, Error};
 use serde::{Deserialize, Deserializer};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use super::fault::{Fault, Retry};
 use super::format::SseFormat;
@@ -170,14 +170,14 @@ impl Fields {
             return if known { Ok(Script::refuse(fault)) } else { Err("refuse.status: 200 to 999".to_owned()) };
         }
         match self.0.remove("steps") {
-            Some(steps) => Ok(Script::steps(read_steps("steps", steps)?)),
+            Some(steps) => Ok(Script::steps(read::<Vec<Step>>("steps", steps)?)),
             None => Ok(Script::answer(["This is ", "the fake provider."])),
         }
     }
 
     fn with_delivery(mut self, mut script: Script) -> Result<Script, String> {
         if let Some(steps) = self.0.remove("then") {
-            script.steps.extend(read_steps("then", steps)?);
+            script.steps.extend(read::<Vec<Step>>("then", steps)?);
         }
         if let Some(time) = self.time("pace_ms")? {
             script = script.paced(time);
@@ -217,35 +217,17 @@ impl Fields {
     }
 }
 
-fn read_steps(name: &str, value: Value) -> Result<Vec<Step>, String> {
-    let steps: Vec<Value> = read(name, value)?;
-    let each = steps.into_iter().enumerate();
-    each.map(|(index, step)| read(&format!("{name}[{index}]"), step)).collect()
-}
-
 /// Reads a value. An error names the path of the field.
-fn read<T: DeserializeOwned>(path: &str, value: Value) -> Result<T, String> {
-    T::deserialize(&value).map_err(|error| {
-        let (path, error) = blame::<T>(path, &value).unwrap_or_else(|| (path.to_owned(), error.to_string()));
-        format!("{path}: {error}")
+fn read<T: DeserializeOwned>(name: &str, value: Value) -> Result<T, String> {
+    serde_path_to_error::deserialize(value).map_err(|error| {
+        let inner = error.path().to_string();
+        let path = match inner.as_str() {
+            "." => name.to_owned(),
+            index if index.starts_with('[') => format!("{name}{index}"),
+            field => format!("{name}.{field}"),
+        };
+        format!("{path}: {}", error.inner())
     })
-}
-
-/// Which field of an object, or of the one object within it, is at fault: the one that is refused by itself.
-fn blame<T: DeserializeOwned>(path: &str, value: &Value) -> Option<(String, String)> {
-    let object = value.as_object()?;
-    let alone = |path: &str, fields: &Map<String, Value>, wrap: &dyn Fn(Value) -> Value| {
-        fields.iter().find_map(|(name, field)| {
-            let error = T::deserialize(&wrap(json!({name: field}))).err()?.to_string();
-            let known = !error.starts_with("missing field") && !error.starts_with("unknown");
-            known.then(|| (format!("{path}.{name}"), error))
-        })
-    };
-    if let (1, Some((tag, Value::Object(inner)))) = (object.len(), object.iter().next()) {
-        let path = format!("{path}.{tag}");
-        return alone(&path, inner, &|field| json!({tag: field}));
-    }
-    alone(path, object, &|field| field)
 }
 
 fn limited(millis: u64) -> Result<Duration, String> {
