@@ -83,8 +83,8 @@ async fn both_services_end_at_once_and_well_when_asked() -> Result<()> {
     let asked = tokio::time::Instant::now();
     stack.term_gateway(0).await?;
     stack.term_brain().await?;
-    // One second of drain for each.
-    ensure!(asked.elapsed() <= with_noise(Duration::from_secs(2)), "it took {:?}", asked.elapsed());
+    // One second of drain and half a second to end, for each.
+    ensure!(asked.elapsed() <= with_noise(Duration::from_secs(3)), "it took {:?}", asked.elapsed());
     ensure!(ana.closed().await?.code == 1012, "{:?}", ana.closed().await?);
     Ok(())
 }
