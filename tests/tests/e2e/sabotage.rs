@@ -3,12 +3,14 @@
 //! The faults exist only in services built with the feature `sabotage`:
 //!
 //! ```text
-//! cargo build -p chatbox-brain -p chatbox-gateway --features chatbox-brain/sabotage,chatbox-gateway/sabotage
+//! cargo build --workspace --bins --features chatbox-brain/sabotage,chatbox-gateway/sabotage
 //! mkdir -p target/sabotaged && cp target/debug/chatbox-{brain,gateway} target/sabotaged/
-//! CHATBOX_SABOTAGED_BINARIES=target/sabotaged cargo test -p chatbox-tests --test e2e sabotage -- --ignored
+//! cargo build --workspace --bins
+//! CHATBOX_SABOTAGED_BINARIES=target/sabotaged \
+//!     cargo nextest run --workspace --run-ignored only -E 'test(each_fault_makes_its_test_fail)'
 //! ```
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Output;
 
 use anyhow::{Context, Result, ensure};
@@ -32,16 +34,21 @@ const FAULTS: [(&str, &str); 4] = [
 
 #[tokio::test]
 #[ignore = "needs services built with the feature `sabotage`; see the head of this file"]
-async fn each_fault_turns_its_test_red() -> Result<()> {
+async fn each_fault_makes_its_test_fail() -> Result<()> {
     let folder = std::env::var_os(SABOTAGED).with_context(|| format!("{SABOTAGED} is not set"))?;
-    let folder = PathBuf::from(folder).canonicalize()?;
+    // Relative to the root of the workspace, not to the folder in which tests run.
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(folder).canonicalize()?;
     for (fault, test) in FAULTS {
         // Without a fault the same services pass, so the fault is the cause of the failure below.
         let well = run(&folder, None, test).await?;
         ensure!(well.status.success(), "{test} fails without any fault:\n{}", text(&well));
-        let red = run(&folder, Some(fault), test).await?;
-        ensure!(!red.status.success(), "{test} stays green under {fault}");
-        ensure!(text(&red).contains(&format!("{test} ... FAILED")), "{test} did not run to its end:\n{}", text(&red));
+        let faulty = run(&folder, Some(fault), test).await?;
+        ensure!(!faulty.status.success(), "{test} passes under {fault}");
+        ensure!(
+            text(&faulty).contains(&format!("{test} ... FAILED")),
+            "{test} did not run to its end:\n{}",
+            text(&faulty)
+        );
     }
     Ok(())
 }
