@@ -9,6 +9,7 @@ pub mod ledger;
 pub mod llm;
 pub mod metrics;
 pub mod reload;
+mod sabotage;
 pub mod session;
 pub mod store;
 pub mod tunables;

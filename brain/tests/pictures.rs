@@ -10,7 +10,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use chatbox_brain::llm::{ErrorClass, Image, Prompt, PromptTurn};
-use chatbox_tests::provider::ProviderDouble;
+use chatbox_tests::provider::FakeProvider;
 use serde_json::{Value, json};
 
 use raw::{Canned, Raw};
@@ -36,13 +36,13 @@ fn shown(question: &str) -> Prompt {
 
 #[tokio::test]
 async fn openai_takes_data_urls_beside_the_text() {
-    let double = ProviderDouble::start().await.unwrap();
-    let model = model("openai", &double.url(), json!({}));
+    let fake = FakeProvider::start().await.unwrap();
+    let model = model("openai", &fake.url(), json!({}));
     let url = |media_type: &str| json!({"url": format!("data:{media_type};base64,{}", STANDARD.encode(PNG))});
     let picture = |media_type: &str| json!({"type": "image_url", "image_url": url(media_type)});
     for (question, first) in [("What is this?", Some(json!({"type": "text", "text": "What is this?"}))), (" ", None)] {
         ask_with(&model, &shown(question)).await.1.unwrap();
-        let messages = double.journal().pop().unwrap().body["messages"].clone();
+        let messages = fake.journal().pop().unwrap().body["messages"].clone();
         let asked: Vec<Value> = first.into_iter().chain([picture("image/png"), picture("image/webp")]).collect();
         let expected = json!([{"role": "system", "content": "Be brief."},
             {"role": "user", "content": [{"type": "text", "text": "old"}, picture("image/gif")]},
@@ -54,15 +54,15 @@ async fn openai_takes_data_urls_beside_the_text() {
 
 #[tokio::test]
 async fn anthropic_takes_base64_before_the_text() {
-    let double = ProviderDouble::start().await.unwrap();
-    let model = model("anthropic", &double.url(), json!({}));
+    let fake = FakeProvider::start().await.unwrap();
+    let model = model("anthropic", &fake.url(), json!({}));
     let picture = |media_type: &str| {
         let source = json!({"type": "base64", "media_type": media_type, "data": STANDARD.encode(PNG)});
         json!({"type": "image", "source": source})
     };
     for (question, last) in [("What is this?", Some(json!({"type": "text", "text": "What is this?"}))), ("", None)] {
         ask_with(&model, &shown(question)).await.1.unwrap();
-        let messages = double.journal().pop().unwrap().body["messages"].clone();
+        let messages = fake.journal().pop().unwrap().body["messages"].clone();
         let asked: Vec<Value> = [picture("image/png"), picture("image/webp")].into_iter().chain(last).collect();
         let expected = json!([{"role": "user", "content": [picture("image/gif"), {"type": "text", "text": "old"}]},
             {"role": "assistant", "content": "A cat."},
@@ -141,18 +141,18 @@ async fn an_upload_that_fails_is_a_refusal_like_any_other() {
 
 #[tokio::test]
 async fn without_pictures_nothing_changes_and_names_that_cannot_be_sent_are_left_out() {
-    let double = ProviderDouble::start().await.unwrap();
+    let fake = FakeProvider::start().await.unwrap();
     for kind in KINDS {
-        let model = model(kind, &double.url(), json!({}));
+        let model = model(kind, &fake.url(), json!({}));
         ask(&model).await.1.unwrap();
-        let body = double.journal().pop().unwrap().body;
+        let body = fake.journal().pop().unwrap().body;
         let contents = body["messages"].as_array().into_iter().flatten().map(|message| &message["content"]);
         assert!(contents.clone().all(Value::is_string) && body.get("files").is_none(), "{kind}: {body}");
         for unsendable in ["", "a\nb", "a b", "\u{fc}", &"x".repeat(513)] {
             ask_with(&model, &Prompt { request_id: unsendable.into(), ..prompt() }).await.1.unwrap();
-            let call = double.journal().pop().unwrap();
+            let call = fake.journal().pop().unwrap();
             assert!(!call.headers.contains_key("x-client-request-id"), "{kind}: {unsendable:?}");
         }
     }
-    assert_eq!(chats(&double.journal()).len(), 18, "one request for each answer");
+    assert_eq!(chats(&fake.journal()).len(), 18, "one request for each answer");
 }

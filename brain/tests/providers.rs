@@ -1,4 +1,4 @@
-//! Every provider against the provider double, over real sockets and through the catalog, as the brain calls it.
+//! Every provider against the provider fake, over real sockets and through the catalog, as the brain calls it.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on says so")]
 
@@ -9,7 +9,7 @@ use chatbox_brain::llm::{Chunk, ErrorClass, Generation, Prompt};
 use chatbox_brain::usage::FinishReason;
 use chatbox_brain::usage::TokenUsage;
 use chatbox_tests::provider::dialect::{anthropic, dify, openai};
-use chatbox_tests::provider::{Call, End, Gate, ProviderDouble, Script, Step};
+use chatbox_tests::provider::{Call, End, FakeProvider, Gate, Script, Step};
 use serde_json::{Value, json};
 
 mod support;
@@ -21,12 +21,12 @@ const KEY: &str = env!("CARGO_PKG_NAME");
 
 #[tokio::test]
 async fn answers_arrive_whole_however_the_bytes_are_cut() {
-    let double = ProviderDouble::start().await.unwrap();
+    let fake = FakeProvider::start().await.unwrap();
     for kind in KINDS {
-        let model = model(kind, &double.url(), json!({}));
+        let model = model(kind, &fake.url(), json!({}));
         for split in [None, Some(1), Some(7)] {
             let script = Script::answer(["Grüße", ", ", "😀 日本", "\r\n\u{2028}!"]).then(Step::KeepAlive);
-            double.script(match split {
+            fake.script(match split {
                 Some(bytes) => script.split_every(bytes),
                 None => script,
             });
@@ -40,11 +40,11 @@ async fn answers_arrive_whole_however_the_bytes_are_cut() {
 
 #[tokio::test]
 async fn requests_are_exactly_what_the_protocols_ask_for() {
-    let double = ProviderDouble::start().await.unwrap();
+    let fake = FakeProvider::start().await.unwrap();
     for kind in KINDS {
-        ask(&model(kind, &double.url(), json!({}))).await.1.unwrap();
+        ask(&model(kind, &fake.url(), json!({}))).await.1.unwrap();
     }
-    let calls = double.journal();
+    let calls = fake.journal();
     let header = |call: &Call, name: &str| call.headers.get(name).cloned().unwrap_or_default();
     for call in &calls {
         assert_eq!(header(call, "x-client-request-id"), "call-7");
@@ -79,13 +79,13 @@ async fn requests_are_exactly_what_the_protocols_ask_for() {
 
 #[tokio::test]
 async fn compatible_servers_are_a_matter_of_settings() {
-    let double = ProviderDouble::start().await.unwrap();
-    let azure = format!("http://{}/openai/deployments/d/", double.addr());
+    let fake = FakeProvider::start().await.unwrap();
+    let azure = format!("http://{}/openai/deployments/d/", fake.addr());
     let more = json!({"auth_header": "api-key", "api_version": "2024-10-21", "max_output_tokens": 7,
         "max_tokens_field": "max_tokens", "temperature": 0.5});
     ask(&model("openai", &azure, more)).await.1.unwrap();
-    ask(&model("openai", &double.url(), json!({"api_key_env": ""}))).await.1.unwrap();
-    let calls = double.journal();
+    ask(&model("openai", &fake.url(), json!({"api_key_env": ""}))).await.1.unwrap();
+    let calls = fake.journal();
     assert_eq!(calls[0].path, "/openai/deployments/d/chat/completions");
     assert_eq!(calls[0].query, "api-version=2024-10-21");
     assert_eq!(calls[0].headers.get("api-key").map(String::as_str), Some(KEY));
@@ -96,13 +96,13 @@ async fn compatible_servers_are_a_matter_of_settings() {
 
 #[tokio::test]
 async fn anthropic_takes_a_temperature_only_in_its_older_version() {
-    let double = ProviderDouble::start().await.unwrap();
-    let model = model("anthropic", &double.url(), json!({"temperature": 0.5}));
-    double.script(Script::answer(["a"]));
-    double.script(anthropic::refusal(400, "invalid_request_error", "temperature: not supported by this model", None));
+    let fake = FakeProvider::start().await.unwrap();
+    let model = model("anthropic", &fake.url(), json!({"temperature": 0.5}));
+    fake.script(Script::answer(["a"]));
+    fake.script(anthropic::refusal(400, "invalid_request_error", "temperature: not supported by this model", None));
     ask(&model).await.1.unwrap();
     ask(&model).await.1.unwrap();
-    let calls = double.journal();
+    let calls = fake.journal();
     assert!(calls.iter().all(|call| call.headers["anthropic-version"] == "2023-06-01"));
     let temperatures: Vec<_> = calls.iter().map(|call| call.body.get("temperature").cloned()).collect();
     assert_eq!(temperatures, [Some(json!(0.5)), Some(json!(0.5)), None]);
@@ -110,7 +110,7 @@ async fn anthropic_takes_a_temperature_only_in_its_older_version() {
 
 #[tokio::test]
 async fn refusals_have_a_class_and_only_some_are_tried_again() {
-    let double = ProviderDouble::start().await.unwrap();
+    let fake = FakeProvider::start().await.unwrap();
     let html = || Script::body(502, "text/html", "<html><body>Bad Gateway</body></html>");
     let cases: Vec<(&str, Script, ErrorClass, bool)> = vec![
         (
@@ -199,35 +199,35 @@ async fn refusals_have_a_class_and_only_some_are_tried_again() {
         ("dify", html(), ErrorClass::Server, true),
     ];
     for (kind, script, class, retried) in cases {
-        let before = double.journal().len();
+        let before = fake.journal().len();
         // With a hint of a millisecond the test needs no patience.
-        double.always(script.clone().header("retry-after-ms", "1"));
-        let (read, end) = ask(&model(kind, &double.url(), json!({"max_retries": 1}))).await;
+        fake.always(script.clone().header("retry-after-ms", "1"));
+        let (read, end) = ask(&model(kind, &fake.url(), json!({"max_retries": 1}))).await;
         let error = end.unwrap_err();
         assert_eq!((error.class, error.retryable()), (class, retried), "{kind}: {script:?}");
         assert!(read.text.is_empty() && error.status.is_some());
         // What is too long is sent once more with less history.
         let again = retried || class == ErrorClass::ContextLength;
-        assert_eq!(double.journal().len() - before, 1 + usize::from(again), "{kind}: {script:?}");
+        assert_eq!(fake.journal().len() - before, 1 + usize::from(again), "{kind}: {script:?}");
     }
 }
 
 #[tokio::test]
 async fn a_hint_when_to_try_again_is_followed_up_to_the_cap() {
-    let double = ProviderDouble::start().await.unwrap();
+    let fake = FakeProvider::start().await.unwrap();
     for kind in KINDS {
-        let model = model(kind, &double.url(), json!({}));
+        let model = model(kind, &fake.url(), json!({}));
         let busy = || Script::body(503, "text/plain", "busy");
-        double.script(busy().header("retry-after-ms", "300"));
-        double.script(busy().header("retry-after", "0.2"));
-        let before = double.journal().len();
-        assert_eq!(ask(&model).await.0.text, "This is the double.", "{kind}");
-        let calls = double.journal().split_off(before);
+        fake.script(busy().header("retry-after-ms", "300"));
+        fake.script(busy().header("retry-after", "0.2"));
+        let before = fake.journal().len();
+        assert_eq!(ask(&model).await.0.text, "This is the fake provider.", "{kind}");
+        let calls = fake.journal().split_off(before);
         assert_eq!(calls.len(), 3);
         assert!(calls[1].at - calls[0].at >= Duration::from_millis(300));
         assert!(calls[2].at - calls[1].at >= Duration::from_millis(200));
 
-        double.script(busy().header("retry-after", "2"));
+        fake.script(busy().header("retry-after", "2"));
         let begin = Instant::now();
         let error = ask(&model).await.1.unwrap_err();
         assert_eq!((error.class, error.retry_after), (ErrorClass::Overloaded, Some(Duration::from_secs(2))));
@@ -237,15 +237,15 @@ async fn a_hint_when_to_try_again_is_followed_up_to_the_cap() {
 
 #[tokio::test]
 async fn connections_that_break_before_the_first_text_are_tried_again() {
-    let double = ProviderDouble::start().await.unwrap();
+    let fake = FakeProvider::start().await.unwrap();
     for kind in KINDS {
-        let model = model(kind, &double.url(), json!({}));
-        double.script(Script::no_reply());
-        double.script(Script::steps([Step::Begin, Step::KeepAlive, Step::Cut]));
+        let model = model(kind, &fake.url(), json!({}));
+        fake.script(Script::no_reply());
+        fake.script(Script::steps([Step::Begin, Step::KeepAlive, Step::Cut]));
         let (read, end) = ask(&model).await;
-        assert_eq!((read.text.as_str(), end.unwrap()), ("This is the double.", FinishReason::Stop), "{kind}");
+        assert_eq!((read.text.as_str(), end.unwrap()), ("This is the fake provider.", FinishReason::Stop), "{kind}");
     }
-    assert_eq!(chats(&double.journal()).len(), 9);
+    assert_eq!(chats(&fake.journal()).len(), 9);
     let free = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let error = ask(&model("openai", &format!("http://{free}/v1"), json!({"max_retries": 0}))).await.1.unwrap_err();
     assert_eq!(error.class, ErrorClass::Connect);
@@ -253,12 +253,12 @@ async fn connections_that_break_before_the_first_text_are_tried_again() {
 
 #[tokio::test]
 async fn connections_that_break_later_leave_the_text_and_an_error() {
-    let double = ProviderDouble::start().await.unwrap();
+    let fake = FakeProvider::start().await.unwrap();
     for kind in KINDS {
-        let model = model(kind, &double.url(), json!({}));
+        let model = model(kind, &fake.url(), json!({}));
         for end in [Some(Step::Cut), None] {
             let script = Script::begun(["so ", "far"]);
-            double.script(match end.clone() {
+            fake.script(match end.clone() {
                 Some(step) => script.then(step),
                 None => script,
             });
@@ -270,21 +270,21 @@ async fn connections_that_break_later_leave_the_text_and_an_error() {
             );
         }
     }
-    assert_eq!(chats(&double.journal()).len(), 6, "no further try after the first text");
+    assert_eq!(chats(&fake.journal()).len(), 6, "no further try after the first text");
 }
 
 #[tokio::test]
 async fn a_body_cut_at_any_byte_is_never_taken_for_whole() {
-    let double = ProviderDouble::start().await.unwrap();
+    let fake = FakeProvider::start().await.unwrap();
     for kind in KINDS {
-        let model = model(kind, &double.url(), json!({"max_retries": 0}));
+        let model = model(kind, &fake.url(), json!({"max_retries": 0}));
         let whole = || Script::answer(["a", "é"]);
-        double.script(whole());
+        fake.script(whole());
         ask(&model).await.1.unwrap();
-        let calls = double.wait_until(|calls| calls.iter().all(|call| call.end.is_some())).await.unwrap();
+        let calls = fake.wait_until(|calls| calls.iter().all(|call| call.end.is_some())).await.unwrap();
         let length = chats(&calls).last().unwrap().bytes_sent;
         for at in (0..length).step_by(23).chain(length - 20..length) {
-            double.script(whole().cut_at(at));
+            fake.script(whole().cut_at(at));
             let (read, end) = ask(&model).await;
             let end = end.map_err(|error| error.class);
             assert_eq!(end, Err(ErrorClass::Truncated), "{kind} cut at {at}");
@@ -295,37 +295,37 @@ async fn a_body_cut_at_any_byte_is_never_taken_for_whole() {
 
 #[tokio::test]
 async fn silence_is_an_error_before_and_within_an_answer() {
-    let double = ProviderDouble::start().await.unwrap();
+    let fake = FakeProvider::start().await.unwrap();
     for kind in KINDS {
         let patient = json!({"first_token_timeout_ms": 200, "max_retries": 1});
         let stalled = || Script::steps([Step::Begin, Step::Stall]);
-        let model_first = model(kind, &double.url(), patient);
-        double.script(stalled());
-        assert_eq!(ask(&model_first).await.0.text, "This is the double.", "{kind}: tried again");
-        double.script(stalled());
-        double.script(Script::steps([Step::KeepAlive, Step::Stall]));
+        let model_first = model(kind, &fake.url(), patient);
+        fake.script(stalled());
+        assert_eq!(ask(&model_first).await.0.text, "This is the fake provider.", "{kind}: tried again");
+        fake.script(stalled());
+        fake.script(Script::steps([Step::KeepAlive, Step::Stall]));
         assert_eq!(ask(&model_first).await.1.unwrap_err().class, ErrorClass::Timeout, "{kind}");
 
-        let idle = model(kind, &double.url(), json!({"idle_timeout_ms": 200}));
-        double.script(Script::begun(["so far"]).then(Step::Stall));
+        let idle = model(kind, &fake.url(), json!({"idle_timeout_ms": 200}));
+        fake.script(Script::begun(["so far"]).then(Step::Stall));
         let (read, end) = ask(&idle).await;
         assert_eq!((read.text.as_str(), end.unwrap_err().class), ("so far", ErrorClass::Timeout), "{kind}");
         // Signs of life are enough to be waited for.
         let alive = std::iter::repeat_n([Step::Wait(Duration::from_millis(80)), Step::KeepAlive], 5).flatten();
         let script = alive.fold(Script::begun(["a"]), Script::then).then(Step::Finish { input: 1, output: 1 });
-        double.script(script);
+        fake.script(script);
         assert_eq!(ask(&idle).await.1.unwrap(), FinishReason::Stop, "{kind}");
 
-        let total = model(kind, &double.url(), json!({"total_timeout_ms": 300}));
+        let total = model(kind, &fake.url(), json!({"total_timeout_ms": 300}));
         let forever = Step::Stamps { every: Duration::from_millis(5), count: None, until: None };
-        double.script(Script::steps([Step::Begin, forever]));
+        fake.script(Script::steps([Step::Begin, forever]));
         let (read, end) = ask(&total).await;
         assert_eq!(end.unwrap_err().class, ErrorClass::Timeout, "{kind}");
         assert!(!read.text.is_empty());
     }
     // Everything the client gave up on is closed, and Dify was told.
     let closed = |calls: &[Call]| calls.iter().filter(|call| call.is_chat()).all(|call| call.end.is_some());
-    let calls = double.wait_until(closed).await.unwrap();
+    let calls = fake.wait_until(closed).await.unwrap();
     assert!(calls.iter().any(|call| call.path.ends_with("/stop")));
 }
 
@@ -342,22 +342,22 @@ async fn first_text(model: &Model) -> Box<dyn Generation> {
 
 #[tokio::test]
 async fn cancelling_closes_the_connection_and_stops_dify_first() {
-    let double = ProviderDouble::start().await.unwrap();
+    let fake = FakeProvider::start().await.unwrap();
     for kind in KINDS {
-        let model = model(kind, &double.url(), json!({}));
-        double.script(Script::begun(["on and on"]).then(Step::Stall));
+        let model = model(kind, &fake.url(), json!({}));
+        fake.script(Script::begun(["on and on"]).then(Step::Stall));
         let generation = first_text(&model).await;
         let before = Instant::now();
         generation.cancel().await;
         let ended = |calls: &[Call]| calls.iter().filter(|call| call.is_chat()).all(|call| call.end.is_some());
-        let calls = double.wait_until(ended).await.unwrap();
+        let calls = fake.wait_until(ended).await.unwrap();
         let chat = *chats(&calls).last().unwrap();
         assert_eq!(chat.ended(), Some(End::ClientClosed), "{kind}");
         assert!(before.elapsed() < Duration::from_secs(1), "{kind}: {:?}", before.elapsed());
         let stop = calls.iter().find(|call| call.path.ends_with("/stop"));
         assert_eq!(stop.is_some(), kind == "dify");
         if let Some(stop) = stop {
-            assert_eq!(stop.path, format!("/v1/chat-messages/task-double-{}/stop", calls.len() - 2));
+            assert_eq!(stop.path, format!("/v1/chat-messages/task-fake-{}/stop", calls.len() - 2));
             assert_eq!(stop.body, json!({"user": "u-hash"}));
             assert!(chat.end.unwrap().0 >= stop.at, "the stream is read until the stop call is made");
         }
@@ -366,50 +366,50 @@ async fn cancelling_closes_the_connection_and_stops_dify_first() {
 
 #[tokio::test]
 async fn dify_is_stopped_even_before_its_first_event_was_read() {
-    let double = ProviderDouble::start().await.unwrap();
-    let model = model("dify", &double.url(), json!({}));
+    let fake = FakeProvider::start().await.unwrap();
+    let model = model("dify", &fake.url(), json!({}));
     let gate = Gate::new();
     let steps = [Step::KeepAlive, Step::Hold(gate.clone()), Step::Delta("late".into()), Step::Stall];
-    double.script(Script::steps(steps));
+    fake.script(Script::steps(steps));
     let generation = model.provider.generate(&prompt()).await.unwrap();
     gate.open();
     generation.cancel().await;
-    let calls = double.journal();
+    let calls = fake.journal();
     assert!(calls.iter().any(|call| call.path.ends_with("/stop")), "{calls:#?}");
 }
 
 #[tokio::test]
 async fn dropping_an_answer_closes_its_connection_and_reading_it_keeps_it() {
-    let double = ProviderDouble::start().await.unwrap();
+    let fake = FakeProvider::start().await.unwrap();
     for kind in KINDS {
-        let model = model(kind, &double.url(), json!({}));
-        let before = double.journal().len();
+        let model = model(kind, &fake.url(), json!({}));
+        let before = fake.journal().len();
         for _ in 0..3 {
             ask(&model).await.1.unwrap();
         }
         let ports: std::collections::HashSet<u16> =
-            double.journal().split_off(before).iter().map(|call| call.client_port).collect();
+            fake.journal().split_off(before).iter().map(|call| call.client_port).collect();
         assert_eq!(ports.len(), 1, "{kind}: whole answers share a connection");
-        double.script(Script::begun(["a"]).then(Step::Stall));
+        fake.script(Script::begun(["a"]).then(Step::Stall));
         drop(first_text(&model).await);
-        let calls = double.wait_until(|calls| calls.last().is_some_and(|call| call.end.is_some())).await.unwrap();
+        let calls = fake.wait_until(|calls| calls.last().is_some_and(|call| call.end.is_some())).await.unwrap();
         assert_eq!(calls.last().unwrap().ended(), Some(End::ClientClosed));
     }
 }
 
 #[tokio::test]
 async fn faults_within_a_stream_are_told_and_tried_again_before_the_first_text() {
-    let double = ProviderDouble::start().await.unwrap();
+    let fake = FakeProvider::start().await.unwrap();
     let fault = |kind: &str| match kind {
         "openai" => openai::fault_event("server_error", "", "x"),
         "anthropic" => anthropic::fault_event("overloaded_error", "Overloaded"),
         _ => dify::fault_event(500, "internal_server_error", "x"),
     };
     for kind in KINDS {
-        let model = model(kind, &double.url(), json!({}));
-        double.script(Script::steps([Step::Begin, Step::Bytes(fault(kind)), Step::Stall]));
-        assert_eq!(ask(&model).await.0.text, "This is the double.", "{kind}");
-        double.script(Script::begun(["so far"]).then(Step::Bytes(fault(kind))));
+        let model = model(kind, &fake.url(), json!({}));
+        fake.script(Script::steps([Step::Begin, Step::Bytes(fault(kind)), Step::Stall]));
+        assert_eq!(ask(&model).await.0.text, "This is the fake provider.", "{kind}");
+        fake.script(Script::begun(["so far"]).then(Step::Bytes(fault(kind))));
         let (read, end) = ask(&model).await;
         assert_eq!(read.text, "so far");
         assert!(matches!(end.unwrap_err().class, ErrorClass::Server | ErrorClass::Overloaded), "{kind}");
@@ -418,11 +418,11 @@ async fn faults_within_a_stream_are_told_and_tried_again_before_the_first_text()
 
 #[tokio::test]
 async fn replies_that_are_no_stream_are_read_or_refused_cleanly() {
-    let double = ProviderDouble::start().await.unwrap();
+    let fake = FakeProvider::start().await.unwrap();
     let whole: [fn(&str) -> Script; 3] = [openai::whole, anthropic::whole, dify::whole];
     for (kind, whole) in KINDS.into_iter().zip(whole) {
-        let model = model(kind, &double.url(), json!({"max_retries": 0}));
-        double.script(whole("all at once"));
+        let model = model(kind, &fake.url(), json!({"max_retries": 0}));
+        fake.script(whole("all at once"));
         let (read, end) = ask(&model).await;
         assert_eq!((read.text.as_str(), end.unwrap()), ("all at once", FinishReason::Stop), "{kind}");
         assert_eq!(read.usage, Some(TokenUsage { input: 10, cached: 0, output: 1, estimated: false }), "{kind}");
@@ -437,7 +437,7 @@ async fn replies_that_are_no_stream_are_read_or_refused_cleanly() {
             (Script::body(200, "application/json", line), ErrorClass::Protocol),
             (Script::answer(["a"]).header("content-encoding", "gzip"), ErrorClass::Protocol),
         ] {
-            double.script(script);
+            fake.script(script);
             assert_eq!(ask(&model).await.1.unwrap_err().class, class, "{kind}");
         }
     }
@@ -445,10 +445,10 @@ async fn replies_that_are_no_stream_are_read_or_refused_cleanly() {
 
 #[tokio::test]
 async fn no_error_ever_holds_the_key() {
-    let double = ProviderDouble::start().await.unwrap();
+    let fake = FakeProvider::start().await.unwrap();
     let said = format!("the key {KEY} is wrong, really: {KEY}");
     for kind in KINDS {
-        let model = model(kind, &double.url(), json!({"max_retries": 0}));
+        let model = model(kind, &fake.url(), json!({"max_retries": 0}));
         for script in [
             Script::body(401, "text/plain", said.clone()),
             Script::body(500, "text/plain", said.clone()),
@@ -460,7 +460,7 @@ async fn no_error_ever_holds_the_key() {
             Script::steps([Step::Bytes(anthropic::fault_event("api_error", &said))]),
             Script::steps([Step::Bytes(dify::fault_event(400, "invalid_param", &said))]),
         ] {
-            double.script(script.clone());
+            fake.script(script.clone());
             let error = ask(&model).await.1.unwrap_err();
             assert!(!format!("{error} {error:?}").contains(KEY), "{kind} {script:?}: {error:?}");
         }
@@ -469,8 +469,8 @@ async fn no_error_ever_holds_the_key() {
 
 #[tokio::test]
 async fn dify_keeps_its_conversation_and_begins_anew_when_it_is_lost() {
-    let double = ProviderDouble::start().await.unwrap();
-    let model = model("dify", &double.url(), json!({}));
+    let fake = FakeProvider::start().await.unwrap();
+    let model = model("dify", &fake.url(), json!({}));
     let (read, _) = ask(&model).await;
     assert_eq!(read.conversation.as_deref(), Some("conversation-0"));
     let next = Prompt { conversation: read.conversation, ..prompt() };
@@ -478,19 +478,19 @@ async fn dify_keeps_its_conversation_and_begins_anew_when_it_is_lost() {
     for lost in
         [dify::refusal(404, "not_found", "Conversation Not Exists."), dify::refusal(400, "conversation_completed", "x")]
     {
-        double.script(lost);
+        fake.script(lost);
         let (read, end) = ask_with(&model, &next).await;
         assert_eq!(end.unwrap(), FinishReason::Stop);
         assert!(read.conversation.is_some_and(|id| id != "conversation-0"));
     }
-    let asked: Vec<Value> = double.journal().iter().map(|call| call.body["conversation_id"].clone()).collect();
+    let asked: Vec<Value> = fake.journal().iter().map(|call| call.body["conversation_id"].clone()).collect();
     assert_eq!(asked, ["", "conversation-0", "conversation-0", "", "conversation-0", ""]);
 }
 
 #[tokio::test]
 async fn dify_workflows_end_with_whichever_of_their_two_ends_comes() {
-    let double = ProviderDouble::start().await.unwrap();
-    let model = model("dify", &double.url(), json!({}));
+    let fake = FakeProvider::start().await.unwrap();
+    let model = model("dify", &fake.url(), json!({}));
     let event = |name: &str, more: Value| Step::Bytes(dify::event_of("c", "t", name, &more));
     let started = || event("workflow_started", json!({"data": {"id": "r"}}));
     let finished = || event("workflow_finished", json!({"data": {"status": "succeeded", "outputs": {}}}));
@@ -503,7 +503,7 @@ async fn dify_workflows_end_with_whichever_of_their_two_ends_comes() {
         (vec![finished(), Step::Stall], false, false),
         (vec![finished(), Step::Cut], true, false),
     ] {
-        double.script(Script::steps([started(), text()].into_iter().chain(last)));
+        fake.script(Script::steps([started(), text()].into_iter().chain(last)));
         let begin = Instant::now();
         let (read, end) = ask(&model).await;
         assert_eq!((read.text.as_str(), end.unwrap(), read.usage.is_some()), ("hi", FinishReason::Stop, usage));
@@ -511,7 +511,7 @@ async fn dify_workflows_end_with_whichever_of_their_two_ends_comes() {
         assert_eq!(took < Duration::from_secs(1), quick, "{took:?}");
         assert!(took < Duration::from_secs(3), "{took:?}");
     }
-    double.script(Script::steps([text(), event("message_replace", json!({"answer": "[hidden]"})), ended()]));
+    fake.script(Script::steps([text(), event("message_replace", json!({"answer": "[hidden]"})), ended()]));
     let (read, _) = ask(&model).await;
     assert_eq!((read.text.as_str(), read.replaced), ("[hidden]", vec!["hi".to_owned()]));
 }

@@ -29,3 +29,4 @@ pub mod limits;
 
 pub mod error;
 pub mod metrics;
+mod sabotage;

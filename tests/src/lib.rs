@@ -1,5 +1,5 @@
-//! What the tests over real processes are made of: the services as child processes, a raw client, a provider whose bytes
-//! a test controls, a database server; and the load generator.
+//! The parts of the tests over real processes: the services as child processes, a client that sees every frame, a fake model
+//! provider, database servers; and the load generator.
 
 pub mod harness;
 pub mod load;

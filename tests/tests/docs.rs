@@ -9,6 +9,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use chatbox_shared::failure::ErrorCode;
+use chatbox_tests::harness::schema::{self, Sender};
 use serde_json::Value;
 
 /// Makes the tests write the pages that are made from sources instead of comparing them.
@@ -50,11 +51,11 @@ struct Section {
     settings: Vec<Setting>,
 }
 
-/// A `default.toml` taken apart. The format is the house's own: one key per line, comments above what they explain; a
-/// comment on consecutive keys without one in between explains them all.
+/// The sections and keys of a `default.toml`. The file has one key per line, and comments above what they explain. A comment
+/// on consecutive keys without one in between explains them all.
 struct Defaults {
     sections: Vec<Section>,
-    /// The commented-out example at the end, if there is one: what it shows cannot have a default.
+    /// The commented-out example at the end, if there is one: its keys have no defaults.
     example: Option<String>,
 }
 
@@ -192,24 +193,13 @@ fn every_error_code_stands_in_the_table() {
     }
     let rows = table.lines().filter(|line| line.starts_with("| `")).count();
     assert_eq!(rows, ErrorCode::ALL.len(), "docs/protocol.md has codes that do not exist");
-    let schema = read("docs/asyncapi.yaml");
-    let (_, codes) = schema.split_once("\n    ErrorCode:\n").expect("the schema ErrorCode");
-    let list = codes.split_once('[').and_then(|(_, rest)| rest.split_once(']')).expect("its list").0;
-    let named: Vec<_> = list.split(',').map(str::trim).collect();
-    assert_eq!(named, ErrorCode::ALL.iter().map(|code| code.as_str()).collect::<Vec<_>>());
+    let described = &asyncapi()["components"]["schemas"]["ErrorCode"]["enum"];
+    let codes: Vec<_> = ErrorCode::ALL.iter().map(|code| code.as_str()).collect();
+    assert_eq!(described, &serde_json::json!(codes), "docs/asyncapi.yaml");
 }
 
-/// The codes the services close a WebSocket with.
-const CLOSE_CODES: [u16; 13] = [1000, 1001, 1002, 1003, 1007, 1008, 1009, 1011, 1012, 4001, 4002, 4008, 4009];
-
-#[test]
-fn every_close_code_stands_in_the_table() {
-    let page = read("docs/protocol.md");
-    let rows: Vec<u16> = part(&page, "9. Close codes")
-        .lines()
-        .filter_map(|line| line.strip_prefix("| ")?.split(' ').next()?.parse().ok())
-        .collect();
-    assert_eq!(rows, CLOSE_CODES);
+fn asyncapi() -> Value {
+    serde_norway::from_str(&read("docs/asyncapi.yaml")).unwrap_or_else(|error| panic!("docs/asyncapi.yaml: {error}"))
 }
 
 /// The messages of a `oneof` in `link.proto`.
@@ -219,69 +209,65 @@ fn messages_of(proto: &str, message: &str) -> BTreeSet<String> {
     fields.lines().filter_map(|line| line.split_whitespace().nth(1)).map(str::to_owned).collect()
 }
 
-/// The types of a section of the protocol page, each with its example.
-fn documented(section: &str) -> Vec<(&str, Value)> {
+/// The types that have a heading of their own in a section of the protocol page.
+fn documented(section: &str) -> BTreeSet<String> {
     let headed = section.split("\n### `").skip(1);
-    let typed = headed.map(|part| part.split_once("`\n").expect("a type is the whole heading"));
-    typed
-        .map(|(kind, text)| {
-            let (_, example) = text.split_once("```json\n").unwrap_or_else(|| panic!("{kind} has no example"));
-            let (example, _) = example.split_once("```").expect("an end");
-            let example = serde_json::from_str(example).unwrap_or_else(|error| panic!("{kind}: {error}"));
-            (kind, example)
-        })
-        .collect()
+    headed.map(|part| part.split_once("`\n").expect("a type is the whole heading").0.to_owned()).collect()
 }
 
-/// The types and their fields in the payloads of `asyncapi.yaml`; `of_client` tells requests, which are closed, apart
-/// from events, which may grow. The file is read by its indentation.
-fn described(yaml: &str, of_client: bool) -> Vec<(String, BTreeSet<String>)> {
-    let (_, messages) = yaml.split_once("\n  messages:\n").expect("components.messages");
-    let (messages, _) = messages.split_once("\n  schemas:\n").expect("components.schemas");
-    let mut types = Vec::new();
-    for payload in messages.split("\n      payload:\n").skip(1) {
-        if payload.contains("\n        additionalProperties: false\n") != of_client {
-            continue;
-        }
-        let (_, fields) = payload.split_once("\n        properties:\n").expect("properties");
-        let fields: BTreeSet<String> = fields
-            .lines()
-            .take_while(|line| line.starts_with("          "))
-            .filter(|line| line.chars().nth(10).is_some_and(|first| first.is_ascii_lowercase()))
-            .filter_map(|line| Some(line.trim_start().split_once(':')?.0.to_owned()))
-            .collect();
-        let (_, kind) = payload.split_once("type: {const: ").expect("a constant type");
-        types.push((kind.split_once('}').expect("an end").0.to_owned(), fields));
-    }
-    types
+/// The blocks of JSON in a text.
+fn examples(text: &str) -> Vec<Value> {
+    let blocks = text.split("```json\n").skip(1).map(|rest| rest.split_once("```").expect("an end").0);
+    blocks.map(|block| serde_json::from_str(block).unwrap_or_else(|error| panic!("{error}: {block}"))).collect()
 }
 
-/// What both pages say is what the link carries and the gateway adds, with the same fields on both pages.
-fn check_direction(heading: &str, of_client: bool, message: &str, of_gateway: &[&str]) {
-    let (page, yaml) = (read("docs/protocol.md"), read("docs/asyncapi.yaml"));
+/// Both pages have the messages that the link carries and those that the gateway handles itself, and each example of the
+/// protocol page is a message that asyncapi.yaml describes.
+fn check_direction(heading: &str, sender: Sender, message: &str, of_gateway: &[&str]) {
+    let page = read("docs/protocol.md");
+    let section = part(&page, heading);
     let mut expected = messages_of(&read("proto/chatbox/v1/link.proto"), message);
     expected.extend(of_gateway.iter().map(|&kind| kind.to_owned()));
-    let documented = documented(part(&page, heading));
-    let described = described(&yaml, of_client);
-    let names: BTreeSet<String> = documented.iter().map(|(kind, _)| (*kind).to_owned()).collect();
-    assert_eq!(names, expected, "docs/protocol.md, {heading}");
-    let names: BTreeSet<String> = described.iter().map(|(kind, _)| kind.clone()).collect();
-    assert_eq!(names, expected, "docs/asyncapi.yaml, {heading}");
-    for (kind, example) in documented {
-        assert_eq!(example["type"], kind, "the example of {kind}");
-        let (_, fields) = described.iter().find(|(name, _)| name == kind).expect("described");
-        let object = example.as_object().expect("an object");
-        let unknown: Vec<_> = object.keys().filter(|field| !fields.contains(*field)).collect();
-        assert!(unknown.is_empty(), "the example of {kind} has {unknown:?}, which docs/asyncapi.yaml lacks");
+    assert_eq!(documented(section), expected, "docs/protocol.md, {heading}");
+    let described = schema::types(sender).unwrap_or_else(|error| panic!("{error:#}"));
+    let described: BTreeSet<String> = described.into_iter().map(str::to_owned).collect();
+    assert_eq!(described, expected, "docs/asyncapi.yaml, {heading}");
+    let mut shown = BTreeSet::new();
+    for example in examples(section) {
+        schema::check(sender, &example).unwrap_or_else(|error| panic!("docs/protocol.md, {heading}: {error:#}"));
+        shown.extend(example["type"].as_str().map(str::to_owned));
     }
+    assert_eq!(shown, expected, "docs/protocol.md lacks an example, {heading}");
 }
 
 #[test]
 fn both_pages_have_every_request() {
-    check_direction("6. Client to server", true, "ClientMessage", &["ping", "token_refresh"]);
+    check_direction("6. Client to server", Sender::Client, "ClientMessage", &["ping", "token_refresh"]);
 }
 
 #[test]
 fn both_pages_have_every_event() {
-    check_direction("7. Server to client", false, "ServerMessage", &["welcome", "pong"]);
+    check_direction("7. Server to client", Sender::Server, "ServerMessage", &["welcome", "pong"]);
+}
+
+/// An example anywhere in the pages is JSON, and one with a `type` is a message of one side.
+#[test]
+fn every_frame_in_the_pages_is_described() {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../docs");
+    let mut frames = 0;
+    for entry in fs::read_dir(&folder).expect("the folder docs") {
+        let path = entry.expect("an entry").path();
+        if path.extension().is_none_or(|extension| extension != "md") {
+            continue;
+        }
+        for example in examples(&fs::read_to_string(&path).expect("a page")) {
+            if example.get("type").and_then(Value::as_str).is_none() {
+                continue;
+            }
+            frames += 1;
+            let checked = [Sender::Client, Sender::Server].map(|sender| schema::check(sender, &example));
+            assert!(checked.iter().any(Result::is_ok), "{}: {checked:?}", path.display());
+        }
+    }
+    assert!(frames >= 33, "only {frames} frames were found");
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use chatbox_shared::failure::{ErrorCode, Failure};
 use chatbox_shared::ids::{MessageId, Seq};
 
+use crate::sabotage::{self, Sabotage};
 use crate::session::Session;
 use crate::session::entry::{Body, Content, Entry, EntryMeta, EntryState, Sender};
 use crate::session::live::Applied;
@@ -104,7 +105,12 @@ impl Sessions {
             }
             let entry = draft.at(session, seq, self.now());
             let row = session.seal(&entry).map_err(|error| self.internal(session, &error))?;
-            let appended = self.store.append(&row).await.map_err(|error| self.storage(session, &error))?;
+            let appended = if sabotage::is_on(Sabotage::AckBeforeWrite) {
+                sabotage::write_later(&self.store, row);
+                Appended::Done
+            } else {
+                self.store.append(&row).await.map_err(|error| self.storage(session, &error))?
+            };
             match appended {
                 Appended::Done => {
                     session.apply(&entry);

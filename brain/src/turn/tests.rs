@@ -8,7 +8,7 @@ use std::time::Duration;
 use chatbox_shared::clock::{Clock, SystemClock};
 use chatbox_shared::ids::{ClientMessageId, Seq, SessionId, UserId};
 use chatbox_shared::lifecycle::Lifecycle;
-use chatbox_tests::provider::{Gate, ProviderDouble, Script, Step};
+use chatbox_tests::provider::{FakeProvider, Gate, Script, Step};
 use prometheus_client::registry::Registry;
 use tempfile::TempDir;
 
@@ -36,7 +36,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 struct World {
     store: SharedStore,
     keys: String,
-    provider: ProviderDouble,
+    provider: FakeProvider,
     _folder: TempDir,
 }
 
@@ -56,7 +56,7 @@ impl World {
         Self {
             store: Arc::new(store),
             keys,
-            provider: ProviderDouble::start().await.expect("a provider"),
+            provider: FakeProvider::start().await.expect("a provider"),
             _folder: folder,
         }
     }

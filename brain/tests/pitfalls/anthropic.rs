@@ -4,7 +4,7 @@ use chatbox_brain::llm::{ErrorClass, Remedy};
 use chatbox_brain::usage::FinishReason;
 use chatbox_brain::usage::TokenUsage;
 use chatbox_tests::provider::dialect::anthropic::{fault_event, refusal};
-use chatbox_tests::provider::{ProviderDouble, Script, Step};
+use chatbox_tests::provider::{FakeProvider, Script, Step};
 use serde_json::{Value, json};
 
 use crate::support::{ask, model};
@@ -21,7 +21,7 @@ fn stopped(delta: Value) -> Value {
 
 #[tokio::test]
 async fn anthropic_stop_reasons() {
-    let double = ProviderDouble::start().await.unwrap();
+    let fake = FakeProvider::start().await.unwrap();
     let details = json!({"type": "refusal", "category": "x", "explanation": "y"});
     for (delta, expected) in [
         (json!({"stop_reason": "end_turn", "stop_sequence": null}), Ok(FinishReason::Stop)),
@@ -35,14 +35,14 @@ async fn anthropic_stop_reasons() {
         (json!({}), Ok(FinishReason::Stop)),
     ] {
         let events = [start(), text("anthropic", "hi"), stopped(delta.clone()), end("anthropic")];
-        let (read, end) = ask_once(&double, "anthropic", body(stream(&events))).await;
+        let (read, end) = ask_once(&fake, "anthropic", body(stream(&events))).await;
         assert_eq!((read.text.as_str(), end.map_err(|error| error.class)), ("hi", expected), "{delta}");
     }
 }
 
 #[tokio::test]
 async fn anthropic_stop_is_the_only_end_and_usage_is_a_total() {
-    let double = ProviderDouble::start().await.unwrap();
+    let fake = FakeProvider::start().await.unwrap();
     let events = [
         json!({"type": "ping"}),
         start(),
@@ -58,16 +58,16 @@ async fn anthropic_stop_is_the_only_end_and_usage_is_a_total() {
         end("anthropic"),
         json!({"type": "ping"}),
     ];
-    let (read, end) = ask_once(&double, "anthropic", body(stream(&events))).await;
+    let (read, end) = ask_once(&fake, "anthropic", body(stream(&events))).await;
     assert_eq!((read.text.as_str(), end.unwrap()), ("ab", FinishReason::Stop), "text blocks only, in order");
     assert_eq!(read.input, Some((30, 2)), "message_start: all that went in, and what was cached of it");
     let usage = TokenUsage { input: 32, cached: 4, output: 18, estimated: false };
     assert_eq!(read.usage, Some(usage), "message_delta is a total, and what it leaves out stays");
 
-    let (read, end) = ask_once(&double, "anthropic", body(stream(&events[..10]))).await;
+    let (read, end) = ask_once(&fake, "anthropic", body(stream(&events[..10]))).await;
     assert_eq!(end.unwrap_err().class, ErrorClass::Truncated, "no message_stop");
     assert_eq!(read.input, Some((30, 2)), "known although the stream broke");
-    let (read, end) = ask_once(&double, "anthropic", body(stream(&events[..8]))).await;
+    let (read, end) = ask_once(&fake, "anthropic", body(stream(&events[..8]))).await;
     assert_eq!(
         (end.unwrap_err().class, read.usage),
         (ErrorClass::Truncated, None),
@@ -121,36 +121,36 @@ async fn anthropic_errors_before_the_stream() {
         ("an unknown type", refusal(500, "new_error", "x", None), ErrorClass::Server, true),
     ];
     assert_refusals("anthropic", rows).await;
-    let double = ProviderDouble::start().await.unwrap();
+    let fake = FakeProvider::start().await.unwrap();
     let capped = refusal(429, "rate_limit_error", "You have reached your monthly spend cap", None);
-    let error = ask_once(&double, "anthropic", capped).await.1.unwrap_err();
+    let error = ask_once(&fake, "anthropic", capped).await.1.unwrap_err();
     assert_eq!((error.class, error.retryable()), (ErrorClass::Quota, false), "429 tier cap, without retry-after");
 }
 
 #[tokio::test]
 async fn anthropic_errors_with_a_remedy() {
-    let double = ProviderDouble::start().await.unwrap();
+    let fake = FakeProvider::start().await.unwrap();
     let refused = || refusal(400, "invalid_request_error", "temperature: not supported by this model", None);
-    let with = model("anthropic", &double.url(), json!({"temperature": 0.5, "max_retries": 0}));
-    double.script(refused());
+    let with = model("anthropic", &fake.url(), json!({"temperature": 0.5, "max_retries": 0}));
+    fake.script(refused());
     ask(&with).await.1.unwrap();
-    double.script(refused());
-    double.script(refused());
+    fake.script(refused());
+    fake.script(refused());
     assert_eq!(ask(&with).await.1.unwrap_err().class, ErrorClass::Rejected, "400 temperature: once and no more");
-    let sent: Vec<_> = double.journal().iter().map(|call| call.body.get("temperature").cloned()).collect();
+    let sent: Vec<_> = fake.journal().iter().map(|call| call.body.get("temperature").cloned()).collect();
     let half = Some(json!(0.5));
     assert_eq!(sent, [half.clone(), None, half, None], "400 temperature: what is called again");
-    let error = ask_once(&double, "anthropic", refused()).await.1.unwrap_err();
+    let error = ask_once(&fake, "anthropic", refused()).await.1.unwrap_err();
     assert_eq!(error.remedy(), None, "400 temperature: none was sent");
     let long = refusal(400, "invalid_request_error", "prompt is too long: 9 tokens > 8 maximum", None);
-    double.script(long.clone());
-    let error = ask_once(&double, "anthropic", long).await.1.unwrap_err();
+    fake.script(long.clone());
+    let error = ask_once(&fake, "anthropic", long).await.1.unwrap_err();
     assert_eq!((error.class, error.remedy()), (ErrorClass::ContextLength, Some(Remedy::LessHistory)), "400 too long");
 }
 
 #[tokio::test]
 async fn anthropic_errors_within_the_stream_go_by_their_type() {
-    let double = ProviderDouble::start().await.unwrap();
+    let fake = FakeProvider::start().await.unwrap();
     for (kind, class) in [
         ("overloaded_error", ErrorClass::Overloaded),
         ("api_error", ErrorClass::Server),
@@ -165,6 +165,6 @@ async fn anthropic_errors_within_the_stream_go_by_their_type() {
             Step::Bytes(fault_event(kind, "x")),
             Step::Stall,
         ]);
-        assert_eq!(failed(&double, "anthropic", script, "so far", kind).await, class, "{kind}");
+        assert_eq!(failed(&fake, "anthropic", script, "so far", kind).await, class, "{kind}");
     }
 }

@@ -4,7 +4,7 @@ use chatbox_brain::llm::ErrorClass;
 use chatbox_brain::usage::FinishReason;
 use chatbox_brain::usage::TokenUsage;
 use chatbox_tests::provider::dialect::openai::refusal;
-use chatbox_tests::provider::{ProviderDouble, Script, Step};
+use chatbox_tests::provider::{FakeProvider, Script, Step};
 use serde_json::{Value, json};
 
 use crate::support::{ask, model};
@@ -24,13 +24,13 @@ fn used(input: u64, output: u64) -> Option<TokenUsage> {
 
 #[tokio::test]
 async fn compatible_azure_has_its_own_address_and_key_header() {
-    let double = ProviderDouble::start().await.unwrap();
-    let deployment = format!("http://{}/openai/deployments/d", double.addr());
+    let fake = FakeProvider::start().await.unwrap();
+    let deployment = format!("http://{}/openai/deployments/d", fake.addr());
     let more = json!({"auth_header": "api-key", "api_version": "2024-10-21"});
     ask(&model("openai", &deployment, more)).await.1.unwrap();
-    let newer = format!("http://{}/openai/v1", double.addr());
+    let newer = format!("http://{}/openai/v1", fake.addr());
     ask(&model("openai", &newer, json!({"auth_header": "api-key"}))).await.1.unwrap();
-    let calls = double.journal();
+    let calls = fake.journal();
     let addresses: Vec<_> = calls.iter().map(|call| (call.path.as_str(), call.query.as_str())).collect();
     let expected =
         [("/openai/deployments/d/chat/completions", "api-version=2024-10-21"), ("/openai/v1/chat/completions", "")];
@@ -42,7 +42,7 @@ async fn compatible_azure_has_its_own_address_and_key_header() {
 
 #[tokio::test]
 async fn compatible_azure_annotates_its_filter() {
-    let double = ProviderDouble::start().await.unwrap();
+    let fake = FakeProvider::start().await.unwrap();
     let events = |reason| {
         [
             json!({"id": "", "object": "", "created": 0, "model": "", "choices": [],
@@ -53,8 +53,8 @@ async fn compatible_azure_annotates_its_filter() {
             choice(json!({"index": 0, "delta": {}, "finish_reason": reason})),
         ]
     };
-    assert_eq!(said(&double, "openai", body(stream(&events("stop"))), "Azure: first chunk, no delta").await, "hi");
-    let (read, end) = ask_once(&double, "openai", body(stream(&events("content_filter")))).await;
+    assert_eq!(said(&fake, "openai", body(stream(&events("stop"))), "Azure: first chunk, no delta").await, "hi");
+    let (read, end) = ask_once(&fake, "openai", body(stream(&events("content_filter")))).await;
     assert_eq!((read.text.as_str(), end.unwrap()), ("hi", FinishReason::ContentFilter), "Azure: blocked output");
     let rows = vec![
         ("Azure: prompt filter", refusal(400, "", "content_filter", "x"), ErrorClass::ContentFiltered, false),
@@ -65,18 +65,18 @@ async fn compatible_azure_annotates_its_filter() {
 
 #[tokio::test]
 async fn compatible_ollama_begins_with_text_and_fails_without_a_word() {
-    let double = ProviderDouble::start().await.unwrap();
+    let fake = FakeProvider::start().await.unwrap();
     let first = choice(json!({"index": 0, "delta": {"role": "assistant", "content": "a"}, "finish_reason": null}));
     let reasoning = choice(json!({"index": 0, "delta": {"role": "assistant", "content": "", "reasoning": "hm"}}));
     let last = |reason| choice(json!({"index": 0, "delta": {}, "finish_reason": reason}));
     let counted = json!({"choices": [], "usage": usage(3, 1)});
     let events = [reasoning, first.clone(), last("stop"), counted];
-    let (read, end) = ask_once(&double, "openai", body(stream(&events) + "data: [DONE]\n\n")).await;
+    let (read, end) = ask_once(&fake, "openai", body(stream(&events) + "data: [DONE]\n\n")).await;
     assert_eq!((read.text.as_str(), end.unwrap(), read.usage), ("a", FinishReason::Stop, used(3, 1)), "Ollama");
     let loaded = body(stream(&[first.clone(), last("load")]));
-    assert_eq!(said(&double, "openai", loaded, "Ollama: other reasons pass through").await, "a");
+    assert_eq!(said(&fake, "openai", loaded, "Ollama: other reasons pass through").await, "a");
     let empty = choice(json!({"index": 0, "delta": {"role": "assistant", "content": ""}, "finish_reason": null}));
-    let class = failed(&double, "openai", body(stream(&[first, empty])), "a", "Ollama: mid-stream error").await;
+    let class = failed(&fake, "openai", body(stream(&[first, empty])), "a", "Ollama: mid-stream error").await;
     assert_eq!(class, ErrorClass::Truncated, "Ollama: mid-stream error");
 }
 
@@ -96,7 +96,7 @@ async fn compatible_ollama_refuses_in_openai_s_form() {
 
 #[tokio::test]
 async fn compatible_vllm_ends_with_text_and_counts_all_along() {
-    let double = ProviderDouble::start().await.unwrap();
+    let fake = FakeProvider::start().await.unwrap();
     for reasoning in ["reasoning", "reasoning_content"] {
         let events = [
             choice(json!({"index": 0, "delta": {"role": "assistant", "content": ""}})),
@@ -105,7 +105,7 @@ async fn compatible_vllm_ends_with_text_and_counts_all_along() {
             json!({"choices": [{"index": 0, "delta": {"content": "b"}, "finish_reason": "length", "stop_reason": 7}],
                 "usage": usage(3, 3)}),
         ];
-        let (read, end) = ask_once(&double, "openai", body(stream(&events) + "data: [DONE]\n\n")).await;
+        let (read, end) = ask_once(&fake, "openai", body(stream(&events) + "data: [DONE]\n\n")).await;
         assert_eq!((read.text.as_str(), end.unwrap()), ("ab", FinishReason::Length), "vLLM: finish chunk, {reasoning}");
         assert_eq!(read.usage, used(3, 3), "vLLM: continuous usage");
     }
@@ -113,7 +113,7 @@ async fn compatible_vllm_ends_with_text_and_counts_all_along() {
 
 #[tokio::test]
 async fn compatible_vllm_faults_are_nested_or_flat_with_a_number() {
-    let double = ProviderDouble::start().await.unwrap();
+    let fake = FakeProvider::start().await.unwrap();
     for (code, kind, class) in [
         (500, "InternalServerError", ErrorClass::Server),
         (400, "BadRequestError", ErrorClass::Rejected),
@@ -122,7 +122,7 @@ async fn compatible_vllm_faults_are_nested_or_flat_with_a_number() {
     ] {
         let fault = json!({"error": {"message": "x", "type": kind, "param": null, "code": code}});
         let stream = stream(&[text("openai", "a"), fault]) + "data: [DONE]\n\n";
-        assert_eq!(failed(&double, "openai", body(stream), "a", "vLLM: mid-stream error").await, class, "vLLM: {code}");
+        assert_eq!(failed(&fake, "openai", body(stream), "a", "vLLM: mid-stream error").await, class, "vLLM: {code}");
     }
     let nested = |code: u16, kind: &str| json!({"error": {"message": "x", "type": kind, "param": null, "code": code}});
     let flat =
@@ -138,7 +138,7 @@ async fn compatible_vllm_faults_are_nested_or_flat_with_a_number() {
 
 #[tokio::test]
 async fn compatible_gateways_comment_and_fail_in_many_ways() {
-    let double = ProviderDouble::start().await.unwrap();
+    let fake = FakeProvider::start().await.unwrap();
     let comment = Step::Bytes(": OPENROUTER PROCESSING\n\n".into());
     let event = |event: Value| Step::Bytes(stream(&[event]).into());
     let whole = [
@@ -147,27 +147,27 @@ async fn compatible_gateways_comment_and_fail_in_many_ways() {
         comment,
         event(json!({"choices": [{"delta": {}, "finish_reason": "end"}], "usage": usage(3, 2)})),
     ];
-    let (read, end) = ask_once(&double, "openai", Script::steps(whole.clone())).await;
+    let (read, end) = ask_once(&fake, "openai", Script::steps(whole.clone())).await;
     assert_eq!((read.text.as_str(), end.unwrap()), ("a", FinishReason::Stop), "gateways: comments");
     assert_eq!(read.usage, used(3, 2), "gateways: the last usage counts");
     let broken = Script::steps(whole[..3].to_vec());
-    assert_eq!(failed(&double, "openai", broken, "a", "gateways: just the end").await, ErrorClass::Truncated);
+    assert_eq!(failed(&fake, "openai", broken, "a", "gateways: just the end").await, ErrorClass::Truncated);
     let fault = event(
         json!({"error": {"message": "x", "code": 502}, "choices": [{"delta": {"content": ""}, "finish_reason": "error"}]}),
     );
     let script = Script::steps(whole[..3].to_vec()).then(fault);
-    assert_eq!(failed(&double, "openai", script, "a", "gateways: error object").await, ErrorClass::Server);
+    assert_eq!(failed(&fake, "openai", script, "a", "gateways: error object").await, ErrorClass::Server);
 }
 
 #[tokio::test]
 async fn compatible_servers_know_only_the_old_name_of_the_limit() {
-    let double = ProviderDouble::start().await.unwrap();
+    let fake = FakeProvider::start().await.unwrap();
     for (setting, sent, left_out) in
         [("max_tokens", "max_tokens", "max_completion_tokens"), ("", "max_completion_tokens", "max_tokens")]
     {
         let more = json!({"max_tokens_field": setting, "max_output_tokens": 7, "api_key_env": ""});
-        ask(&model("openai", &double.url(), more)).await.1.unwrap();
-        let call = double.journal().pop().unwrap();
+        ask(&model("openai", &fake.url(), more)).await.1.unwrap();
+        let call = fake.journal().pop().unwrap();
         assert_eq!((call.body.get(sent), call.body.get(left_out)), (Some(&json!(7)), None), "max tokens: {setting:?}");
         assert!(!call.headers.contains_key("authorization"), "auth: none");
         assert!(call.body.as_object().unwrap().values().all(|value| !value.is_null()), "unset fields are left out");

@@ -6,7 +6,7 @@ use chatbox_brain::llm::{Chunk, ErrorClass, Prompt, Remedy};
 use chatbox_brain::usage::FinishReason;
 use chatbox_brain::usage::TokenUsage;
 use chatbox_tests::provider::dialect::dify::{event_of, fault_event, refusal};
-use chatbox_tests::provider::{End, ProviderDouble, Script, Step};
+use chatbox_tests::provider::{End, FakeProvider, Script, Step};
 use serde_json::{Value, json};
 
 use crate::support::{ask, ask_with, chats, model, prompt};
@@ -28,20 +28,20 @@ fn finished(status: &str) -> Step {
     event("workflow_finished", &json!({"data": {"status": status, "outputs": {}, "error": null}}))
 }
 
-async fn answer(double: &ProviderDouble, steps: Vec<Step>) -> Asked {
-    ask_once(double, "dify", Script::steps(steps)).await
+async fn answer(fake: &FakeProvider, steps: Vec<Step>) -> Asked {
+    ask_once(fake, "dify", Script::steps(steps)).await
 }
 
 #[tokio::test]
 async fn dify_events_with_text() {
-    let double = ProviderDouble::start().await.unwrap();
+    let fake = FakeProvider::start().await.unwrap();
     for (row, steps, text, replaced) in [
         ("message appends", vec![say("message", "a"), say("message", "b")], "ab", vec![]),
         ("agent_message appends", vec![say("agent_message", "a"), say("agent_message", "b")], "ab", vec![]),
         ("message closes an agent", vec![say("agent_message", "a"), say("message", "abc")], "abc", vec!["a"]),
         ("message_replace", vec![say("message", "bad"), say("message_replace", "[hidden]")], "[hidden]", vec!["bad"]),
     ] {
-        let (read, end) = answer(&double, [steps, vec![ended(), Step::Stall]].concat()).await;
+        let (read, end) = answer(&fake, [steps, vec![ended(), Step::Stall]].concat()).await;
         assert_eq!((read.text.as_str(), end.unwrap()), (text, FinishReason::Stop), "{row}");
         assert_eq!(
             (read.replaced, read.conversation.as_deref()),
@@ -52,13 +52,13 @@ async fn dify_events_with_text() {
     }
     let escaped =
         Step::Bytes("data: {\"event\":\"message\",\"answer\":\"Gr\\u00fc\\u00dfe \\ud83d\\ude00\"}\n\n".into());
-    let (read, _) = answer(&double, vec![escaped, ended()]).await;
+    let (read, _) = answer(&fake, vec![escaped, ended()]).await;
     assert_eq!(read.text, "Grüße 😀", "old builds escape");
 }
 
 #[tokio::test]
 async fn dify_events_without_text() {
-    let double = ProviderDouble::start().await.unwrap();
+    let fake = FakeProvider::start().await.unwrap();
     for (row, more) in [
         ("agent_thought", json!({"id": "x", "position": 1, "thought": "hm", "tool_input": "{}", "message_files": []})),
         ("message_file", json!({"id": "x", "type": "image", "belongs_to": "assistant", "url": "/x"})),
@@ -73,20 +73,20 @@ async fn dify_events_without_text() {
         ("something_new", json!({"data": {"status": "x"}})),
     ] {
         let (read, end) =
-            answer(&double, vec![say("message", "a"), event(row, &more), say("message", "b"), ended()]).await;
+            answer(&fake, vec![say("message", "a"), event(row, &more), say("message", "b"), ended()]).await;
         assert_eq!((read.text.as_str(), end.unwrap(), read.replaced.len()), ("ab", FinishReason::Stop, 0), "{row}");
     }
     let first = vec![Step::Bytes("event: ping\n\n".into()), say("message", "a"), ended()];
-    assert_eq!(answer(&double, first).await.0.text, "a", "a ping before anything else");
+    assert_eq!(answer(&fake, first).await.0.text, "a", "a ping before anything else");
     let zero = event("message_end", &json!({"metadata": {"usage": {"prompt_tokens": 0, "completion_tokens": 0}}}));
     for end in [zero, event("message_end", &json!({"metadata": {}})), event("message_end", &json!({}))] {
-        assert_eq!(answer(&double, vec![say("message", "a"), end]).await.0.usage, None, "message_end: no model ran");
+        assert_eq!(answer(&fake, vec![say("message", "a"), end]).await.0.usage, None, "message_end: no model ran");
     }
 }
 
 #[tokio::test]
 async fn dify_events_of_workflows() {
-    let double = ProviderDouble::start().await.unwrap();
+    let fake = FakeProvider::start().await.unwrap();
     let started = || event("workflow_started", &json!({"data": {"id": "r", "inputs": {}}}));
     let node = || event("node_finished", &json!({"data": {"status": "succeeded", "outputs": {"text": "x"}}}));
     let fault = || Step::Bytes(fault_event(400, "provider_quota_exceeded", "x"));
@@ -117,7 +117,7 @@ async fn dify_events_of_workflows() {
         // A text may come before its node has begun.
         let steps = [vec![started(), say("message", "hi"), node()], last].concat();
         let begin = Instant::now();
-        let (read, end) = answer(&double, steps).await;
+        let (read, end) = answer(&fake, steps).await;
         assert_eq!((read.text.as_str(), end.map_err(|error| error.class)), ("hi", expected), "{row}");
         assert_eq!(begin.elapsed() < Duration::from_secs(1), quick, "{row}: {:?}", begin.elapsed());
     }
@@ -154,7 +154,7 @@ async fn dify_errors_before_the_stream() {
 
 #[tokio::test]
 async fn dify_errors_within_the_stream() {
-    let double = ProviderDouble::start().await.unwrap();
+    let fake = FakeProvider::start().await.unwrap();
     for (status, code, class) in [
         (400, "completion_request_error", ErrorClass::Server),
         (400, "provider_quota_exceeded", ErrorClass::Quota),
@@ -165,44 +165,44 @@ async fn dify_errors_within_the_stream() {
     ] {
         let script =
             Script::steps([say("message", "so far"), Step::Bytes(fault_event(status, code, "x")), Step::Stall]);
-        assert_eq!(failed(&double, "dify", script, "so far", code).await, class, "{code}");
+        assert_eq!(failed(&fake, "dify", script, "so far", code).await, class, "{code}");
     }
 }
 
 #[tokio::test]
 async fn dify_errors_of_a_lost_conversation_begin_a_new_one() {
-    let double = ProviderDouble::start().await.unwrap();
-    let model = model("dify", &double.url(), json!({"max_retries": 0}));
+    let fake = FakeProvider::start().await.unwrap();
+    let model = model("dify", &fake.url(), json!({"max_retries": 0}));
     let going_on = Prompt { conversation: Some("c-1".into()), ..prompt() };
     for (row, lost) in [
         ("404 not_found", refusal(404, "not_found", "Conversation Not Exists.")),
         ("400 conversation_completed", refusal(400, "conversation_completed", "x")),
     ] {
-        let before = double.journal().len();
-        double.script(lost.clone());
+        let before = fake.journal().len();
+        fake.script(lost.clone());
         ask_with(&model, &going_on).await.1.unwrap();
         let asked: Vec<Value> =
-            double.journal()[before..].iter().map(|call| call.body["conversation_id"].clone()).collect();
+            fake.journal()[before..].iter().map(|call| call.body["conversation_id"].clone()).collect();
         assert_eq!(asked, ["c-1", ""], "{row}: what is called again");
-        double.script(lost.clone());
-        double.script(lost);
+        fake.script(lost.clone());
+        fake.script(lost);
         let error = ask_with(&model, &going_on).await.1.unwrap_err();
-        assert_eq!((error.remedy(), double.journal().len() - before), (None, 4), "{row}: once and no more");
+        assert_eq!((error.remedy(), fake.journal().len() - before), (None, 4), "{row}: once and no more");
     }
-    double.script(Script::body(404, "text/html", "<html>"));
+    fake.script(Script::body(404, "text/html", "<html>"));
     let error = ask_with(&model, &going_on).await.1.unwrap_err();
     assert_ne!(error.remedy(), Some(Remedy::NewConversation), "a proxy's 404 says nothing of conversations");
 }
 
 #[tokio::test]
 async fn dify_stop_names_the_task_and_the_user() {
-    let double = ProviderDouble::start().await.unwrap();
-    let model = model("dify", &double.url(), json!({}));
-    double.script(Script::steps([event("message", &json!({"answer": "a"})), Step::Stall]));
+    let fake = FakeProvider::start().await.unwrap();
+    let model = model("dify", &fake.url(), json!({}));
+    fake.script(Script::steps([event("message", &json!({"answer": "a"})), Step::Stall]));
     let mut generation = model.provider.generate(&prompt()).await.unwrap();
     while !matches!(generation.next().await.unwrap().unwrap(), Chunk::Delta(_)) {}
     generation.cancel().await;
-    let calls = double.wait_until(|calls| chats(calls).iter().all(|call| call.end.is_some())).await.unwrap();
+    let calls = fake.wait_until(|calls| chats(calls).iter().all(|call| call.end.is_some())).await.unwrap();
     let stop = &calls[1];
     assert_eq!((stop.method.as_str(), stop.path.as_str()), ("POST", "/v1/chat-messages/t/stop"), "{calls:#?}");
     assert_eq!(stop.body, json!({"user": "u-hash"}));
@@ -213,18 +213,18 @@ async fn dify_stop_names_the_task_and_the_user() {
 
 #[tokio::test]
 async fn dify_stop_needs_an_answer_under_way() {
-    let double = ProviderDouble::start().await.unwrap();
-    let model = model("dify", &double.url(), json!({"max_retries": 0}));
+    let fake = FakeProvider::start().await.unwrap();
+    let model = model("dify", &fake.url(), json!({"max_retries": 0}));
     // Nothing came that names a task: it is waited for shortly, then the connection is closed.
-    double.script(Script::steps([Step::KeepAlive, Step::Stall]));
+    fake.script(Script::steps([Step::KeepAlive, Step::Stall]));
     let begin = Instant::now();
     model.provider.generate(&prompt()).await.unwrap().cancel().await;
     assert!(begin.elapsed() < Duration::from_secs(1), "{:?}", begin.elapsed());
     // Already at its end.
-    double.script(Script::steps([say("message", "a"), ended(), Step::Stall]));
+    fake.script(Script::steps([say("message", "a"), ended(), Step::Stall]));
     let mut generation = model.provider.generate(&prompt()).await.unwrap();
     while !matches!(generation.next().await.unwrap().unwrap(), Chunk::Usage(_)) {}
     generation.cancel().await;
     ask(&model).await.1.unwrap();
-    assert!(double.journal().iter().all(|call| !call.path.ends_with("/stop")));
+    assert!(fake.journal().iter().all(|call| !call.path.ends_with("/stop")));
 }

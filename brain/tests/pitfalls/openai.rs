@@ -4,7 +4,7 @@ use chatbox_brain::llm::ErrorClass;
 use chatbox_brain::usage::FinishReason;
 use chatbox_brain::usage::TokenUsage;
 use chatbox_tests::provider::dialect::openai::{fault_event, refusal};
-use chatbox_tests::provider::{ProviderDouble, Script};
+use chatbox_tests::provider::{FakeProvider, Script};
 use serde_json::{Value, json};
 
 use crate::support::{ask, model};
@@ -16,7 +16,7 @@ fn choice(choice: Value) -> Value {
 
 #[tokio::test]
 async fn openai_finish_reasons() {
-    let double = ProviderDouble::start().await.unwrap();
+    let fake = FakeProvider::start().await.unwrap();
     for (reason, expected) in [
         ("stop", Ok(FinishReason::Stop)),
         ("length", Ok(FinishReason::Length)),
@@ -27,18 +27,18 @@ async fn openai_finish_reasons() {
     ] {
         for ends in ["data: [DONE]\n\n", ""] {
             let events = [text("openai", "hi"), choice(json!({"delta": {}, "finish_reason": reason}))];
-            let (read, end) = ask_once(&double, "openai", body(stream(&events) + ends)).await;
+            let (read, end) = ask_once(&fake, "openai", body(stream(&events) + ends)).await;
             assert_eq!((read.text.as_str(), end.map_err(|error| error.class)), ("hi", expected), "{reason} {ends:?}");
         }
     }
     let null =
         stream(&[text("openai", "hi"), choice(json!({"delta": {}, "finish_reason": null}))]) + "data: [DONE]\n\n";
-    assert_eq!(failed(&double, "openai", body(null), "hi", "null to the end").await, ErrorClass::Truncated);
+    assert_eq!(failed(&fake, "openai", body(null), "hi", "null to the end").await, ErrorClass::Truncated);
 }
 
 #[tokio::test]
 async fn openai_finish_chunks_may_hold_text_refusals_and_nothing() {
-    let double = ProviderDouble::start().await.unwrap();
+    let fake = FakeProvider::start().await.unwrap();
     let usage = json!({"prompt_tokens": 9, "completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": 4}});
     let events = [
         json!({"choices": [], "prompt_filter_results": []}),
@@ -47,12 +47,12 @@ async fn openai_finish_chunks_may_hold_text_refusals_and_nothing() {
         choice(json!({"delta": {"content": "b"}, "finish_reason": "stop"})),
         json!({"choices": [], "usage": usage}),
     ];
-    let (read, end) = ask_once(&double, "openai", body(stream(&events) + "data: [DONE]\n\n")).await;
+    let (read, end) = ask_once(&fake, "openai", body(stream(&events) + "data: [DONE]\n\n")).await;
     assert_eq!((read.text.as_str(), end.unwrap()), ("ab", FinishReason::Stop), "text with the reason");
     let usage = TokenUsage { input: 9, cached: 4, output: 2, estimated: false };
     assert_eq!(read.usage, Some(usage), "usage behind the reason, with its cached part");
     let events = [choice(json!({"delta": {"refusal": "No."}})), choice(json!({"delta": {}, "finish_reason": "stop"}))];
-    let (read, end) = ask_once(&double, "openai", body(stream(&events))).await;
+    let (read, end) = ask_once(&fake, "openai", body(stream(&events))).await;
     assert_eq!((read.text.as_str(), end.unwrap()), ("No.", FinishReason::ContentFilter), "a refusal");
 }
 
@@ -105,16 +105,16 @@ async fn openai_errors_before_the_stream() {
 
 #[tokio::test]
 async fn openai_errors_of_length_ask_for_less_history() {
-    let double = ProviderDouble::start().await.unwrap();
+    let fake = FakeProvider::start().await.unwrap();
     for script in [
         refusal(400, "invalid_request_error", "context_length_exceeded", "x"),
         refusal(400, "", "", "This model's maximum context length is 8192 tokens."),
     ] {
-        let before = double.journal().len();
-        double.script(script.clone());
-        let error = ask_once(&double, "openai", script).await.1.unwrap_err();
+        let before = fake.journal().len();
+        fake.script(script.clone());
+        let error = ask_once(&fake, "openai", script).await.1.unwrap_err();
         let turns = |call: &chatbox_tests::provider::Call| call.body["messages"].as_array().map(Vec::len);
-        let sent: Vec<_> = double.journal()[before..].iter().map(turns).collect();
+        let sent: Vec<_> = fake.journal()[before..].iter().map(turns).collect();
         assert_eq!(sent, [Some(4), Some(2)], "once more, with the instructions and the question alone");
         let remedy = Some(chatbox_brain::llm::Remedy::LessHistory);
         assert_eq!((error.class, error.remedy(), error.retryable()), (ErrorClass::ContextLength, remedy, false));
@@ -123,12 +123,12 @@ async fn openai_errors_of_length_ask_for_less_history() {
 
 #[tokio::test]
 async fn openai_errors_about_sampling_are_called_again_without_it() {
-    let double = ProviderDouble::start().await.unwrap();
+    let fake = FakeProvider::start().await.unwrap();
     let fault = |code: &str, param: &str| {
         let error = json!({"message": "x", "type": "invalid_request_error", "param": param, "code": code});
         Script::json(400, &json!({"error": error}))
     };
-    let with = model("openai", &double.url(), json!({"temperature": 0.5, "max_retries": 0}));
+    let with = model("openai", &fake.url(), json!({"temperature": 0.5, "max_retries": 0}));
     for (code, param, again) in [
         ("unsupported_value", "temperature", true),
         ("unsupported_parameter", "temperature", true),
@@ -136,28 +136,28 @@ async fn openai_errors_about_sampling_are_called_again_without_it() {
         ("unsupported_parameter", "max_tokens", false),
         ("invalid_value", "temperature", false),
     ] {
-        let before = double.journal().len();
-        double.script(fault(code, param));
+        let before = fake.journal().len();
+        fake.script(fault(code, param));
         let end = ask(&with).await.1;
         assert_eq!(
             end.map_err(|error| error.class),
             if again { Ok(FinishReason::Stop) } else { Err(ErrorClass::Rejected) }
         );
         let sent: Vec<_> =
-            double.journal().split_off(before).iter().map(|call| call.body.get("temperature").cloned()).collect();
+            fake.journal().split_off(before).iter().map(|call| call.body.get("temperature").cloned()).collect();
         let expected: &[_] = if again { &[Some(json!(0.5)), None] } else { &[Some(json!(0.5))] };
         assert_eq!(sent, expected, "{code} {param}");
     }
-    let without = model("openai", &double.url(), json!({}));
-    let before = double.journal().len();
-    double.script(fault("unsupported_value", "temperature"));
+    let without = model("openai", &fake.url(), json!({}));
+    let before = fake.journal().len();
+    fake.script(fault("unsupported_value", "temperature"));
     let error = ask(&without).await.1.unwrap_err();
-    assert_eq!((error.remedy(), double.journal().len() - before), (None, 1), "nothing to leave out");
+    assert_eq!((error.remedy(), fake.journal().len() - before), (None, 1), "nothing to leave out");
 }
 
 #[tokio::test]
 async fn openai_errors_within_the_stream() {
-    let double = ProviderDouble::start().await.unwrap();
+    let fake = FakeProvider::start().await.unwrap();
     for (row, fault, class) in [
         ("server_error", fault_event("server_error", "", "x"), ErrorClass::Server),
         ("quota", fault_event("insufficient_quota", "insufficient_quota", "x"), ErrorClass::Quota),
@@ -171,7 +171,7 @@ async fn openai_errors_within_the_stream() {
     ] {
         for done in ["data: [DONE]\n\n", ""] {
             let stream = [stream(&[text("openai", "so far")]).as_bytes(), &fault, done.as_bytes()].concat();
-            assert_eq!(failed(&double, "openai", body(stream), "so far", row).await, class, "{row} {done:?}");
+            assert_eq!(failed(&fake, "openai", body(stream), "so far", row).await, class, "{row} {done:?}");
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use chatbox_brain::llm::ErrorClass;
-use chatbox_tests::provider::{ProviderDouble, Script};
+use chatbox_tests::provider::{FakeProvider, Script};
 use serde_json::json;
 
 use crate::support::{KINDS, ask, model};
@@ -15,7 +15,7 @@ fn busy(headers: &[(&str, &str)]) -> Script {
 
 #[tokio::test]
 async fn retry_after_hints_have_an_order_and_what_is_no_number_falls_through() {
-    let double = ProviderDouble::start().await.unwrap();
+    let fake = FakeProvider::start().await.unwrap();
     #[expect(clippy::disallowed_methods, reason = "the date goes to a client that reads the same clock")]
     let soon = httpdate::fmt_http_date(SystemTime::now() + Duration::from_secs(600));
     for kind in KINDS {
@@ -31,29 +31,29 @@ async fn retry_after_hints_have_an_order_and_what_is_no_number_falls_through() {
             ("negative", vec![("retry-after", "-3")], None),
             ("a date gone by", vec![("retry-after", "Sun, 06 Nov 1994 08:49:37 GMT")], None),
         ] {
-            let error = ask_once(&double, kind, busy(&headers)).await.1.unwrap_err();
+            let error = ask_once(&fake, kind, busy(&headers)).await.1.unwrap_err();
             assert_eq!(error.retry_after.map(|wait| wait.as_secs_f64()), wait, "{kind}, {row}");
         }
         let headers = [("retry-after-ms", "soon"), ("retry-after", soon.as_str())];
-        let wait = ask_once(&double, kind, busy(&headers)).await.1.unwrap_err().retry_after.unwrap().as_secs();
+        let wait = ask_once(&fake, kind, busy(&headers)).await.1.unwrap_err().retry_after.unwrap().as_secs();
         assert!((590..=600).contains(&wait), "{kind}, a date: {wait}");
     }
 }
 
 #[tokio::test]
 async fn retry_after_is_a_minimum_and_has_a_cap() {
-    let double = ProviderDouble::start().await.unwrap();
+    let fake = FakeProvider::start().await.unwrap();
     for kind in KINDS {
-        let model = model(kind, &double.url(), json!({"max_retries": 1}));
-        double.script(busy(&[("retry-after-ms", "300")]));
-        let before = double.journal().len();
+        let model = model(kind, &fake.url(), json!({"max_retries": 1}));
+        fake.script(busy(&[("retry-after-ms", "300")]));
+        let before = fake.journal().len();
         ask(&model).await.1.unwrap();
-        let calls = double.journal().split_off(before);
+        let calls = fake.journal().split_off(before);
         let wait = calls[1].at - calls[0].at;
         assert!(wait >= Duration::from_millis(300) && wait < Duration::from_secs(2), "{kind}, a minimum: {wait:?}");
 
         for word in ["", "true"] {
-            double.script(busy(&[("retry-after", "2"), ("x-should-retry", word)]));
+            fake.script(busy(&[("retry-after", "2"), ("x-should-retry", word)]));
             let begin = Instant::now();
             let error = ask(&model).await.1.unwrap_err();
             assert_eq!(error.class, ErrorClass::Overloaded, "{kind}, over the cap");
@@ -64,9 +64,9 @@ async fn retry_after_is_a_minimum_and_has_a_cap() {
 
 #[tokio::test]
 async fn retry_after_counts_less_than_an_explicit_word() {
-    let double = ProviderDouble::start().await.unwrap();
+    let fake = FakeProvider::start().await.unwrap();
     for kind in KINDS {
-        let model = model(kind, &double.url(), json!({"max_retries": 1}));
+        let model = model(kind, &fake.url(), json!({"max_retries": 1}));
         for (row, status, word, again) in [
             ("500, no word", 500, "", true),
             ("500, false", 500, "false", false),
@@ -79,10 +79,10 @@ async fn retry_after_counts_less_than_an_explicit_word() {
             ("422, another word", 422, "perhaps", false),
         ] {
             let script = Script::body(status, "text/plain", "x").header("retry-after-ms", "1");
-            double.always(if word.is_empty() { script } else { script.header("x-should-retry", word) });
-            let before = double.journal().len();
+            fake.always(if word.is_empty() { script } else { script.header("x-should-retry", word) });
+            let before = fake.journal().len();
             ask(&model).await.1.unwrap_err();
-            assert_eq!(double.journal().len() - before, 1 + usize::from(again), "{kind}, {row}");
+            assert_eq!(fake.journal().len() - before, 1 + usize::from(again), "{kind}, {row}");
         }
     }
 }

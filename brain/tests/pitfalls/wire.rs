@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use chatbox_brain::llm::{ErrorClass, ProviderError};
 use chatbox_brain::usage::FinishReason;
-use chatbox_tests::provider::{ProviderDouble, Script, Step};
+use chatbox_tests::provider::{FakeProvider, Script, Step};
 use serde_json::{Value, json};
 
 use crate::support::{Read, ask, model};
@@ -56,21 +56,21 @@ pub(crate) fn pieces<T: AsRef<[u8]>>(pieces: impl IntoIterator<Item = T>) -> Scr
 }
 
 /// Asks a model of this kind, which tries once, with this script before it.
-pub(crate) async fn ask_once(double: &ProviderDouble, kind: &str, script: Script) -> Asked {
-    double.script(script);
-    ask(&model(kind, &double.url(), json!({"max_retries": 0}))).await
+pub(crate) async fn ask_once(fake: &FakeProvider, kind: &str, script: Script) -> Asked {
+    fake.script(script);
+    ask(&model(kind, &fake.url(), json!({"max_retries": 0}))).await
 }
 
 /// The text of an answer that must be whole.
-pub(crate) async fn said(double: &ProviderDouble, kind: &str, script: Script, row: &str) -> String {
-    let (read, end) = ask_once(double, kind, script).await;
+pub(crate) async fn said(fake: &FakeProvider, kind: &str, script: Script, row: &str) -> String {
+    let (read, end) = ask_once(fake, kind, script).await;
     assert_eq!(end.map_err(|error| error.to_string()), Ok(FinishReason::Stop), "{row}: {kind}");
     read.text
 }
 
 /// The class of an answer that must fail, after `so_far`.
-pub(crate) async fn failed(double: &ProviderDouble, kind: &str, script: Script, so_far: &str, row: &str) -> ErrorClass {
-    let (read, end) = ask_once(double, kind, script).await;
+pub(crate) async fn failed(fake: &FakeProvider, kind: &str, script: Script, so_far: &str, row: &str) -> ErrorClass {
+    let (read, end) = ask_once(fake, kind, script).await;
     assert_eq!(read.text, so_far, "{row}: {kind}");
     assert!(end.is_err(), "{row}: {kind}: {end:?}");
     end.unwrap_err().class
@@ -81,16 +81,16 @@ pub(crate) type Refused = (&'static str, Script, ErrorClass, bool);
 
 /// Each row has its class, and is called again only where the table says so.
 pub(crate) async fn assert_refusals(kind: &str, rows: Vec<Refused>) {
-    let double = ProviderDouble::start().await.unwrap();
-    let model = model(kind, &double.url(), json!({"max_retries": 1}));
+    let fake = FakeProvider::start().await.unwrap();
+    let model = model(kind, &fake.url(), json!({"max_retries": 1}));
     for (row, script, class, again) in rows {
-        let before = double.journal().len();
+        let before = fake.journal().len();
         // With a hint of a millisecond the test needs no patience.
-        double.always(script.header("retry-after-ms", "1"));
+        fake.always(script.header("retry-after-ms", "1"));
         let error = ask(&model).await.1.unwrap_err();
         assert_eq!((error.class, error.retryable()), (class, again), "{kind}, {row}: {error}");
         assert!(error.remedy.is_none(), "{kind}, {row}: {error:?}");
-        let calls = double.journal().split_off(before);
+        let calls = fake.journal().split_off(before);
         assert_eq!(calls.len(), 1 + usize::from(again), "{kind}, {row}: how often it is called");
         assert!(calls.iter().all(|call| call.body == calls[0].body), "{kind}, {row}: what is called again");
     }

@@ -1,19 +1,19 @@
-//! Where the built services are. The tests run what `cargo build` made; they build nothing themselves.
+//! The paths of the built services. The tests run what `cargo build` made; they build nothing.
 
 use std::env;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-/// Names a folder with the services to run, before any other place.
-const VARIABLE: &str = "CHATBOX_BINARIES";
+/// Names the folder with the services to run. Default: the folder of the test's own build.
+pub const FOLDER: &str = "CHATBOX_BINARIES";
 
 /// Which build of the services to run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Profile {
-    /// The build that this test belongs to.
+    /// The build of this test.
     Same,
-    /// The release build, if there is one; else the same as this test's.
+    /// The release build, if there is one; else the build of this test.
     PreferRelease,
 }
 
@@ -31,7 +31,7 @@ pub fn find(name: &str, profile: Profile) -> Result<PathBuf> {
         Profile::Same => vec![folder.to_path_buf()],
         Profile::PreferRelease => released.into_iter().chain([folder.to_path_buf()]).collect(),
     };
-    let candidates: Vec<PathBuf> = env::var_os(VARIABLE).map(PathBuf::from).into_iter().chain(candidates).collect();
+    let candidates: Vec<PathBuf> = env::var_os(FOLDER).map(PathBuf::from).into_iter().chain(candidates).collect();
     for folder in &candidates {
         let path = folder.join(format!("chatbox-{name}"));
         if is_file(&path) {

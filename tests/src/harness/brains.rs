@@ -1,10 +1,10 @@
-//! Several brains in one stack: which one serves, and the end and return of each.
+//! Several brains in one stack: which one serves a user, and how to stop and start each.
 
 use std::net::SocketAddr;
 
 use anyhow::{Context, Result, ensure};
 
-use super::process::Launch;
+use super::process::{Launch, Process};
 use super::proxy::Proxy;
 use super::raw_http;
 use super::stack::Stack;
@@ -39,9 +39,17 @@ impl Stack {
     /// Asks one of the brains to end, waits, and expects success.
     ///
     /// # Errors
-    /// It did not end, or not well.
+    /// It did not end in time, or with a failure.
     pub async fn term_brain_at(&mut self, index: usize) -> Result<()> {
-        self.brains[index].end_well().await
+        self.brains[index].terminate().await
+    }
+
+    /// Waits for the orderly end of a brain that was asked to end.
+    ///
+    /// # Errors
+    /// It does not end in time, or with a failure.
+    pub async fn brain_ended_at(&mut self, index: usize) -> Result<()> {
+        self.brains[index].ended().await
     }
 
     /// Starts one of the brains again after its end, at the same address.
@@ -51,6 +59,11 @@ impl Stack {
     pub async fn start_brain_at(&mut self, index: usize) -> Result<()> {
         let profile = self.profile;
         self.brains[index].restart(profile).await
+    }
+
+    /// The process of one of the brains.
+    pub fn brain_process_at(&self, index: usize) -> &Process {
+        &self.brains[index].process
     }
 
     /// Waits until the first gateway has links to this many brains.
@@ -66,10 +79,10 @@ impl Stack {
         .await
     }
 
-    /// How many client connections each brain serves; `None` for one that is not there.
+    /// How many client connections each brain serves; `None` for one that does not run.
     ///
     /// # Errors
-    /// A brain that is there does not say.
+    /// No brain runs.
     pub async fn served(&self) -> Result<Vec<Option<u64>>> {
         let mut served = Vec::new();
         for brain in &self.brains {
@@ -82,7 +95,7 @@ impl Stack {
     /// The one brain that generates an answer now.
     ///
     /// # Errors
-    /// None does, or several do.
+    /// No brain does, or several do.
     pub async fn answering(&self) -> Result<usize> {
         let mut found = Vec::new();
         for (index, brain) in self.brains.iter().enumerate() {
@@ -98,7 +111,7 @@ impl Stack {
 /// The value of a metric without labels.
 ///
 /// # Errors
-/// It is not there.
+/// There is no such metric.
 pub async fn metric(ops: SocketAddr, name: &str) -> Result<u64> {
     let text = raw_http::get(ops, "/metrics").await?.text();
     let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));

@@ -1,4 +1,4 @@
-//! Certificates of an authority that lives for one test.
+//! Certificates of an authority for one test.
 
 use std::path::Path;
 
@@ -30,8 +30,8 @@ impl Authority {
         Ok(Self(CertifiedIssuer::self_signed(params, KeyPair::generate()?)?))
     }
 
-    /// Gives one side of the link a certificate of this authority. It trusts the certificates of `trusted`. The files go
-    /// into `folder`.
+    /// Gives one side of the link a certificate of this authority, and trust in the certificates of `trusted`. The files are
+    /// written to `folder`.
     ///
     /// # Errors
     /// The files cannot be written.

@@ -1,6 +1,8 @@
-//! A chat client: one WebSocket, every frame kept as it came, and the log of each session it has open.
+//! A chat client: one WebSocket, all received frames, and the log of each open session. Frames are checked against
+//! docs/asyncapi.yaml in both directions.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use futures_util::{SinkExt, StreamExt};
@@ -13,8 +15,9 @@ use uuid::Uuid;
 
 use super::frame::Frame;
 use super::log::{Seen, SessionLog};
-use super::raw_http::Answer;
-use super::waits::{PATIENCE, within};
+use super::raw_http::HttpResponse;
+use super::schema::{self, Sender};
+use super::waits::{TIMEOUT, within};
 
 /// How a connection ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,17 +32,19 @@ pub struct Closed {
 #[derive(Debug)]
 pub struct Connection {
     socket: WebSocketStream<TcpStream>,
-    /// The answer to the handshake.
-    pub handshake: Answer,
+    /// The response to the handshake.
+    pub handshake: HttpResponse,
     /// The `welcome` frame.
     pub welcome: Value,
-    /// Every frame, in the order it came.
+    /// Every received frame, in order.
     pub frames: Vec<Frame>,
-    /// The first frame no [`Connection::until`] has passed yet.
+    /// The first frame that no [`Connection::until`] has passed.
     cursor: usize,
     logs: BTreeMap<String, SessionLog>,
     closed: Option<Closed>,
     requests: u64,
+    /// How long a wait may take.
+    timeout: Duration,
 }
 
 impl Connection {
@@ -47,7 +52,7 @@ impl Connection {
     ///
     /// # Errors
     /// Another frame came first, or none in time.
-    pub async fn welcomed(socket: WebSocketStream<TcpStream>, handshake: Answer) -> Result<Self> {
+    pub async fn welcomed(socket: WebSocketStream<TcpStream>, handshake: HttpResponse) -> Result<Self> {
         let mut connection = Self {
             socket,
             handshake,
@@ -57,6 +62,7 @@ impl Connection {
             logs: BTreeMap::new(),
             closed: None,
             requests: 0,
+            timeout: TIMEOUT,
         };
         let welcome = connection.next_frame().await?;
         ensure!(welcome.is("welcome"), "the first frame is not welcome: {}", welcome.raw);
@@ -69,12 +75,17 @@ impl Connection {
         self.welcome["connection_id"].as_str().unwrap_or_default()
     }
 
-    /// What this client knows of a session.
+    /// The client's log of a session.
     ///
     /// # Errors
-    /// It was never opened here.
+    /// The session was never opened on this connection.
     pub fn log(&self, session: &str) -> Result<&SessionLog> {
         self.logs.get(session).with_context(|| format!("session {session} was not opened on this connection"))
+    }
+
+    /// From now on each wait may take this long.
+    pub fn set_timeout(&mut self, timeout: Duration) {
+        self.timeout = timeout;
     }
 
     /// From now on the session's last deltas may be missing; see [`SessionLog::may_miss_deltas`].
@@ -82,7 +93,7 @@ impl Connection {
         self.logs.entry(session.to_owned()).or_default().may_miss_deltas = true;
     }
 
-    /// Sends a text frame as it is.
+    /// Sends a text frame without any check.
     ///
     /// # Errors
     /// The connection is closed.
@@ -102,8 +113,9 @@ impl Connection {
     /// Sends a request as it is.
     ///
     /// # Errors
-    /// The connection is closed.
+    /// The connection is closed, or docs/asyncapi.yaml describes no such request.
     pub async fn send(&mut self, request: &Value) -> Result<()> {
+        schema::check(Sender::Client, request)?;
         if matches!(request["type"].as_str(), Some("session_open" | "admin_watch" | "admin_join"))
             && let Some(session) = request["session_id"].as_str()
         {
@@ -117,19 +129,35 @@ impl Connection {
     /// # Errors
     /// The connection is closed.
     pub async fn post(&mut self, mut request: Value) -> Result<String> {
-        self.requests += 1;
-        let id = format!("r{}", self.requests);
+        let id = self.next_id();
         request["id"] = json!(id);
         self.send(&request).await?;
         Ok(id)
     }
 
-    /// Sends a request and waits for its one reply, whatever it is.
+    fn next_id(&mut self) -> String {
+        self.requests += 1;
+        format!("r{}", self.requests)
+    }
+
+    /// Sends a request and waits for its reply, success or error.
     ///
     /// # Errors
     /// No reply came in time.
     pub async fn ask(&mut self, request: Value) -> Result<Frame> {
         let id = self.post(request).await?;
+        self.reply(&id).await
+    }
+
+    /// Sends a request that docs/asyncapi.yaml does not allow, and waits for its reply.
+    ///
+    /// # Errors
+    /// The request is allowed, or no reply came in time.
+    pub async fn ask_invalid(&mut self, mut request: Value) -> Result<Frame> {
+        let id = self.next_id();
+        request["id"] = json!(id);
+        ensure!(schema::check(Sender::Client, &request).is_err(), "docs/asyncapi.yaml allows {request}");
+        self.send_raw(request.to_string()).await?;
         self.reply(&id).await
     }
 
@@ -163,13 +191,13 @@ impl Connection {
         self.seen(&format!("the reply to {id}"), |frame| frame.text("/reply_to") == id).await
     }
 
-    /// The first frame that fits, also among those read before; reads on until there is one.
+    /// The first frame that fits, among those received and those to come.
     ///
     /// # Errors
     /// None came in time.
     pub async fn seen(&mut self, what: &str, fits: impl Fn(&Frame) -> bool) -> Result<Frame> {
         let mut from = 0;
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + self.timeout;
         loop {
             if let Some(found) = self.frames[from..].iter().find(|frame| fits(frame)) {
                 return Ok(found.clone());
@@ -179,7 +207,7 @@ impl Connection {
         }
     }
 
-    /// The next frame in order, each exactly once.
+    /// The next frame in order. Each frame is returned once.
     ///
     /// # Errors
     /// None came in time, or the connection ended.
@@ -187,12 +215,12 @@ impl Connection {
         self.until("any frame", |_| true).await
     }
 
-    /// Passes over frames in order until one fits; the next call goes on behind it.
+    /// Skips frames in order until one fits. The next call goes on behind it.
     ///
     /// # Errors
     /// None came in time, or the connection ended.
     pub async fn until(&mut self, what: &str, fits: impl Fn(&Frame) -> bool) -> Result<Frame> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + self.timeout;
         loop {
             while let Some(frame) = self.frames.get(self.cursor) {
                 self.cursor += 1;
@@ -204,7 +232,7 @@ impl Connection {
         }
     }
 
-    /// Reads on until `state` says that the session's log is as wanted, and returns what it took from it.
+    /// Reads frames until `state` returns something from the session's log, and returns that.
     ///
     /// # Errors
     /// It did not become so in time.
@@ -214,7 +242,7 @@ impl Connection {
         what: &str,
         state: impl Fn(&SessionLog) -> Option<T>,
     ) -> Result<T> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + self.timeout;
         loop {
             if let Some(found) = state(self.log(session)?) {
                 return Ok(found);
@@ -223,7 +251,7 @@ impl Connection {
         }
     }
 
-    /// Opens a session, making it if it is not there, and waits until it is ready. Returns the `session` frame.
+    /// Opens a session, creates it if it is absent, and waits until it is ready. Returns the `session` frame.
     ///
     /// # Errors
     /// It was refused.
@@ -231,7 +259,7 @@ impl Connection {
         self.open_with(json!({ "type": "session_open", "session_id": session, "create": true })).await
     }
 
-    /// Opens a session with a request of one's own.
+    /// Opens a session with this request.
     ///
     /// # Errors
     /// It was refused.
@@ -252,7 +280,7 @@ impl Connection {
         self.say_as(session, &Uuid::new_v4().to_string(), text).await
     }
 
-    /// As [`Connection::say`], under an id of one's own.
+    /// As [`Connection::say`], under this id.
     ///
     /// # Errors
     /// It was refused.
@@ -293,7 +321,7 @@ impl Connection {
         self.answer(session, ack.number("/seq").context("an ack without seq")?).await
     }
 
-    /// Reads everything the server had sent before it answered a `ping` of now. Returns how many frames came before.
+    /// Sends a `ping` and reads everything until its reply. Returns how many frames came before the reply.
     ///
     /// # Errors
     /// No pong came in time.
@@ -309,7 +337,7 @@ impl Connection {
     /// # Errors
     /// It did not in time.
     pub async fn closed(&mut self) -> Result<Closed> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + self.timeout;
         loop {
             if let Some(closed) = &self.closed {
                 return Ok(closed.clone());
@@ -322,12 +350,12 @@ impl Connection {
         }
     }
 
-    /// Drops the connection without a word, as a lost network does.
+    /// Drops the connection without a close frame, as a lost network does.
     pub fn vanish(self) {
         drop(self);
     }
 
-    /// Closes the connection properly.
+    /// Closes the connection with a close frame.
     ///
     /// # Errors
     /// The server did not answer the close frame.
@@ -361,6 +389,7 @@ impl Connection {
 
     fn take(&mut self, raw: String) -> Result<()> {
         let frame = Frame::parse(raw)?;
+        schema::check(Sender::Server, &frame.json)?;
         let session = if frame.is("session") { frame.text("/session/id") } else { frame.text("/session_id") };
         let outcome = match self.logs.get_mut(session) {
             Some(log) => log.apply(&frame),

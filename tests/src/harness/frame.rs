@@ -1,10 +1,10 @@
-//! One message from the server: its raw text and what it says.
+//! One message from the server: its raw text and its JSON.
 
 use anyhow::{Context, Result};
 use serde_json::Value;
 use tokio::time::Instant;
 
-/// One JSON object as it came.
+/// One received frame.
 #[derive(Debug, Clone)]
 pub struct Frame {
     /// The text of the WebSocket frame, byte for byte.

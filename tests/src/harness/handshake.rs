@@ -1,4 +1,4 @@
-//! A WebSocket handshake written by hand, so that a test can get any part of it wrong.
+//! A WebSocket handshake whose every part a test can change.
 
 use std::net::SocketAddr;
 
@@ -10,14 +10,14 @@ use tungstenite::handshake::derive_accept_key;
 use tungstenite::protocol::{Role, WebSocketConfig};
 
 use super::connection::Connection;
-use super::raw_http::{self, Answer};
+use super::raw_http::{self, HttpResponse};
 use super::waits::within;
 
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 
-/// A request to upgrade, correct until a test changes it.
+/// An upgrade request, correct until a test changes it.
 #[derive(Debug, Clone)]
-pub struct Knock {
+pub struct HandshakeRequest {
     address: SocketAddr,
     path: String,
     method: String,
@@ -27,7 +27,7 @@ pub struct Knock {
     receive: Option<u32>,
 }
 
-impl Knock {
+impl HandshakeRequest {
     /// A correct request without any token.
     pub fn new(address: SocketAddr, path: impl Into<String>) -> Self {
         let headers = [
@@ -110,7 +110,7 @@ impl Knock {
         self
     }
 
-    /// With a receive buffer of this many bytes in the kernel: a client that does not read is full soon.
+    /// With a receive buffer of this many bytes in the kernel, so that a client that does not read is full soon.
     #[must_use]
     pub fn receive_buffer(mut self, bytes: u32) -> Self {
         self.receive = Some(bytes);
@@ -127,11 +127,11 @@ impl Knock {
         head.into_bytes()
     }
 
-    /// Sends it and reads the plain HTTP answer.
+    /// Sends it and reads the plain HTTP response.
     ///
     /// # Errors
-    /// No answer came in time.
-    pub async fn answer(&self) -> Result<Answer> {
+    /// No response came in time.
+    pub async fn response(&self) -> Result<HttpResponse> {
         raw_http::exchange(self.address, &self.bytes()).await
     }
 
@@ -139,12 +139,12 @@ impl Knock {
     ///
     /// # Errors
     /// The server refused, or its answer is not a correct upgrade.
-    pub async fn upgrade(&self) -> Result<(WebSocketStream<TcpStream>, Answer)> {
+    pub async fn upgrade(&self) -> Result<(WebSocketStream<TcpStream>, HttpResponse)> {
         let work = async {
             let mut socket = self.dial().await?;
             socket.set_nodelay(true)?;
             socket.write_all(&self.bytes()).await?;
-            let answer = raw_http::read_answer(&mut socket).await?;
+            let answer = raw_http::read_response(&mut socket).await?;
             ensure!(answer.status == 101, "refused with {} {}", answer.status, answer.text());
             let accept = answer.header("sec-websocket-accept").context("no Sec-WebSocket-Accept")?;
             ensure!(accept == derive_accept_key(KEY.as_bytes()), "a wrong Sec-WebSocket-Accept: {accept}");

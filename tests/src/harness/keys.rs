@@ -1,4 +1,4 @@
-//! Key pairs of an identity service, made for one test, and their JWKS document.
+//! Key pairs of an identity service for one test, and their JWKS document.
 
 use anyhow::{Context, Result, anyhow, bail};
 use aws_lc_rs::rand::SystemRandom;
@@ -78,7 +78,7 @@ impl SigningKey {
         tokens::by_hand(&json!({ "typ": "JWT", "alg": self.alg(), "kid": kid }), claims, |bytes| self.sign(bytes))
     }
 
-    /// Signs; an empty signature where the library refuses, which no check accepts.
+    /// Signs. Where the library refuses, the signature is empty, which no check accepts.
     pub fn sign(&self, bytes: &[u8]) -> Vec<u8> {
         let random = SystemRandom::new();
         match self {

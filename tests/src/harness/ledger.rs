@@ -1,4 +1,4 @@
-//! The usage ledger as it really lies in the store, read past the services, and what must be true of it.
+//! The usage ledger in the store, read past the services, and its invariants.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -13,16 +13,16 @@ use uuid::Uuid;
 use super::at_rest::mongo;
 use super::stack::Stack;
 use super::start::StoreAt;
-use super::waits::{PATIENCE, eventually_within};
+use super::waits::{TIMEOUT, eventually_within};
 
 /// One record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
-    /// The call's id, which the provider was told.
+    /// The call's id, which the provider received.
     pub id: String,
-    /// Who was charged.
+    /// The user who is charged.
     pub user: String,
-    /// For which session.
+    /// The session.
     pub session: String,
     /// `answer` or `name`.
     pub purpose: String,
@@ -36,11 +36,11 @@ pub struct Record {
     pub provider: String,
     /// Tokens of the prompt.
     pub input: i64,
-    /// Of these, cached.
+    /// Of these, from a cache.
     pub cached: i64,
     /// Tokens of the answer.
     pub output: i64,
-    /// chatbox's own numbers.
+    /// The numbers are estimates of chatbox.
     pub estimated: bool,
     /// How it ended.
     pub finish: String,
@@ -60,7 +60,7 @@ pub struct Record {
 pub type Sums = [i64; 5];
 
 /// A row of any kind, by the names of its fields.
-type Row = BTreeMap<String, Bson>;
+pub(super) type Row = BTreeMap<String, Bson>;
 
 fn number(row: &Row, name: &str) -> Option<i64> {
     match row.get(name) {
@@ -70,7 +70,7 @@ fn number(row: &Row, name: &str) -> Option<i64> {
     }
 }
 
-fn text(row: &Row, name: &str) -> Option<String> {
+pub(super) fn text(row: &Row, name: &str) -> Option<String> {
     match row.get(name) {
         Some(Bson::String(text)) => Some(text.clone()),
         Some(Bson::Binary(binary)) => Uuid::from_slice(&binary.bytes).ok().map(|id| id.to_string()),
@@ -121,21 +121,21 @@ pub async fn records(stack: &Stack) -> Result<BTreeMap<String, Record>> {
     rows.iter().map(|row| Record::of(row).map(|record| (record.id.clone(), record))).collect()
 }
 
-/// Waits until every call has its record (nothing is reserved any more), and checks that all sums are right: of each session
-/// in its document, and of each user and day in their account.
+/// Waits until no reservation is open, and checks all sums: of each session in its document, and of each user and day in
+/// their account.
 ///
 /// # Errors
-/// They are not.
+/// The sums are wrong, or a reservation stays open.
 pub async fn settled(stack: &Stack) -> Result<BTreeMap<String, Record>> {
-    settled_within(stack, PATIENCE).await
+    settled_within(stack, TIMEOUT).await
 }
 
-/// As [`settled`], with a patience of one's own.
+/// As [`settled`], with a timeout of one's own.
 ///
 /// # Errors
-/// They are not.
-pub async fn settled_within(stack: &Stack, patience: Duration) -> Result<BTreeMap<String, Record>> {
-    eventually_within(patience, "a ledger whose sums are right", || async {
+/// The sums are wrong, or a reservation stays open.
+pub async fn settled_within(stack: &Stack, timeout: Duration) -> Result<BTreeMap<String, Record>> {
+    eventually_within(timeout, "a ledger whose sums are right", || async {
         let records = records(stack).await?;
         let (mut of_sessions, mut of_days) = (BTreeMap::new(), BTreeMap::new());
         for record in records.values() {
@@ -167,7 +167,7 @@ fn add(sum: &mut Sums, more: Sums) {
     }
 }
 
-async fn rows(stack: &Stack, name: &str) -> Result<Vec<Row>> {
+pub(super) async fn rows(stack: &Stack, name: &str) -> Result<Vec<Row>> {
     match stack.store() {
         StoreAt::Sqlite => sqlite_rows(&stack.database_file(), name),
         StoreAt::Mongo { .. } => {

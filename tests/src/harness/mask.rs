@@ -1,9 +1,9 @@
-//! Turns raw frames into texts that are the same in every run: ids and times become names, everything else stays byte
-//! for byte.
+//! Replaces ids and times in raw frames by names, so that the text is the same in every run. Everything else stays byte for
+//! byte.
 
 use std::collections::HashMap;
 
-/// Names what changes from run to run. One mask per test, so that the same id gets the same name everywhere.
+/// The names of the values that change from run to run. One per test, so that an id has the same name everywhere.
 #[derive(Debug, Default)]
 pub struct Mask {
     names: HashMap<String, String>,

@@ -1,11 +1,12 @@
-//! A small language for tests over real processes: start the stack, speak as its clients do, break it, look at what it
-//! stored. Every wait in here is bounded and names what it waited for.
+//! A small language for tests over real processes: start the services, act as their clients, break them, read what they
+//! stored. Every wait is bounded, and its error names what did not happen.
 
 pub mod at_rest;
 pub mod binaries;
 pub mod brains;
 pub mod certificates;
 pub mod connection;
+pub mod conversation;
 pub mod frame;
 pub mod handshake;
 pub mod keys;
@@ -16,6 +17,7 @@ pub mod model;
 pub mod process;
 pub mod proxy;
 pub mod raw_http;
+pub mod schema;
 pub mod settings;
 pub mod stack;
 pub mod start;
@@ -23,6 +25,7 @@ pub mod tokens;
 pub mod waits;
 
 pub use connection::{Closed, Connection};
+pub use conversation::Conversation;
 pub use frame::Frame;
 pub use log::SessionLog;
 pub use model::Dialect;

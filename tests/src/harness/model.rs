@@ -27,13 +27,13 @@ impl Dialect {
     }
 }
 
-/// One `[[models]]` table in the making.
+/// One `[[models]]` table.
 #[derive(Debug, Clone)]
 pub struct Model {
     table: Table,
 }
 
-/// The provider's key in tests. It may show up nowhere but in the request to the provider.
+/// The provider's key. It may appear nowhere but in requests to the provider.
 pub const API_KEY: &str = "sk-canary-c7d1b8e2f0a94a55";
 /// The environment variable that holds it.
 pub const API_KEY_VARIABLE: &str = "TEST_PROVIDER_KEY";

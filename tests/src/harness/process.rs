@@ -1,20 +1,24 @@
-//! A service as a child process: its log lines, its signals, its end. It dies with the test.
+//! A service as a child process: its output, signals and end. It is killed when the test ends.
 
 use std::path::Path;
 use std::process::{ExitStatus, Output, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use parking_lot::Mutex;
+pub use rustix::process::Signal;
+use rustix::process::{Pid, kill_process};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::waits::{PATIENCE, within, within_time};
+use super::waits::{TIMEOUT, within, within_time};
 
+/// Names the deliberate fault of services that were built with the feature `sabotage`.
+pub const SABOTAGE: &str = "CHATBOX_SABOTAGE";
 /// How many log lines a failing test shows per process.
 const TAIL: usize = 60;
 
@@ -25,7 +29,8 @@ pub struct Process {
     child: Child,
     pid: u32,
     output: Arc<Lines>,
-    _readers: JoinSet<()>,
+    /// Copy the output; they end with it.
+    readers: JoinSet<()>,
 }
 
 /// Everything a process wrote, line by line, with a signal for each new line and for the end.
@@ -35,7 +40,7 @@ struct Lines {
     changed: watch::Sender<usize>,
 }
 
-/// What a process is started with besides its path.
+/// Arguments and environment of a process.
 #[derive(Debug, Clone, Default)]
 pub struct Launch {
     /// Arguments.
@@ -59,8 +64,10 @@ impl Launch {
 
     fn command(&self, binary: &Path) -> Command {
         let mut command = Command::new(binary);
-        // Nothing of the surroundings (proxies, settings) may reach the services.
+        // No variable of the test's own environment (proxies, settings) may reach the services.
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default()).env("RUST_BACKTRACE", "1");
+        // A test of the tests chooses the deliberate fault of sabotaged services; see `e2e/sabotage.rs`.
+        command.envs(std::env::var_os(SABOTAGE).map(|name| (SABOTAGE, name)));
         command.args(&self.args).envs(self.env.iter().map(|(key, value)| (key, value)));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         command
@@ -94,7 +101,7 @@ impl Process {
             readers.spawn(keep(stderr, Arc::clone(&output)));
         }
         let pid = child.id().context("the process has no id")?;
-        Ok(Self { name, child, pid, output, _readers: readers })
+        Ok(Self { name, child, pid, output, readers })
     }
 
     /// The process id.
@@ -114,7 +121,7 @@ impl Process {
         format!("---- {} (pid {}), last lines of {}:\n{}", self.name, self.pid, lines.len(), lines[from..].join("\n"))
     }
 
-    /// Waits for a log line that `pick` takes something from.
+    /// Waits for a log line from which `pick` returns something.
     ///
     /// # Errors
     /// None came in time, or the process ended before.
@@ -157,32 +164,43 @@ impl Process {
     ///
     /// # Errors
     /// The signal could not be sent.
-    pub async fn terminate(&self) -> Result<()> {
-        signal(self.pid, "TERM").await
+    pub fn terminate(&self) -> Result<()> {
+        signal(self.pid, Signal::TERM)
     }
 
     /// Freezes it (SIGSTOP).
     ///
     /// # Errors
     /// The signal could not be sent.
-    pub async fn freeze(&self) -> Result<()> {
-        signal(self.pid, "STOP").await
+    pub fn freeze(&self) -> Result<()> {
+        signal(self.pid, Signal::STOP)
     }
 
     /// Lets a frozen process go on (SIGCONT).
     ///
     /// # Errors
     /// The signal could not be sent.
-    pub async fn thaw(&self) -> Result<()> {
-        signal(self.pid, "CONT").await
+    pub fn thaw(&self) -> Result<()> {
+        signal(self.pid, Signal::CONT)
+    }
+
+    /// Waits for its end and for the last line it wrote. Returns everything it wrote.
+    ///
+    /// # Errors
+    /// It does not end in time.
+    pub async fn drained(&mut self) -> Result<String> {
+        self.ended().await?;
+        let readers = std::mem::take(&mut self.readers);
+        within(format!("the last output of {}", self.name), readers.join_all()).await?;
+        Ok(self.output())
     }
 
     /// Waits for its end.
     ///
     /// # Errors
-    /// It does not end in time (twice the usual patience: a drain has its own limits).
+    /// It does not end in time (twice the usual timeout: a drain has its own limits).
     pub async fn ended(&mut self) -> Result<ExitStatus> {
-        let wait = within_time(PATIENCE * 2, format!("the end of {}", self.name), self.child.wait());
+        let wait = within_time(TIMEOUT * 2, format!("the end of {}", self.name), self.child.wait());
         let status = wait.await.and_then(|status| Ok(status?));
         status.with_context(|| self.tail())
     }
@@ -208,20 +226,18 @@ impl Process {
         let fields: Vec<&str> = after_name.split_whitespace().collect();
         let ticks: u64 =
             fields.get(11).context("no utime")?.parse::<u64>()? + fields.get(12).context("no stime")?.parse::<u64>()?;
-        // USER_HZ is 100 on every Linux that matters here.
+        // USER_HZ is 100 on all common Linux systems.
         Ok(Duration::from_millis(ticks * 10))
     }
 }
 
-/// Sends a signal by name to one process id.
+/// Sends a signal to one process.
 ///
 /// # Errors
 /// The signal could not be sent.
-pub async fn signal(pid: u32, name: &str) -> Result<()> {
-    let status =
-        within("sending a signal", Command::new("sh").arg("-c").arg(format!("kill -{name} {pid}")).status()).await??;
-    ensure!(status.success(), "cannot send SIG{name} to {pid}");
-    Ok(())
+pub fn signal(pid: u32, signal: Signal) -> Result<()> {
+    let pid = Pid::from_raw(i32::try_from(pid)?).context("0 is no process id")?;
+    kill_process(pid, signal).with_context(|| format!("cannot send {signal:?} to {pid:?}"))
 }
 
 async fn keep(stream: impl AsyncRead + Unpin, output: Arc<Lines>) {

@@ -1,4 +1,4 @@
-//! A TCP proxy between two services that a test can break: cut all connections, or swallow everything without closing.
+//! A TCP proxy between two services: a test can cut all its connections, or make it swallow all data without closing.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -9,10 +9,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-/// What the proxy does to what passes.
+/// What the proxy does with data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Mode {
-    /// Hands everything on. The number changes with each cut and ends the connections of the one before.
+    /// Forwards everything. Each cut changes the number and ends the connections of the number before.
     Pass(u64),
     /// Swallows everything both ways, also of new connections, and closes nothing.
     Swallow(u64),
@@ -58,7 +58,7 @@ impl Proxy {
         self.mode.send_modify(|mode| *mode = Mode::Pass(mode.round() + 1));
     }
 
-    /// From now on nothing arrives and nothing is closed.
+    /// From now on all data is lost and no connection is closed.
     pub fn swallow(&self) {
         self.mode.send_modify(|mode| *mode = Mode::Swallow(mode.round()));
     }
@@ -66,7 +66,7 @@ impl Proxy {
 
 async fn accept(listener: TcpListener, target: SocketAddr, mode: Arc<watch::Sender<Mode>>) {
     let mut connections = JoinSet::new();
-    // Where no more can be accepted, the test that needs it fails.
+    // Where accepting fails, the test that needs the proxy fails too.
     while let Ok((stream, _)) = listener.accept().await {
         connections.spawn(connection(stream, target, mode.subscribe()));
     }
@@ -81,7 +81,7 @@ async fn connection(stream: TcpStream, target: SocketAddr, mode: watch::Receiver
     let round = ending.borrow().round();
     let (mut from_client, mut to_client) = stream.into_split();
     let (mut from_target, mut to_target) = upstream.into_split();
-    // Leaving drops all halves, which closes both sides. While everything is swallowed, an end is swallowed, too.
+    // Returning drops all halves, which closes both sides. An end is swallowed like data.
     tokio::select! {
         () = pass(&mut from_client, &mut to_target, mode.clone()) => {}
         () = pass(&mut from_target, &mut to_client, mode.clone()) => {}

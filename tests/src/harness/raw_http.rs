@@ -1,4 +1,5 @@
-//! HTTP/1.1 by hand: what is sent is exactly what a test wrote, what came back is what was on the wire.
+//! HTTP/1.1 without a library: the request is sent byte for byte as the test wrote it, and the response is what was on the
+//! wire.
 
 use std::net::SocketAddr;
 
@@ -9,9 +10,9 @@ use tokio::net::TcpStream;
 
 use super::waits::within;
 
-/// An answer as it was on the wire.
+/// A response as it was on the wire.
 #[derive(Debug, Clone)]
-pub struct Answer {
+pub struct HttpResponse {
     /// The status code.
     pub status: u16,
     /// The headers in their order, names in lower case.
@@ -20,7 +21,7 @@ pub struct Answer {
     pub body: Vec<u8>,
 }
 
-impl Answer {
+impl HttpResponse {
     /// The first header of this name.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
@@ -42,15 +43,15 @@ impl Answer {
     }
 }
 
-/// Sends these bytes and reads one answer. The connection is closed after it.
+/// Sends these bytes, reads one response and closes the connection.
 ///
 /// # Errors
-/// No whole answer came in time.
-pub async fn exchange(address: SocketAddr, request: &[u8]) -> Result<Answer> {
+/// No whole response came in time.
+pub async fn exchange(address: SocketAddr, request: &[u8]) -> Result<HttpResponse> {
     let talk = async {
         let mut socket = TcpStream::connect(address).await?;
         socket.write_all(request).await?;
-        read_answer(&mut socket).await
+        read_response(&mut socket).await
     };
     within(format!("an HTTP answer of {address}"), talk).await?
 }
@@ -58,16 +59,16 @@ pub async fn exchange(address: SocketAddr, request: &[u8]) -> Result<Answer> {
 /// GET of one path.
 ///
 /// # Errors
-/// No whole answer came in time.
-pub async fn get(address: SocketAddr, path: &str) -> Result<Answer> {
+/// No whole response came in time.
+pub async fn get(address: SocketAddr, path: &str) -> Result<HttpResponse> {
     exchange(address, format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").as_bytes()).await
 }
 
-/// Reads one answer: the head, then as many bytes as `Content-Length` says (none for 101).
+/// Reads one response: the head, then as many bytes as `Content-Length` says (none for 101).
 ///
 /// # Errors
-/// The bytes are no HTTP answer, or end too early.
-pub async fn read_answer(socket: &mut TcpStream) -> Result<Answer> {
+/// The bytes are no HTTP response, or end too early.
+pub async fn read_response(socket: &mut TcpStream) -> Result<HttpResponse> {
     let mut bytes = Vec::new();
     let head_length = loop {
         if let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") {
@@ -83,14 +84,14 @@ pub async fn read_answer(socket: &mut TcpStream) -> Result<Answer> {
         .filter_map(|line| line.split_once(':'))
         .map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned()))
         .collect();
-    let mut answer = Answer { status, headers, body: bytes.split_off(head_length + 4) };
+    let mut answer = HttpResponse { status, headers, body: bytes.split_off(head_length + 4) };
     if status != 101 {
         read_body(socket, &mut answer).await?;
     }
     Ok(answer)
 }
 
-async fn read_body(socket: &mut TcpStream, answer: &mut Answer) -> Result<()> {
+async fn read_body(socket: &mut TcpStream, answer: &mut HttpResponse) -> Result<()> {
     let length = answer.header("content-length").map(str::parse::<usize>).transpose()?;
     match length {
         Some(length) => {

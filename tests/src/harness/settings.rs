@@ -1,9 +1,9 @@
-//! Settings of a service as a test writes them: dotted keys into one TOML table.
+//! Settings of a service: dotted keys in one TOML table.
 
 use anyhow::{Result, bail};
 use toml::{Table, Value};
 
-/// A configuration file in the making.
+/// The contents of a configuration file.
 #[derive(Debug, Clone, Default)]
 pub struct Settings(Table);
 
@@ -28,7 +28,7 @@ impl Settings {
         bail!("an empty key")
     }
 
-    /// Is `section.key` (any depth) set?
+    /// Whether `section.key` (any depth) is set.
     pub fn has(&self, path: &str) -> bool {
         let (first, rest) = path.split_once('.').unwrap_or((path, ""));
         let deeper = rest.split('.').filter(|part| !part.is_empty());

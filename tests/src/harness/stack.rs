@@ -1,15 +1,16 @@
-//! The services together: brains (mostly one), some gateways, a folder. Ports are free ones at the first start and stay the same
-//! over restarts, as an address in a cluster would.
+//! The services together: one or more brains and gateways, and a folder. Ports are free ones at the first start and stay the
+//! same over restarts.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use tempfile::TempDir;
 
 use super::binaries::{self, Profile};
-use super::handshake::Knock;
+use super::handshake::HandshakeRequest;
 use super::model::{API_KEY, API_KEY_VARIABLE, Model};
 use super::process::{Launch, Process};
 use super::proxy::Proxy;
@@ -19,7 +20,10 @@ use super::start::{Builder, StoreAt};
 use super::tokens;
 use super::waits::eventually;
 
-/// A running stack. Its processes and its folder go with it.
+/// How long [`Stack::stop`] waits before it asks for an immediate end.
+const ORDERLY_END: Duration = Duration::from_millis(300);
+
+/// A running stack. Dropping it kills its processes and removes its folder.
 #[derive(Debug)]
 pub struct Stack {
     folder: TempDir,
@@ -38,8 +42,8 @@ pub(super) struct Service {
     program: &'static str,
     settings: Settings,
     config: PathBuf,
-    /// Under which setting and log field the address for others stands.
-    door: (&'static str, &'static str),
+    /// The setting and the field of the log line `listening` that hold the address for other services.
+    address_keys: (&'static str, &'static str),
     pub(super) launch: Launch,
     pub(super) process: Process,
     pub(super) address: SocketAddr,
@@ -49,7 +53,7 @@ pub(super) struct Service {
 }
 
 impl Stack {
-    /// Begins to describe a stack.
+    /// A builder with the default stack: one brain with the embedded store, one gateway, the `demo` model.
     pub fn builder() -> Builder {
         Builder::default()
     }
@@ -90,10 +94,10 @@ impl Stack {
         Ok(stack)
     }
 
-    /// Waits until every gateway says that it is ready, which means: linked to a brain.
+    /// Waits until every gateway is ready, which means that it has a link to a brain.
     ///
     /// # Errors
-    /// One did not become ready.
+    /// A gateway did not become ready.
     pub async fn ready(&self) -> Result<()> {
         for gateway in &self.gateways {
             eventually("a ready gateway", || async {
@@ -116,7 +120,7 @@ impl Stack {
         self.folder.path().join("chatbox.db")
     }
 
-    /// Where the sessions are kept.
+    /// The store.
     pub fn store(&self) -> &StoreAt {
         &self.store
     }
@@ -154,26 +158,21 @@ impl Stack {
         self.brains[0].ops
     }
 
-    /// The address of the brain's link.
-    pub fn brain_link(&self) -> SocketAddr {
-        self.brains[0].address
-    }
-
     /// A handshake with the first gateway, without a token.
-    pub fn knock(&self) -> Knock {
-        self.knock_at(0)
+    pub fn handshake(&self) -> HandshakeRequest {
+        self.handshake_at(0)
     }
 
     /// A handshake with one of the gateways, without a token.
-    pub fn knock_at(&self, index: usize) -> Knock {
-        Knock::new(self.gateways[index].address, "/chat/ws")
+    pub fn handshake_at(&self, index: usize) -> HandshakeRequest {
+        HandshakeRequest::new(self.gateways[index].address, "/chat/ws")
     }
 
     /// A handshake as this user, with the first gateway.
     ///
     /// # Errors
     /// The token cannot be signed.
-    pub fn user(&self, user: &str) -> Result<Knock> {
+    pub fn user(&self, user: &str) -> Result<HandshakeRequest> {
         self.user_at(user, 0)
     }
 
@@ -181,8 +180,16 @@ impl Stack {
     ///
     /// # Errors
     /// The token cannot be signed.
-    pub fn user_at(&self, user: &str, index: usize) -> Result<Knock> {
-        Ok(self.knock_at(index).bearer(&self.token(user)?))
+    pub fn user_at(&self, user: &str, index: usize) -> Result<HandshakeRequest> {
+        Ok(self.handshake_at(index).bearer(&self.token(user)?))
+    }
+
+    /// A handshake as this administrator, with the first gateway.
+    ///
+    /// # Errors
+    /// The token cannot be signed.
+    pub fn admin(&self, name: &str) -> Result<HandshakeRequest> {
+        Ok(self.handshake().bearer(&tokens::hs256(&self.secret, &tokens::admin_claims(name))?))
     }
 
     /// The brain's process.
@@ -214,12 +221,12 @@ impl Stack {
     /// Asks the brain to end, waits, and expects success.
     ///
     /// # Errors
-    /// It did not end, or not well.
+    /// It did not end in time, or with a failure.
     pub async fn term_brain(&mut self) -> Result<()> {
-        self.brains[0].end_well().await
+        self.brains[0].terminate().await
     }
 
-    /// Ends the brain properly and starts it again.
+    /// Asks the brain to end, waits, and starts it again.
     ///
     /// # Errors
     /// One of the two failed.
@@ -239,9 +246,9 @@ impl Stack {
     /// Asks a gateway to end, waits, and expects success.
     ///
     /// # Errors
-    /// It did not end, or not well.
+    /// It did not end in time, or with a failure.
     pub async fn term_gateway(&mut self, index: usize) -> Result<()> {
-        self.gateways[index].end_well().await
+        self.gateways[index].terminate().await
     }
 
     /// Starts a gateway again after its end, at the same address.
@@ -260,9 +267,30 @@ impl Stack {
     }
 }
 
+impl Stack {
+    /// Stops all services and returns everything they wrote, from their first line to their last, earlier runs included.
+    /// The first signal asks for an orderly end, the second for an immediate one.
+    ///
+    /// # Errors
+    /// A service did not end in time.
+    pub async fn stop(&mut self) -> Result<String> {
+        for service in self.brains.iter().chain(&self.gateways) {
+            service.process.terminate()?;
+        }
+        tokio::time::sleep(ORDERLY_END).await;
+        let mut output = String::new();
+        for service in self.brains.iter_mut().chain(&mut self.gateways) {
+            // A process that has ended cannot be signalled, which is what this waits for.
+            let _ended = service.process.terminate();
+            output.push_str(&format!("{}\n{}\n", service.past, service.process.drained().await?));
+        }
+        Ok(output)
+    }
+}
+
 impl Drop for Stack {
-    /// Test runners show this only where the test fails.
-    #[expect(clippy::print_stderr, reason = "a failing test must show what the services said")]
+    /// Test runners show this output only where the test fails.
+    #[expect(clippy::print_stderr, reason = "a failing test must show the log of the services")]
     fn drop(&mut self) {
         for service in self.brains.iter().chain(&self.gateways) {
             eprintln!("{}", service.process.tail());
@@ -279,13 +307,15 @@ impl Service {
         settings: Settings,
         launch: Launch,
     ) -> Result<Self> {
-        let door = if program == "brain" { ("brain.listen", "link") } else { ("gateway.listen", "public") };
+        let address_keys = if program == "brain" { ("brain.listen", "link") } else { ("gateway.listen", "public") };
         let config = folder.join(format!("{program}-{index}.toml"));
         let mut launch = launch;
         launch.args = vec!["--config".to_owned(), config.display().to_string()];
-        let (process, address, ops) = launch_service(program, profile, &config, &settings, &launch, door.1).await?;
-        let mut service = Self { program, settings, config, door, launch, process, address, ops, past: String::new() };
-        service.settings.set(service.door.0, address.to_string())?;
+        let (process, address, ops) =
+            launch_service(program, profile, &config, &settings, &launch, address_keys.1).await?;
+        let mut service =
+            Self { program, settings, config, address_keys, launch, process, address, ops, past: String::new() };
+        service.settings.set(service.address_keys.0, address.to_string())?;
         service.settings.set("ops.listen", ops.to_string())?;
         Ok(service)
     }
@@ -293,13 +323,18 @@ impl Service {
     pub(super) async fn restart(&mut self, profile: Profile) -> Result<()> {
         self.past = format!("{}\n{}", self.past, self.process.output());
         let started =
-            launch_service(self.program, profile, &self.config, &self.settings, &self.launch, self.door.1).await?;
+            launch_service(self.program, profile, &self.config, &self.settings, &self.launch, self.address_keys.1)
+                .await?;
         (self.process, self.address, self.ops) = started;
         Ok(())
     }
 
-    pub(super) async fn end_well(&mut self) -> Result<()> {
-        self.process.terminate().await?;
+    pub(super) async fn terminate(&mut self) -> Result<()> {
+        self.process.terminate()?;
+        self.ended().await
+    }
+
+    pub(super) async fn ended(&mut self) -> Result<()> {
         let status = self.process.ended().await?;
         ensure!(status.success(), "{} ended with {status}\n{}", self.program, self.process.tail());
         Ok(())
@@ -312,13 +347,13 @@ async fn launch_service(
     config: &Path,
     settings: &Settings,
     launch: &Launch,
-    door: &str,
+    address_field: &str,
 ) -> Result<(Process, SocketAddr, SocketAddr)> {
     std::fs::write(config, settings.text())?;
     let mut process = Process::spawn(program, &binaries::find(program, profile)?, launch)?;
     let listening = |line: &Value| {
         let fields = if line["fields"].is_object() { &line["fields"] } else { line };
-        (fields["message"] == "listening").then(|| (fields[door].clone(), fields["ops"].clone()))
+        (fields["message"] == "listening").then(|| (fields[address_field].clone(), fields["ops"].clone()))
     };
     let (address, ops) = process.logged("listening", listening).await?;
     let parse = |value: &Value| -> Result<SocketAddr> {

@@ -1,6 +1,7 @@
-//! What a stack is made of before it starts.
+//! The description of a stack before it starts.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::Result;
 use base64::Engine;
@@ -13,29 +14,46 @@ use super::binaries::Profile;
 use super::model::Model;
 use super::settings::Settings;
 use super::stack::Stack;
+use crate::mongod::{self, Mongod};
 
-/// Where sessions are kept.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// The store of a stack.
+#[derive(Debug, Clone)]
 pub enum StoreAt {
-    /// The embedded store, in the stack's folder.
+    /// SQLite, in the stack's folder.
     Sqlite,
-    /// A server; the database gets a name of its own.
+    /// A MongoDB server.
     Mongo {
         /// The connection string.
         uri: String,
-        /// The database.
+        /// The name of a database that no other test uses.
         database: String,
+        /// The server, where it runs for this stack alone.
+        server: Option<Arc<Mongod>>,
     },
 }
 
 impl StoreAt {
-    /// A database of its own on the server at `uri`.
+    /// A new database on the server that all tests of a run share.
+    ///
+    /// # Errors
+    /// There is none, and none can be started.
+    pub async fn mongodb() -> Result<Self> {
+        let server = mongod::shared().await?;
+        let database = new_database();
+        Ok(Self::Mongo { uri: server.uri().to_owned(), database, server: server.own() })
+    }
+
+    /// A new database on the server at `uri`, which the test itself keeps running.
     pub fn mongo(uri: impl Into<String>) -> Self {
-        Self::Mongo { uri: uri.into(), database: format!("chatbox_{}", Uuid::new_v4().simple()) }
+        Self::Mongo { uri: uri.into(), database: new_database(), server: None }
     }
 }
 
-/// A stack in the making.
+fn new_database() -> String {
+    format!("chatbox_{}", Uuid::new_v4().simple())
+}
+
+/// The description of a stack.
 #[derive(Debug, Clone)]
 pub struct Builder {
     pub(super) store: StoreAt,
@@ -70,21 +88,21 @@ impl Default for Builder {
 }
 
 impl Builder {
-    /// With this store; the embedded one where none is named.
+    /// With this store. Default: the embedded one.
     #[must_use]
     pub fn store(mut self, store: StoreAt) -> Self {
         self.store = store;
         self
     }
 
-    /// With one more model; the built-in `demo` where there is none.
+    /// With one more model. Default: the built-in `demo`.
     #[must_use]
     pub fn model(mut self, model: Model) -> Self {
         self.models.push(model);
         self
     }
 
-    /// With this many brains over one store (not the embedded one); one where not said.
+    /// With this many brains over one MongoDB store. Default: one.
     #[must_use]
     pub fn brains(mut self, count: usize) -> Self {
         self.brains = count;
@@ -98,7 +116,7 @@ impl Builder {
         self
     }
 
-    /// With this many gateways; one where not said.
+    /// With this many gateways. Default: one.
     #[must_use]
     pub fn gateways(mut self, count: usize) -> Self {
         self.gateways = count;
@@ -129,7 +147,7 @@ impl Builder {
     /// With a setting of the brain, such as `answers.lease_ms`.
     ///
     /// # Errors
-    /// The key contradicts an earlier one.
+    /// A part of the key is a plain value already.
     pub fn brain(mut self, key: &str, value: impl Into<Value>) -> Result<Self> {
         self.brain.set(key, value)?;
         Ok(self)
@@ -138,19 +156,21 @@ impl Builder {
     /// With a setting of every gateway, such as `limits.max_frame_bytes`.
     ///
     /// # Errors
-    /// The key contradicts an earlier one.
+    /// A part of the key is a plain value already.
     pub fn gateway(mut self, key: &str, value: impl Into<Value>) -> Result<Self> {
         self.gateway.set(key, value)?;
         Ok(self)
     }
 
-    /// Starts everything and waits until it is ready.
+    /// Starts everything and waits until it is ready, with links to all brains.
     ///
     /// # Errors
     /// A service did not start.
     pub async fn start(self) -> Result<Stack> {
+        let brains = u64::try_from(self.brains)?;
         let stack = Stack::start(self).await?;
         stack.ready().await?;
+        stack.linked(brains).await?;
         Ok(stack)
     }
 

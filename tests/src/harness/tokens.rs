@@ -1,4 +1,4 @@
-//! Tokens as an identity service would make them, and as an attacker would.
+//! Tokens of an identity service, and of an attacker.
 
 use anyhow::Result;
 use base64::Engine;
@@ -30,7 +30,7 @@ pub fn hs256(secret: &str, claims: &Value) -> Result<String> {
     Ok(encode(&Header::new(Algorithm::HS256), claims, &EncodingKey::from_secret(secret.as_bytes()))?)
 }
 
-/// A token put together by hand: any header, any claims, any signature.
+/// A token with any header, any claims and any signature.
 pub fn by_hand(header: &Value, claims: &Value, sign: impl FnOnce(&[u8]) -> Vec<u8>) -> String {
     let signed = format!("{}.{}", part(header.to_string()), part(claims.to_string()));
     let signature = sign(signed.as_bytes());

@@ -1,4 +1,4 @@
-//! Bounded waiting. A test that hangs says nothing; one that names what did not happen in time does.
+//! Bounded waiting: every error names what did not happen in time.
 
 use std::fmt::Display;
 use std::future::Future;
@@ -7,57 +7,62 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use tokio::time::Instant;
 
-/// How long anything may take unless a test says otherwise.
-pub const PATIENCE: Duration = Duration::from_secs(15);
+/// The limit of a wait where a test sets no other one.
+pub const TIMEOUT: Duration = Duration::from_secs(15);
 
-/// How often [`eventually`] asks again where nothing tells it of a change.
+/// The pause between two probes of [`eventually`].
 const POLL: Duration = Duration::from_millis(20);
 
-/// Waits for `future` at most [`PATIENCE`].
+/// The bound of a test for a promised time: half as much again, for the noise of a busy machine.
+pub fn with_noise(promised: Duration) -> Duration {
+    promised * 3 / 2
+}
+
+/// Waits for `future` at most [`TIMEOUT`].
 ///
 /// # Errors
 /// The time passed; the text names `what`.
 pub async fn within<T>(what: impl Display, future: impl Future<Output = T>) -> Result<T> {
-    within_time(PATIENCE, what, future).await
+    within_time(TIMEOUT, what, future).await
 }
 
-/// Waits for `future` at most `patience`.
+/// Waits for `future` at most `timeout`.
 ///
 /// # Errors
 /// The time passed; the text names `what`.
-pub async fn within_time<T>(patience: Duration, what: impl Display, future: impl Future<Output = T>) -> Result<T> {
-    tokio::time::timeout(patience, future).await.with_context(|| format!("not within {patience:?}: {what}"))
+pub async fn within_time<T>(timeout: Duration, what: impl Display, future: impl Future<Output = T>) -> Result<T> {
+    tokio::time::timeout(timeout, future).await.with_context(|| format!("not within {timeout:?}: {what}"))
 }
 
-/// Asks `probe` until it has an answer, at most [`PATIENCE`]. For states only a question can find out, such as an HTTP
-/// status; everything that can be awaited is awaited instead.
+/// Calls `probe` until it succeeds, at most for [`TIMEOUT`]. For states that can only be polled, such as an HTTP status;
+/// everything else is awaited.
 ///
 /// # Errors
-/// The time passed, with what `probe` said last.
+/// The time passed. The text has the last error of `probe`.
 pub async fn eventually<T, F>(what: impl Display, probe: impl FnMut() -> F) -> Result<T>
 where
     F: Future<Output = Result<T>>,
 {
-    eventually_within(PATIENCE, what, probe).await
+    eventually_within(TIMEOUT, what, probe).await
 }
 
-/// As [`eventually`], with a patience of one's own.
+/// As [`eventually`], with a timeout of one's own.
 ///
 /// # Errors
-/// The time passed, with what `probe` said last.
-pub async fn eventually_within<T, F>(patience: Duration, what: impl Display, mut probe: impl FnMut() -> F) -> Result<T>
+/// The time passed. The text has the last error of `probe`.
+pub async fn eventually_within<T, F>(timeout: Duration, what: impl Display, mut probe: impl FnMut() -> F) -> Result<T>
 where
     F: Future<Output = Result<T>>,
 {
-    let deadline = Instant::now() + patience;
+    let deadline = Instant::now() + timeout;
     loop {
         match tokio::time::timeout_at(deadline, probe()).await {
             Ok(Ok(found)) => return Ok(found),
             Ok(Err(last)) if Instant::now() + POLL >= deadline => {
-                return Err(last).with_context(|| format!("not within {patience:?}: {what}"));
+                return Err(last).with_context(|| format!("not within {timeout:?}: {what}"));
             }
             Ok(Err(_)) => tokio::time::sleep(POLL).await,
-            Err(_) => bail!("not within {patience:?} (the question itself hung): {what}"),
+            Err(_) => bail!("not within {timeout:?} (the question itself hung): {what}"),
         }
     }
 }

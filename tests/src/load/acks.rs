@@ -1,8 +1,7 @@
 //! Durable acknowledgements per second on a single-member replica set, beside what the bare driver does with the same
 //! documents and indexes on the same server.
 //!
-//! A human assists in every session, so the AI does not answer: what is measured is the way of a message into the log,
-//! and nothing else.
+//! A human assists in every session, so the AI does not answer: only the append to the log is measured.
 
 use std::time::Duration;
 
@@ -69,7 +68,7 @@ pub async fn measure(senders: &[usize], time: Duration) -> Result<String> {
 async fn send(stack: &Stack, senders: usize, time: Duration) -> Result<Run> {
     let mut clients = Vec::new();
     let token = tokens::hs256(stack.secret(), &tokens::admin_claims("assistant"))?;
-    let mut admin = LeanClient::open(stack.knock().bearer(&token), &Uuid::new_v4().to_string()).await?;
+    let mut admin = LeanClient::open(stack.handshake().bearer(&token), &Uuid::new_v4().to_string()).await?;
     for index in 0..senders {
         let session = Uuid::new_v4().to_string();
         let mut client = LeanClient::open(stack.user(&format!("sender-{index}"))?, &session).await?;

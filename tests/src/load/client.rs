@@ -1,4 +1,4 @@
-//! A client made for numbers: it looks for what it needs in a frame's text and keeps nothing.
+//! A client for measurements: it searches the text of frames and keeps nothing.
 
 use anyhow::{Context, Result, bail};
 use futures_util::{SinkExt, StreamExt};
@@ -6,8 +6,8 @@ use tokio::net::TcpStream;
 use tokio_tungstenite::WebSocketStream;
 use tungstenite::{Message, Utf8Bytes};
 
-use crate::harness::handshake::Knock;
-use crate::harness::waits::{PATIENCE, within_time};
+use crate::harness::handshake::HandshakeRequest;
+use crate::harness::waits::{TIMEOUT, within_time};
 
 /// Buffer of a client's socket, in bytes. Small: there are thousands of them.
 const BUFFER: usize = 1024;
@@ -21,8 +21,8 @@ impl LeanClient {
     ///
     /// # Errors
     /// It was refused.
-    pub async fn open(knock: Knock, session: &str) -> Result<Self> {
-        let (socket, _) = knock.buffer(BUFFER).upgrade().await?;
+    pub async fn open(handshake: HandshakeRequest, session: &str) -> Result<Self> {
+        let (socket, _) = handshake.buffer(BUFFER).upgrade().await?;
         let mut client = Self(socket);
         client.send(format!(r#"{{"type":"session_open","session_id":"{session}","create":true}}"#)).await?;
         client.wait_for(r#""session_ready""#).await?;
@@ -67,7 +67,7 @@ impl LeanClient {
                 }
             }
         };
-        within_time(PATIENCE * 4, needle, search).await?
+        within_time(TIMEOUT * 4, needle, search).await?
     }
 
     /// Reads (and so answers pings) until the connection ends.

@@ -19,7 +19,7 @@ use crate::harness::binaries::Profile;
 const AT_ONCE: usize = 64;
 /// Sockets per local address: well below the number of ephemeral ports.
 const PER_ADDRESS: usize = 10_000;
-/// How long the processes are left alone before they are looked at.
+/// How long the processes idle before their memory is read.
 const SETTLE: Duration = Duration::from_secs(3);
 
 /// Resident bytes of both services.
@@ -53,7 +53,7 @@ pub async fn measure(count: usize) -> Result<String> {
         .gateway("log.filter", "warn,chatbox_gateway::app=info")?
         .start()
         .await?;
-    // One client first, so that what is made once is not counted.
+    // One client first, so that one-time allocations are not counted.
     LeanClient::open(stack.user("warm")?, &Uuid::new_v4().to_string()).await?;
     tokio::time::sleep(SETTLE).await;
     let empty = Resident::of(&mut stack)?;
@@ -87,11 +87,11 @@ async fn connect_all(stack: &Stack, count: usize) -> Result<JoinSet<()>> {
     let mut opening = JoinSet::new();
     for index in 0..count {
         let last = u8::try_from(1 + index / PER_ADDRESS).context("too many connections for 127.0.0.x")?;
-        let knock = stack.user(&format!("user-{index}"))?.from(IpAddr::V4(Ipv4Addr::new(127, 0, 0, last)));
+        let handshake = stack.user(&format!("user-{index}"))?.from(IpAddr::V4(Ipv4Addr::new(127, 0, 0, last)));
         let places = Arc::clone(&places);
         opening.spawn(async move {
             let _place = places.acquire_owned().await?;
-            LeanClient::open(knock, &Uuid::new_v4().to_string()).await
+            LeanClient::open(handshake, &Uuid::new_v4().to_string()).await
         });
     }
     let mut idle = JoinSet::new();

@@ -10,11 +10,11 @@ use uuid::Uuid;
 use super::client::LeanClient;
 use super::floor;
 use super::report::{Latencies, Table};
-use super::ticker::{Pace, Ticker, ages};
 use crate::harness::binaries::Profile;
 use crate::harness::connection::user_message;
 use crate::harness::model::Model;
 use crate::harness::{Dialect, Stack};
+use crate::provider::{FakeProvider, Script, stamp};
 
 /// What to measure.
 #[derive(Debug, Clone, Copy)]
@@ -32,10 +32,12 @@ pub struct Plan {
 /// # Errors
 /// The stack did not start, or a stream failed.
 pub async fn measure(plan: Plan) -> Result<String> {
-    let ticker = Ticker::start(Pace { rate: plan.rate, time: Some(plan.time) }).await?;
+    let provider = FakeProvider::start().await?;
+    let period = Duration::from_secs(1) / plan.rate;
+    provider.always(Script::stamped(period, plan.time.as_secs() * u64::from(plan.rate)));
     let mut stack = Stack::builder()
         .profile(Profile::PreferRelease)
-        .model(Model::at("ticker", Dialect::OpenAi, &ticker.url()))
+        .model(Model::at("measured", Dialect::OpenAi, &provider.url()))
         .gateway("limits.handshakes_per_minute", 1_000_000)?
         .gateway("limits.handshake_burst", 1_000_000)?
         .start()
@@ -46,7 +48,7 @@ pub async fn measure(plan: Plan) -> Result<String> {
         clients.push((LeanClient::open(stack.user(&format!("user-{index}"))?, &session).await?, session));
     }
     let cpu = [stack.gateway_process(0).cpu_time()?, stack.brain_process().cpu_time()?];
-    let (mut through, elapsed) = stream_all(clients, plan, ticker.origin()).await?;
+    let (mut through, elapsed) = stream_all(clients, plan).await?;
     let cpu = [stack.gateway_process(0).cpu_time()? - cpu[0], stack.brain_process().cpu_time()? - cpu[1]];
     let mut floor = floor::measure(plan.streams, plan.rate, plan.time.min(Duration::from_secs(10))).await?;
 
@@ -65,13 +67,12 @@ pub async fn measure(plan: Plan) -> Result<String> {
     ))
 }
 
-async fn stream_all(clients: Vec<(LeanClient, String)>, plan: Plan, origin: Instant) -> Result<(Latencies, Duration)> {
+async fn stream_all(clients: Vec<(LeanClient, String)>, plan: Plan) -> Result<(Latencies, Duration)> {
     let began = Instant::now();
     let mut running: JoinSet<Result<Latencies>> = JoinSet::new();
     let (streams, period) = (u32::try_from(plan.streams)?, Duration::from_secs(1) / plan.rate);
     for (index, (mut client, session)) in clients.into_iter().enumerate() {
-        // Each begins half a period and a bit after the one before: their deltas are spread evenly over a period, as
-        // those of answers that nobody has begun together.
+        // Each begins half a period and a bit after the one before, so that their deltas are spread evenly over a period.
         let index = u32::try_from(index)?;
         let wait = period / 2 * index + period * index / streams;
         running.spawn(async move {
@@ -82,7 +83,7 @@ async fn stream_all(clients: Vec<(LeanClient, String)>, plan: Plan, origin: Inst
                 let text = client.next().await?;
                 if let Some(delta) = text.split_once(r#""delta":""#).filter(|_| text.contains(r#""ai_delta""#)) {
                     let stamps = delta.1.split('"').next().context("no text")?;
-                    ages(stamps, origin).for_each(|age| latencies.push(age));
+                    latencies.extend_from(stamp::ages(stamps));
                 } else if text.contains(r#""finish_reason""#) {
                     return Ok(latencies);
                 } else if text.contains(r#""type":"error""#) || text.contains(r#""state":"failed""#) {

@@ -1,4 +1,4 @@
-//! What the machine itself takes: the same number of timed texts per second over plain loopback sockets, nothing
+//! What the machine itself takes: the same number of timed texts per second over plain loopback sockets, with nothing
 //! between writer and reader.
 
 use std::time::Duration;
@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use super::report::Latencies;
-use super::ticker::{STAMP, ages, stamp};
+use crate::provider::stamp;
 
 /// Latencies of `streams` sockets with `rate` texts per second each, over `time`.
 ///
@@ -19,7 +19,6 @@ use super::ticker::{STAMP, ages, stamp};
 pub async fn measure(streams: usize, rate: u32, time: Duration) -> Result<Latencies> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
-    let origin = Instant::now();
     let mut writers = JoinSet::new();
     let mut readers: JoinSet<Result<Latencies>> = JoinSet::new();
     for index in 0..streams {
@@ -32,15 +31,15 @@ pub async fn measure(streams: usize, rate: u32, time: Duration) -> Result<Latenc
             let mut ticks = interval_at(first, period);
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
             while ticks.tick().await < first + time {
-                writer.write_all(stamp(origin).as_bytes()).await?;
+                writer.write_all(stamp::now().as_bytes()).await?;
             }
             anyhow::Ok(())
         });
         readers.spawn(async move {
             let mut latencies = Latencies::default();
-            let mut text = [0; STAMP + 1];
+            let mut text = vec![0; stamp::now().len()];
             while reader.read_exact(&mut text).await.is_ok() {
-                ages(&String::from_utf8_lossy(&text), origin).for_each(|age| latencies.push(age));
+                latencies.extend_from(stamp::ages(&String::from_utf8_lossy(&text)));
             }
             Ok(latencies)
         });

@@ -1,4 +1,4 @@
-//! Measurements over the real services: memory per connection, the way of a delta, durable acknowledgements.
+//! Measurements over the real services: memory per connection, delay of a delta, durable acknowledgements.
 
 pub mod acks;
 pub mod client;
@@ -6,4 +6,3 @@ pub mod connections;
 pub mod deltas;
 pub mod floor;
 pub mod report;
-pub mod ticker;

@@ -1,4 +1,4 @@
-//! Numbers for people: percentiles and small tables.
+//! Percentiles and small tables for the reports.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -11,6 +11,11 @@ impl Latencies {
     /// Takes one in nanoseconds.
     pub fn push(&mut self, nanos: u64) {
         self.0.push(nanos);
+    }
+
+    /// Takes several.
+    pub fn extend_from(&mut self, latencies: impl Iterator<Item = Duration>) {
+        self.0.extend(latencies.map(|it| u64::try_from(it.as_nanos()).unwrap_or(u64::MAX)));
     }
 
     /// Takes all of another's.
@@ -88,13 +93,13 @@ pub fn mb(bytes: u64) -> String {
     format!("{:.1}", per(i64::try_from(bytes).unwrap_or(i64::MAX), 1) / 1e6)
 }
 
-#[expect(clippy::cast_precision_loss, reason = "numbers for people")]
+#[expect(clippy::cast_precision_loss, reason = "a report needs no exact numbers")]
 fn per(bytes: i64, count: usize) -> f64 {
     bytes as f64 / count.max(1) as f64
 }
 
 /// Events per second.
-#[expect(clippy::cast_precision_loss, reason = "numbers for people")]
+#[expect(clippy::cast_precision_loss, reason = "a report needs no exact numbers")]
 pub fn rate(count: u64, time: Duration) -> f64 {
     count as f64 / time.as_secs_f64().max(1e-9)
 }

@@ -1,4 +1,4 @@
-//! `/mock/…`: the double told over HTTP what to do. These requests stand in no journal, except those that are refused.
+//! `/mock/…`: the admin endpoint of the fake provider. The journal records only those of its requests that are refused.
 
 use bytes::Bytes;
 use http::request::Parts;
@@ -6,7 +6,7 @@ use http::{Method, Response, StatusCode};
 use serde_json::{Value, json};
 
 use super::server::{Body, Shared, json_response, whole};
-use super::{json, presets, view};
+use super::{journal_json, json, presets};
 
 pub(super) fn answer(shared: &Shared, head: &Parts, body: &Bytes, client_port: u16) -> Response<Body> {
     match act(shared, &head.method, head.uri.path(), body) {
@@ -45,7 +45,7 @@ fn act(shared: &Shared, method: &Method, path: &str, body: &Bytes) -> Result<Val
             shared.journal.clear();
             Ok(json!({"reset": true}))
         }
-        ("GET", "/mock/journal") => Ok(view::journal(&shared.journal)),
+        ("GET", "/mock/journal") => Ok(journal_json::journal(&shared.journal)),
         ("GET", "/mock/presets") => {
             Ok(presets::ALL.iter().map(|(name, about)| json!({"name": name, "about": about})).collect())
         }

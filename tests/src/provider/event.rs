@@ -1,12 +1,11 @@
-//! One event of a stream before it is written down: what it says, not how its lines end. How it is written is a matter of
-//! [`super::dress`].
+//! One event of a stream before it is encoded. [`super::format`] encodes it.
 
 use serde_json::Value;
 
-/// What a stream is made of.
+/// One part of a stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Event {
-    /// A line that says nothing.
+    /// A comment line.
     Comment(String),
     /// An event: its name, where it has an `event:` line, and its data, where it has any.
     Data {
@@ -33,7 +32,7 @@ impl Event {
         Self::Data { name: Some(name.to_owned()), data: None }
     }
 
-    /// Its plain form: `data: ` with one space, lines that end with LF, a blank line.
+    /// The plain form: `data: ` with one space, lines that end with LF, a blank line.
     pub(super) fn plain(&self) -> String {
         match self {
             Self::Comment(text) => format!(": {text}\n\n"),
@@ -46,7 +45,7 @@ impl Event {
     }
 }
 
-/// `more` laid over `base`; both are objects.
+/// The fields of `base`, replaced by those of `more`. Both are objects.
 pub(super) fn merged(mut base: Value, more: &Value) -> Value {
     if let (Some(base), Some(more)) = (base.as_object_mut(), more.as_object()) {
         base.extend(more.clone());

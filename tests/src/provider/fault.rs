@@ -1,16 +1,16 @@
-//! Faults as each protocol words them, for refusals with a status and for events within a stream; and what a refusal says
-//! about trying again.
+//! Errors in the form of each protocol, for refusals with a status and for events within a stream; and the retry headers of
+//! a refusal.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde::Deserialize;
 use time::macros::format_description;
 use time::{Duration, OffsetDateTime};
 
-/// A fault. What is not set is what the protocol usually says with this status.
+/// An error of a provider. A field that is not set gets the usual value of the protocol for this status.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Fault {
-    /// The status of a refusal; within a stream Dify tells it too.
+    /// The status of a refusal. Dify sends it within a stream too.
     pub status: Option<u16>,
     /// `error.type` of OpenAI and Anthropic.
     #[serde(alias = "type")]
@@ -19,15 +19,15 @@ pub struct Fault {
     pub code: Option<String>,
     /// The text for humans.
     pub message: Option<String>,
-    /// How servers like OpenAI's write it.
+    /// The form in OpenAI-compatible protocols.
     pub form: Form,
-    /// The money ran out: what is not set is what the protocol says then.
+    /// The account is empty: fields that are not set get the values for that.
     pub quota: bool,
     /// OpenAI's `[DONE]` follows.
     pub done: bool,
 }
 
-/// The forms in which servers like OpenAI's write a fault.
+/// The forms of an error in OpenAI-compatible protocols.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Form {
@@ -43,7 +43,7 @@ pub enum Form {
 }
 
 impl Fault {
-    /// With this status and the usual words.
+    /// With this status and its usual values.
     pub fn status(status: u16) -> Self {
         Self { status: Some(status), ..Self::default() }
     }
@@ -55,11 +55,11 @@ impl Fault {
     }
 
     pub(super) fn message(&self) -> &str {
-        self.message.as_deref().unwrap_or("the double was told to say this")
+        self.message.as_deref().unwrap_or("the script asked for this error")
     }
 }
 
-/// The headers of a refusal about trying again.
+/// The retry headers of a refusal.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Retry {

@@ -1,4 +1,4 @@
-//! What a test holds closed until it is time.
+//! A gate that a test opens when an answer may go on.
 
 use tokio::sync::watch;
 
@@ -18,7 +18,7 @@ impl Gate {
         Self::default()
     }
 
-    /// Lets everyone through, now and later.
+    /// Opens the gate for all who wait, now and later.
     pub fn open(&self) {
         self.0.send_replace(true);
     }
@@ -29,7 +29,7 @@ impl Gate {
 
     pub(super) async fn opened(&self) {
         let mut watch = self.0.subscribe();
-        // It fails only without a sender, and there is one in `self`.
+        // This fails only without a sender, and `self` is one.
         let _open = watch.wait_for(|open| *open).await;
     }
 }

@@ -1,4 +1,4 @@
-//! What reached the double, what it truthfully sent, and how each answer ended.
+//! The journal of the fake provider: the requests, what was sent in reply, and how each answer ended.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -42,21 +42,21 @@ pub struct Call {
     pub sent: Sent,
 }
 
-/// What a client that reads everything has read by now. It is what was handed to the connection: whether a client that
-/// left had read it, nobody can know.
+/// What was handed to the connection, as a client that reads everything has read it. Whether a client that left had read
+/// it is unknown.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Sent {
     /// The status; 0 where no head was sent.
     pub status: u16,
     /// The text: all deltas whose events are whole, or what replaced them. The first 8 MiB.
     pub text: String,
-    /// The usage as told last. The placeholder in Anthropic's `message_start` is none.
+    /// The last usage sent. The placeholder in Anthropic's `message_start` does not count.
     pub usage: Option<Usage>,
-    /// The answer has ended as its protocol ends answers, terminator included.
+    /// The answer has ended as its protocol says, terminator included.
     pub finished: bool,
-    /// A fault was told within the stream.
+    /// An error was sent within the stream.
     pub fault: bool,
-    /// What Anthropic's `message_start` told.
+    /// The usage in Anthropic's `message_start`.
     #[serde(skip)]
     pub(super) begun: Option<Usage>,
 }
@@ -65,7 +65,7 @@ pub struct Sent {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum End {
-    /// As the script said, to its last byte.
+    /// The script was played to its last byte.
     Finished,
     /// The script broke the connection: it closed, reset or half closed it.
     Cut,
@@ -101,7 +101,7 @@ pub(super) struct Journal {
 #[derive(Debug, Default)]
 struct Pages {
     calls: Vec<Call>,
-    /// How many requests came before the first of these: numbers never return.
+    /// How many requests came before the first of these: numbers are never used again.
     before: usize,
 }
 
@@ -140,7 +140,7 @@ impl Journal {
         Ending { journal: self.clone(), number, told: false }
     }
 
-    /// When the double was started: the zero of the times in its JSON.
+    /// When the fake provider was started. The times in its JSON count from here.
     pub(super) fn start(&self) -> Instant {
         self.start
     }
@@ -155,7 +155,7 @@ impl Journal {
         (pages.before, pages.calls.clone())
     }
 
-    /// Forgets all requests. Answers that run go on; their ends are told to nobody.
+    /// Forgets all requests. Answers that run go on; their ends are not recorded.
     pub(super) fn clear(&self) {
         let mut pages = self.pages.lock();
         pages.before += pages.calls.len();
@@ -169,7 +169,7 @@ impl Journal {
     ) -> anyhow::Result<Vec<Call>> {
         let waiting = async {
             loop {
-                // Listening begins before looking, so that no change falls in between.
+                // Subscribe before looking, so that no change is missed in between.
                 let changed = self.changed.notified();
                 tokio::pin!(changed);
                 changed.as_mut().enable();
@@ -182,12 +182,12 @@ impl Journal {
         };
         match tokio::time::timeout(limit, waiting).await {
             Ok(calls) => Ok(calls),
-            Err(_) => bail!("the provider double did not see what was waited for in {limit:?}: {:#?}", self.calls()),
+            Err(_) => bail!("the journal did not become as expected within {limit:?}: {:#?}", self.calls()),
         }
     }
 }
 
-/// Tells the journal what becomes of one request. Dropped without a word, it was the client who closed.
+/// Records the end of one request. Dropped without [`Ending::tell`], it records that the client closed.
 #[derive(Debug)]
 pub(super) struct Ending {
     journal: Journal,
@@ -201,7 +201,7 @@ impl Ending {
         self.number
     }
 
-    /// Writes into the request's entry, unless that was cleared.
+    /// Changes the request's entry, unless the journal was cleared.
     pub(super) fn note<T>(&self, write: impl FnOnce(&mut Call) -> T) -> Option<T> {
         self.journal.pages.lock().call(self.number).map(write)
     }

@@ -1,5 +1,5 @@
-//! Scripts in JSON, for those who are not in Rust: the admin endpoint, a request's header, and people who chat. Whatever
-//! is not understood is refused, naming the field.
+//! Scripts in JSON: for the admin endpoint, the header of a request, and chat messages. An unknown or wrong field is refused
+//! by name.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,10 +9,10 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use serde::de::{DeserializeOwned, Error};
 use serde::{Deserialize, Deserializer};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
-use super::dress::Dress;
 use super::fault::{Fault, Retry};
+use super::format::SseFormat;
 use super::presets::preset;
 use super::random::Mix;
 use super::script::{Head, Script};
@@ -20,7 +20,7 @@ use super::step::Step;
 
 /// The longest time in a script.
 const LONGEST: u64 = 86_400_000;
-/// The fields of a script, as they stand in the documentation.
+/// The fields of a script, as the documentation lists them.
 pub(super) const FIELDS: [&str; 22] = [
     "name",
     "preset",
@@ -36,7 +36,7 @@ pub(super) const FIELDS: [&str; 22] = [
     "headers",
     "retry",
     "pace_ms",
-    "dress",
+    "format",
     "split",
     "cut_at",
     "reset_at",
@@ -49,7 +49,7 @@ pub(super) const FIELDS: [&str; 22] = [
 /// One script: an object, or the name of a preset.
 ///
 /// # Errors
-/// With what is wrong and where.
+/// The text says what is wrong, and in which field.
 pub fn script(value: &Value) -> Result<Script, String> {
     match value {
         Value::String(name) => named(name),
@@ -58,10 +58,10 @@ pub fn script(value: &Value) -> Result<Script, String> {
     }
 }
 
-/// The same from text; a name needs no quotes.
+/// As [`script`], from text; a name needs no quotes.
 ///
 /// # Errors
-/// With what is wrong and where.
+/// The text says what is wrong, and in which field.
 pub fn script_text(text: &str) -> Result<Script, String> {
     let text = text.trim();
     if text.starts_with(['{', '"', '[']) {
@@ -71,7 +71,7 @@ pub fn script_text(text: &str) -> Result<Script, String> {
     named(text)
 }
 
-/// Several: an array of scripts, or one.
+/// Several scripts: an array, or one.
 pub(super) fn scripts(value: &Value) -> Result<Vec<Script>, String> {
     match value {
         Value::Array(list) => {
@@ -97,7 +97,7 @@ fn named(name: &str) -> Result<Script, String> {
     preset(name).ok_or_else(|| format!("there is no preset `{name}`: GET /mock/presets lists them"))
 }
 
-/// The fields that were not yet looked at.
+/// The fields that are not read yet.
 struct Fields(Map<String, Value>);
 
 impl Fields {
@@ -116,7 +116,7 @@ impl Fields {
         }
     }
 
-    /// At most one of the fields that say what the script is; then the others, which change it.
+    /// At most one field says what the script is; the others change it.
     fn script(mut self) -> Result<Script, String> {
         let mut script = self.base()?;
         if let Some(name) = self.take::<String>("name")? {
@@ -144,14 +144,14 @@ impl Fields {
             }
             script = script.header(&name, &value);
         }
-        self.dressed(script)
+        self.with_delivery(script)
     }
 
     fn base(&mut self) -> Result<Script, String> {
         let kinds = ["preset", "text", "whole", "body", "refuse", "steps"];
         let given: Vec<&str> = kinds.into_iter().filter(|kind| self.0.contains_key(*kind)).collect();
         if let [one, other, ..] = given[..] {
-            return Err(format!("`{one}` and `{other}` say both what the script is"));
+            return Err(format!("`{one}` and `{other}` exclude each other"));
         }
         if let Some(name) = self.take::<String>("preset")? {
             return named(&name).map_err(|error| format!("preset: {error}"));
@@ -170,14 +170,14 @@ impl Fields {
             return if known { Ok(Script::refuse(fault)) } else { Err("refuse.status: 200 to 999".to_owned()) };
         }
         match self.0.remove("steps") {
-            Some(steps) => Ok(Script::steps(read_steps("steps", steps)?)),
-            None => Ok(Script::answer(["This is ", "the double."])),
+            Some(steps) => Ok(Script::steps(read::<Vec<Step>>("steps", steps)?)),
+            None => Ok(Script::answer(["This is ", "the fake provider."])),
         }
     }
 
-    fn dressed(mut self, mut script: Script) -> Result<Script, String> {
+    fn with_delivery(mut self, mut script: Script) -> Result<Script, String> {
         if let Some(steps) = self.0.remove("then") {
-            script.steps.extend(read_steps("then", steps)?);
+            script.steps.extend(read::<Vec<Step>>("then", steps)?);
         }
         if let Some(time) = self.time("pace_ms")? {
             script = script.paced(time);
@@ -188,8 +188,8 @@ impl Fields {
         if let Some(retry) = self.take::<Retry>("retry")? {
             script.retry = retry;
         }
-        if let Some(dress) = self.take::<Dress>("dress")? {
-            script.dress = dress;
+        if let Some(format) = self.take::<SseFormat>("format")? {
+            script.format = format;
         }
         match self.take("split")? {
             Some(0) => return Err("split: at least 1".to_owned()),
@@ -217,35 +217,17 @@ impl Fields {
     }
 }
 
-fn read_steps(name: &str, value: Value) -> Result<Vec<Step>, String> {
-    let steps: Vec<Value> = read(name, value)?;
-    let each = steps.into_iter().enumerate();
-    each.map(|(index, step)| read(&format!("{name}[{index}]"), step)).collect()
-}
-
-/// Reads a value; a fault is told with the path of the field, as far as that can be found.
-fn read<T: DeserializeOwned>(path: &str, value: Value) -> Result<T, String> {
-    T::deserialize(&value).map_err(|error| {
-        let (path, error) = blame::<T>(path, &value).unwrap_or_else(|| (path.to_owned(), error.to_string()));
-        format!("{path}: {error}")
+/// Reads a value. An error names the path of the field.
+fn read<T: DeserializeOwned>(name: &str, value: Value) -> Result<T, String> {
+    serde_path_to_error::deserialize(value).map_err(|error| {
+        let inner = error.path().to_string();
+        let path = match inner.as_str() {
+            "." => name.to_owned(),
+            index if index.starts_with('[') => format!("{name}{index}"),
+            field => format!("{name}.{field}"),
+        };
+        format!("{path}: {}", error.inner())
     })
-}
-
-/// Which field of an object, or of the one object within it, is at fault: the one that is refused by itself.
-fn blame<T: DeserializeOwned>(path: &str, value: &Value) -> Option<(String, String)> {
-    let object = value.as_object()?;
-    let alone = |path: &str, fields: &Map<String, Value>, wrap: &dyn Fn(Value) -> Value| {
-        fields.iter().find_map(|(name, field)| {
-            let error = T::deserialize(&wrap(json!({name: field}))).err()?.to_string();
-            let known = !error.starts_with("missing field") && !error.starts_with("unknown");
-            known.then(|| (format!("{path}.{name}"), error))
-        })
-    };
-    if let (1, Some((tag, Value::Object(inner)))) = (object.len(), object.iter().next()) {
-        let path = format!("{path}.{tag}");
-        return alone(&path, inner, &|field| json!({tag: field}));
-    }
-    alone(path, object, &|field| field)
 }
 
 fn limited(millis: u64) -> Result<Duration, String> {
@@ -290,7 +272,7 @@ mod tests {
         let text = r#"{"name": "n", "head": "reply", "head_after_ms": 1, "status": 200, "content_type": "text/html",
             "headers": {"x-a": "b"}, "retry": {"after": "0.5", "date_in": -5, "after_ms": "x", "should_retry": true},
             "pace_ms": 1, "split": 3, "cut_at": 100, "gzip": true, "close_delimited": true, "ignore_stop": true,
-            "dress": {"line_end": "cr_lf", "bom": true, "comments": ["c"], "unknown_events": true, "multi_line": true,
+            "format": {"line_end": "cr_lf", "bom": true, "comments": ["c"], "unknown_events": true, "multi_line": true,
                 "space": "two", "escaped": true, "tail": "no_line_end"},
             "steps": ["begin", {"begin_with": {"input": 5}}, {"delta": "t"}, {"reasoning": {"text": "r"}}, "keep_alive",
                 {"keep_alives": {"every_ms": 1, "count": 2}}, {"stamps": {"every_ms": 1, "count": 1}},
@@ -332,8 +314,8 @@ mod tests {
             (r#"{"steps": [{"huge_line": {"mib": 4000000}}]}"#, &["steps[0].huge_line.mib", "1 to 64"]),
             (r#"{"steps": ["hold"]}"#, &["steps[0]", "unknown variant `hold`"]),
             (r#"{"steps": [{"bytes": {"base64": "?"}}]}"#, &["steps[0]", "base64"]),
-            (r#"{"dress": {"bom": 3}}"#, &["dress.bom", "invalid type"]),
-            (r#"{"dress": {"bomb": true}}"#, &["dress", "unknown field `bomb`"]),
+            (r#"{"format": {"bom": 3}}"#, &["format.bom", "invalid type"]),
+            (r#"{"format": {"bomb": true}}"#, &["format", "unknown field `bomb`"]),
             (r#"{"refuse": {"status": 99}}"#, &["refuse.status"]),
             (r#"{"status": 70000}"#, &["status", "70000"]),
             (r#"{"status": 100}"#, &["status"]),

@@ -1,27 +1,28 @@
-//! A model provider for tests and for people: an HTTP server on the loopback that speaks the exact bytes of OpenAI Chat
-//! Completions, Anthropic Messages and Dify on one port, and does to its clients what it is told to, down to the worst that
-//! was seen of real ones. It is no mock: clients reach it over real sockets and cannot tell it from the real thing, except
-//! by what it says.
+//! A fake model provider, for tests and for use by hand: an HTTP server on the loopback that speaks OpenAI Chat Completions,
+//! Anthropic Messages and Dify on one port, and fails in every way that real providers were seen to fail. Clients reach it
+//! over real sockets.
 //!
-//! A test hands it one [`Script`] per request ([`ProviderDouble::script`]), or one for all others
-//! ([`ProviderDouble::always`]), or lets chance decide ([`ProviderDouble::random`]); without any it answers with a short
-//! well-formed text. [`presets`] has a script for every behaviour worth a name. What arrived, and what was truthfully sent,
-//! stands in the journal. By hand it is started with `cargo xtask mock-llm`: see `docs/mock-llm.md`.
+//! A test hands it one [`Script`] per request ([`FakeProvider::script`]), or one for all others
+//! ([`FakeProvider::always`]), or lets it choose at random ([`FakeProvider::random`]); without a script it answers with a
+//! short well-formed text. [`presets`] has named scripts. The journal records what arrived and what was sent. `cargo xtask
+//! mock-llm` starts it by hand: see `docs/mock-llm.md`.
 
 mod admin;
 pub mod dialect;
-mod dress;
 mod event;
 mod fault;
+mod faulty_stream;
+mod format;
 mod gate;
 mod gzip;
 mod journal;
+mod journal_json;
 mod json;
-mod line;
 mod plan;
 mod player;
 pub mod presets;
 mod random;
+mod recorder;
 mod script;
 mod server;
 pub mod stamp;
@@ -30,8 +31,6 @@ mod stops;
 #[cfg(test)]
 mod tests;
 mod upload;
-mod view;
-mod witness;
 
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -41,8 +40,8 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
-pub use self::dress::{Dress, LineEnd, Space, Tail};
 pub use self::fault::{Fault, Form, Retry};
+pub use self::format::{LineEnd, Space, SseFormat, Tail};
 pub use self::gate::Gate;
 pub use self::journal::{Call, End, Sent};
 pub use self::json::{script as script_of_json, script_text};
@@ -55,18 +54,18 @@ pub use self::step::{Finish, Step, Usage};
 /// How long a test waits for something in the journal before it fails.
 const WAIT: Duration = Duration::from_secs(10);
 
-/// The running server. It ends when dropped, and cuts what it has open.
-pub struct ProviderDouble {
+/// The running server. Dropping it stops it and closes its connections.
+pub struct FakeProvider {
     addr: SocketAddr,
     shared: Arc<Shared>,
     _tasks: JoinSet<()>,
 }
 
-impl ProviderDouble {
+impl FakeProvider {
     /// Starts it on a free port of the loopback.
     ///
     /// # Errors
-    /// Where no port can be had.
+    /// No port is free.
     pub async fn start() -> std::io::Result<Self> {
         Self::start_on(0).await
     }
@@ -74,7 +73,7 @@ impl ProviderDouble {
     /// Starts it on this port of the loopback.
     ///
     /// # Errors
-    /// Where the port is taken.
+    /// The port is taken.
     pub async fn start_on(port: u16) -> std::io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await?;
         let addr = listener.local_addr()?;
@@ -99,18 +98,18 @@ impl ProviderDouble {
         self.shared.plan.push(script);
     }
 
-    /// Requests for which no script is queued are answered by this one. It takes the place of [`ProviderDouble::random`].
+    /// Requests for which no script is queued are answered by this one. Replaces [`FakeProvider::random`].
     pub fn always(&self, script: Script) {
         self.shared.plan.always(script);
     }
 
-    /// Requests for which no script is queued are answered by chance: the first of them by `mix.pick(seed, 0)`, the next by
-    /// `mix.pick(seed, 1)`. It takes the place of [`ProviderDouble::always`].
+    /// Requests for which no script is queued get a random one: the first of them `mix.pick(seed, 0)`, the next one
+    /// `mix.pick(seed, 1)`. Replaces [`FakeProvider::always`].
     pub fn random(&self, seed: u64, mix: Mix) {
         self.shared.plan.random(seed, mix);
     }
 
-    /// Forgets all scripts and all that is in the journal. Answers that run go on.
+    /// Forgets all scripts and the journal. Answers that run go on.
     pub fn reset(&self) {
         self.shared.plan.clear();
         self.shared.journal.clear();
@@ -121,7 +120,12 @@ impl ProviderDouble {
         self.shared.journal.calls()
     }
 
-    /// Waits until the journal is as it should be and returns it.
+    /// Every request for an answer so far, oldest first.
+    pub fn chat_calls(&self) -> Vec<Call> {
+        self.journal().into_iter().filter(Call::is_chat).collect()
+    }
+
+    /// Waits until the journal satisfies `done` and returns it.
     ///
     /// # Errors
     /// With the journal as it is, if that takes more than ten seconds.
@@ -129,7 +133,7 @@ impl ProviderDouble {
         self.wait_up_to(WAIT, done).await
     }
 
-    /// Like [`ProviderDouble::wait_until`], for tests that take longer.
+    /// Like [`FakeProvider::wait_until`], for tests that take longer.
     ///
     /// # Errors
     /// With the journal as it is, if that takes more time than this.
@@ -138,8 +142,8 @@ impl ProviderDouble {
     }
 }
 
-impl fmt::Debug for ProviderDouble {
+impl fmt::Debug for FakeProvider {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ProviderDouble").field("addr", &self.addr).finish_non_exhaustive()
+        f.debug_struct("FakeProvider").field("addr", &self.addr).finish_non_exhaustive()
     }
 }

@@ -1,5 +1,5 @@
-//! Which script a request gets: its own, in a header or in what the user says; the next in the queue; or what is set for
-//! all others.
+//! Which script a request gets: its own one, in a header or in the user's message; else the next in the queue; else the one
+//! for all others.
 
 use std::collections::VecDeque;
 
@@ -14,7 +14,7 @@ use super::script::Script;
 
 /// The header with a request's own script.
 const HEADER: &str = "x-mock-script";
-/// What a user's message begins with that holds one.
+/// The prefix of a user's message that holds a script.
 const WORD: &str = "!mock ";
 
 /// The scripts that wait for requests.
@@ -27,7 +27,7 @@ struct Scripts {
     others: Others,
 }
 
-/// What requests get that have no script.
+/// What requests without a script get.
 #[derive(Debug, Default)]
 enum Others {
     #[default]
@@ -92,7 +92,7 @@ impl Plan {
             return or_named(script, "script");
         }
         match &mut scripts.others {
-            Others::Default => Script::answer(["This is ", "the double."]).named("default"),
+            Others::Default => Script::answer(["This is ", "the fake provider."]).named("default"),
             Others::Always(script) => or_named(Script::clone(script), "always"),
             Others::Random { seed, mix, next } => {
                 let chosen = *next;
@@ -108,7 +108,7 @@ fn or_named(script: Script, name: &str) -> Script {
     if script.name.is_empty() { script.named(name) } else { script }
 }
 
-/// What the user said last.
+/// The user's last message.
 fn said(dialect: Dialect, body: &Value) -> Option<&str> {
     if dialect == Dialect::Dify {
         return body.get("query")?.as_str();

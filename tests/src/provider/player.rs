@@ -1,4 +1,4 @@
-//! Plays a script: steps in, frames of the body out.
+//! Plays a script: turns its steps into the frames of a body.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -8,21 +8,21 @@ use hyper::body::Frame;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::dialect::Names;
-use super::dress::Tailor;
 use super::event::Event;
+use super::faulty_stream::CloseMode;
+use super::format::SseWriter;
 use super::gate::Gate;
 use super::gzip::Gzip;
 use super::journal::{Call, End, Ending};
-use super::line::Fate;
+use super::recorder::StreamRecorder;
 use super::script::{Break, Script};
 use super::stamp;
 use super::step::{Finish, Step, Usage};
 use super::stops::Running;
-use super::witness::Witness;
 
-/// Larger pieces are handed over in parts of this size, so that a client that reads slowly is felt.
+/// Larger pieces are sent in parts of this size, so that a slow reader slows the script down.
 const PART: usize = 64 << 10;
-/// What is told as the input where a stop call ends an answer.
+/// The input tokens in the usage of an answer that a stop call ended.
 const STOPPED_INPUT: u64 = 10;
 
 /// The connection is to be broken.
@@ -37,7 +37,7 @@ impl std::fmt::Display for Cut {
 
 impl std::error::Error for Cut {}
 
-/// What one step comes to.
+/// The result of one step.
 enum Played {
     Bytes(Bytes),
     Events(Vec<Event>),
@@ -55,9 +55,9 @@ pub(super) struct Player {
     steps: VecDeque<Step>,
     names: Names,
     ending: Ending,
-    fate: Fate,
-    tailor: Tailor,
-    witness: Witness,
+    close_mode: CloseMode,
+    writer: SseWriter,
+    recorder: StreamRecorder,
     gzip: Option<Gzip>,
     /// Pieces of the current step that are not sent yet.
     pieces: VecDeque<Bytes>,
@@ -70,16 +70,22 @@ pub(super) struct Player {
 }
 
 impl Player {
-    pub(super) fn new(mut script: Script, names: Names, ending: Ending, fate: Fate, stop: Option<Running>) -> Self {
+    pub(super) fn new(
+        mut script: Script,
+        names: Names,
+        ending: Ending,
+        close_mode: CloseMode,
+        stop: Option<Running>,
+    ) -> Self {
         Self {
             steps: std::mem::take(&mut script.steps).into(),
-            tailor: Tailor::new(script.dress.clone()),
-            witness: Witness::new(names.dialect()),
+            writer: SseWriter::new(script.format.clone()),
+            recorder: StreamRecorder::new(names.dialect()),
             gzip: script.gzip.then(Gzip::new),
             script,
             names,
             ending,
-            fate,
+            close_mode,
             pieces: VecDeque::new(),
             sent: 0,
             deltas: 0,
@@ -109,19 +115,19 @@ impl Player {
             };
             match played {
                 None => match self.gzip.take() {
-                    Some(mut gzip) => self.pieces.push_back(gzip.end().into()),
+                    Some(gzip) => self.pieces.push_back(gzip.end().into()),
                     None => return self.end(),
                 },
                 Some(Played::Nothing) => {}
                 Some(Played::Break(how)) => return self.break_off(how).await,
                 Some(Played::HalfClose) => {
-                    self.fate.half_close();
+                    self.close_mode.half_close();
                     self.ending.tell(End::Cut);
                     return std::future::pending().await;
                 }
                 Some(Played::Stalled) => return std::future::pending().await,
                 Some(Played::Bytes(bytes)) => {
-                    let mark = self.tailor.mark();
+                    let mark = self.writer.mark();
                     self.queue(if mark.is_empty() { bytes } else { [mark.as_bytes(), &bytes].concat().into() });
                 }
                 Some(Played::Events(events)) => self.speak(&events),
@@ -138,7 +144,7 @@ impl Player {
         }
     }
 
-    /// What remains is not played.
+    /// Skips the remaining steps and sends the end that a stop call causes.
     fn stopped(&mut self) {
         self.stop = None;
         self.steps.clear();
@@ -149,7 +155,7 @@ impl Player {
 
     fn speak(&mut self, events: &[Event]) {
         let last = self.script.live.is_none() && !self.steps.iter().any(Step::speaks);
-        let text = self.tailor.write(events, &self.names, last);
+        let text = self.writer.write(events, &self.names, last);
         self.queue(text.into());
     }
 
@@ -169,20 +175,20 @@ impl Player {
             piece.truncate(at - self.sent);
         }
         if self.script.split.is_some() {
-            // Lets the piece before this one go out by itself.
+            // Lets hyper send the piece before this one by itself.
             tokio::task::yield_now().await;
         }
         self.sent += piece.len();
-        let (witness, readable) = (&mut self.witness, !self.script.gzip);
+        let (recorder, readable) = (&mut self.recorder, !self.script.gzip);
         let finished = self.ending.note(|call: &mut Call| {
             call.bytes_sent += piece.len();
             if readable {
-                witness.read(&piece, &mut call.sent);
+                recorder.read(&piece, &mut call.sent);
             }
             call.sent.finished
         });
         if finished == Some(true) {
-            // An answer that has ended has nothing to stop.
+            // An ended answer cannot be stopped any more.
             self.stop = None;
         }
         Frame::data(piece)
@@ -190,15 +196,15 @@ impl Player {
 
     fn end(&mut self) -> Option<Result<Frame<Bytes>, Cut>> {
         self.over = true;
-        let (witness, readable) = (&mut self.witness, !self.script.gzip);
+        let (recorder, readable) = (&mut self.recorder, !self.script.gzip);
         if readable {
-            self.ending.note(|call| witness.end(&mut call.sent));
+            self.ending.note(|call| recorder.end(&mut call.sent));
         }
         self.ending.tell(End::Finished);
         None
     }
 
-    /// The next step, played; `None` after the last. Dropped while it waits, nothing of it has happened.
+    /// Plays the next step; `None` after the last one. Cancel-safe while it waits for a live step.
     async fn play_next(&mut self) -> Option<Played> {
         let step = match self.steps.pop_front() {
             Some(step) => step,
@@ -210,7 +216,7 @@ impl Player {
     async fn play(&mut self, step: Step) -> Played {
         match step {
             Step::Bytes(bytes) => Played::Bytes(bytes),
-            // Placeholders: the API does not know them yet either.
+            // Placeholders, as the API sends them before it knows the usage.
             Step::Begin => Played::Events(self.names.begin(Usage::new(1, 1))),
             Step::BeginWith(usage) => Played::Events(self.names.begin(usage)),
             Step::Delta(text) => self.delta(&text),
@@ -245,7 +251,7 @@ impl Player {
         }
     }
 
-    /// One round of a step that repeats itself, at its pace. The rest of it is put back.
+    /// One round of a repeated step, at its pace. The remaining rounds are put back into the queue.
     async fn paced(&mut self, mut step: Step) -> Played {
         let (every, left) = match &mut step {
             Step::Stamps { until: Some(gate), .. } if gate.is_open() => (Duration::ZERO, Some(0)),
@@ -261,7 +267,7 @@ impl Player {
             self.due = None;
             return Played::Nothing;
         }
-        // Due times are kept, not waits added up: the pace stays true over thousands of pieces.
+        // Due times, not sums of waits: the pace stays exact over thousands of pieces.
         let due = *self.due.get_or_insert_with(|| Instant::now() + phase(every, self.ending.number()));
         self.due = Some(due + every);
         sleep_until(due).await;
@@ -283,20 +289,20 @@ impl Player {
         Played::Events(self.names.finish(&Finish { usage, ..Finish::default() }))
     }
 
-    /// What was sent before has to reach the client first: hyper writes it out while this waits.
+    /// Ends the body with an error. Earlier pieces must reach the client first: hyper writes them while this yields.
     async fn break_off(&mut self, how: Break) -> Option<Result<Frame<Bytes>, Cut>> {
         tokio::task::yield_now().await;
         self.over = true;
         if how == Break::Reset {
-            self.fate.reset();
+            self.close_mode.reset();
         }
         self.ending.tell(End::Cut);
         Some(Err(Cut))
     }
 }
 
-/// Where in the first period a stream begins. Streams that began together would otherwise send all at once for ever, and
-/// what is measured would be their queue.
+/// The offset of a stream in its first period. Without it, streams that begin together always send at the same time, and
+/// the measured delay is that of their queue.
 fn phase(every: Duration, number: usize) -> Duration {
     let part = u32::try_from(number * 37 % 100).unwrap_or_default();
     every * part / 100

@@ -1,4 +1,4 @@
-//! Scripts by chance, for soaks: which one depends on a seed and a number alone, so that a run can be played again.
+//! Random scripts, for soaks. A script depends on a seed and a number alone, so that a run can be repeated.
 
 use std::time::Duration;
 
@@ -6,12 +6,12 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde::Deserialize;
 
-use super::dress::{Dress, LineEnd, Space, Tail};
 use super::fault::{Fault, Retry};
+use super::format::{LineEnd, Space, SseFormat, Tail};
 use super::script::Script;
 use super::step::{Finish, Step, Usage};
 
-/// Text of every kind that has ever been a problem to somebody.
+/// Kinds of text that have caused errors in clients.
 const WORDS: [&str; 20] = [
     "and ",
     "the ",
@@ -35,7 +35,7 @@ const WORDS: [&str; 20] = [
     "data: [DONE] ",
 ];
 
-/// How often what happens: weights, and a few limits.
+/// Weights of the behaviours, and a few limits.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Mix {
@@ -94,7 +94,7 @@ impl Default for Mix {
 }
 
 impl Mix {
-    /// Nothing but well-formed answers, in every dress.
+    /// Only well-formed answers, in every format.
     pub fn answers() -> Self {
         Self {
             rate_limited: 0,
@@ -129,7 +129,7 @@ impl Mix {
         ]
     }
 
-    /// Can it be chosen from?
+    /// Checks that a script can be chosen.
     pub(super) fn check(&self) -> Result<(), String> {
         match self {
             _ if self.weights().iter().all(|(_, weight)| *weight == 0) => Err("all weights are 0".to_owned()),
@@ -142,7 +142,7 @@ impl Mix {
 
     /// The script with this number under this seed. It is named `random/` and the weight it was chosen by.
     pub fn pick(&self, seed: u64, number: u64) -> Script {
-        // Neighbouring numbers and seeds have nothing in common.
+        // Spreads neighbouring numbers and seeds.
         let mut rng = StdRng::seed_from_u64(seed ^ number.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
         let kind = self.kind(&mut rng);
         self.script(kind, &mut rng).named(format!("random/{kind}"))
@@ -205,7 +205,7 @@ impl Mix {
             // The clean end without a terminator.
             _ => Vec::new(),
         });
-        let script = Script::steps(steps).dress(dress(rng));
+        let script = Script::steps(steps).format(format(rng));
         if rng.random_bool(0.5) { script.split_every(rng.random_range(1..=40)) } else { script }
     }
 }
@@ -246,11 +246,11 @@ fn retry(rng: &mut StdRng) -> Retry {
     }
 }
 
-fn dress(rng: &mut StdRng) -> Dress {
+fn format(rng: &mut StdRng) -> SseFormat {
     if rng.random_bool(0.3) {
-        return Dress::default();
+        return SseFormat::default();
     }
-    Dress {
+    SseFormat {
         line_end: *choice(rng, &[LineEnd::Lf, LineEnd::CrLf, LineEnd::Cr]),
         bom: rng.random_bool(0.2),
         comments: if rng.random_bool(0.3) { vec!["OPENROUTER PROCESSING".to_owned()] } else { Vec::new() },

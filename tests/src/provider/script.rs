@@ -1,4 +1,4 @@
-//! What the double does with one request: a head, steps, and how the bytes of the steps go out.
+//! A script: what the fake provider does with one request. It has a head, steps, and the way in which their bytes are sent.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,8 +10,8 @@ use serde_json::Value;
 use tokio::sync::{Mutex, mpsc};
 
 use super::dialect::Dialect;
-use super::dress::Dress;
 use super::fault::{Fault, Retry};
+use super::format::SseFormat;
 use super::step::Step;
 
 /// The plan for one request.
@@ -19,17 +19,17 @@ use super::step::Step;
 pub struct Script {
     /// What the journal calls it.
     pub(super) name: String,
-    /// The one protocol in which it makes sense, if it is of one.
+    /// The protocol of the script, if it is for one only.
     pub(super) only: Option<Dialect>,
     pub(super) head: Head,
-    /// What passes before the head.
+    /// The wait before the head.
     pub(super) head_after: Duration,
     pub(super) headers: HeaderMap,
     pub(super) retry: Retry,
     pub(super) steps: Vec<Step>,
-    /// Steps that follow while the test thinks of them.
+    /// Further steps, which the test sends while the script is played.
     pub(super) live: Option<Arc<Mutex<mpsc::UnboundedReceiver<Step>>>>,
-    pub(super) dress: Dress,
+    pub(super) format: SseFormat,
     pub(super) split: Option<usize>,
     pub(super) break_at: Option<(usize, Break)>,
     pub(super) gzip: bool,
@@ -37,14 +37,14 @@ pub struct Script {
     pub(super) ignores_stop: bool,
 }
 
-/// What a client gets first.
+/// The head of the reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Head {
     /// A reply with this status.
     Reply(StatusCode),
-    /// The connection ends without a word.
+    /// The connection is closed without a reply.
     Close,
-    /// The connection is reset without a word.
+    /// The connection is reset without a reply.
     Reset,
     /// Nothing, until the client leaves.
     Stall,
@@ -70,7 +70,7 @@ impl Script {
             retry: Retry::default(),
             steps: steps.into_iter().collect(),
             live: None,
-            dress: Dress::default(),
+            format: SseFormat::default(),
             split: None,
             break_at: None,
             gzip: false,
@@ -120,14 +120,14 @@ impl Script {
         Self::steps([Step::Bytes(body.into())]).with_status(status).content_type(Some(content_type))
     }
 
-    /// A refusal in the words of whichever protocol the request comes in. Its status is that of the fault, or 500.
+    /// A refusal in the protocol of the request. Its status is that of the fault, or 500.
     pub fn refuse(fault: Fault) -> Self {
         let status = fault.status.unwrap_or(500);
         let fault = Fault { status: Some(status), ..fault };
         Self::steps([Step::Refusal(fault)]).with_status(status).content_type(Some("application/json"))
     }
 
-    /// A whole reply in JSON, although a stream was asked for, in whichever protocol the request comes in.
+    /// A whole reply in JSON in the protocol of the request, although a stream was requested.
     pub fn whole(text: impl Into<String>) -> Self {
         Self::steps([Step::Whole(text.into())]).content_type(Some("application/json"))
     }
@@ -154,7 +154,7 @@ impl Script {
         self
     }
 
-    /// Requests in another protocol are told that this script is not for them.
+    /// Requests in another protocol are refused.
     #[must_use]
     pub fn only(mut self, dialect: Dialect) -> Self {
         self.only = Some(dialect);
@@ -214,21 +214,21 @@ impl Script {
         }
     }
 
-    /// Says when to try again.
+    /// Sets the retry headers.
     #[must_use]
     pub fn retry(mut self, retry: Retry) -> Self {
         self.retry = retry;
         self
     }
 
-    /// Writes the stream differently.
+    /// Encodes the stream in another SSE format.
     #[must_use]
-    pub fn dress(mut self, dress: Dress) -> Self {
-        self.dress = dress;
+    pub fn format(mut self, format: SseFormat) -> Self {
+        self.format = format;
         self
     }
 
-    /// Sends everything in pieces of this many bytes, so also inside characters and line ends.
+    /// Sends everything in pieces of this many bytes, which may cut characters and line ends.
     #[must_use]
     pub fn split_every(mut self, bytes: usize) -> Self {
         self.split = Some(bytes.max(1));
@@ -249,7 +249,7 @@ impl Script {
         self
     }
 
-    /// Compresses the body, whether the client can read that or not. What it says does not stand in [`super::Sent`].
+    /// Compresses the body, whether or not the client accepts that. [`super::Sent`] does not record its contents.
     #[must_use]
     pub fn gzip(mut self) -> Self {
         self.gzip = true;
@@ -278,7 +278,7 @@ pub struct Driver(mpsc::UnboundedSender<Step>);
 impl Driver {
     /// The next step. Without effect once the client has left.
     pub fn step(&self, step: Step) {
-        // A client that left is in the journal.
+        // The journal records a client that left.
         let _taken = self.0.send(step);
     }
 

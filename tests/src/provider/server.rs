@@ -19,8 +19,8 @@ use tokio::task::JoinSet;
 
 use super::dialect::{Dialect, Names};
 use super::fault::Fault;
+use super::faulty_stream::{CloseMode, FaultyStream};
 use super::journal::{End, Ending, Journal};
-use super::line::{Fate, Line};
 use super::plan::Plan;
 use super::player::{Cut, Player};
 use super::script::{Head, Script};
@@ -29,7 +29,7 @@ use super::{admin, upload};
 
 pub(super) type Body = UnsyncBoxBody<Bytes, Cut>;
 
-/// What all connections share.
+/// The state that all connections share.
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) journal: Journal,
@@ -51,7 +51,7 @@ pub(super) async fn accept(listener: TcpListener, shared: Arc<Shared>) {
                 Ok((stream, client)) => {
                     connections.spawn(serve(stream, client.port(), Arc::clone(&shared)));
                 }
-                // Out of files: give the others time to end.
+                // No more files: give other connections time to end.
                 Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
             },
             Some(_) = connections.join_next(), if !connections.is_empty() => {}
@@ -60,22 +60,22 @@ pub(super) async fn accept(listener: TcpListener, shared: Arc<Shared>) {
 }
 
 async fn serve(stream: TcpStream, client_port: u16, shared: Arc<Shared>) {
-    // Without it a delta may wait for the acknowledgement of the one before.
+    // Otherwise a delta may wait until the one before is acknowledged.
     if stream.set_nodelay(true).is_err() {
         return;
     }
-    let fate = Fate::default();
-    let line = TokioIo::new(Line::new(stream, fate.clone()));
-    let service = service_fn(move |request| answer(request, client_port, fate.clone(), Arc::clone(&shared)));
+    let close_mode = CloseMode::default();
+    let line = TokioIo::new(FaultyStream::new(stream, close_mode.clone()));
+    let service = service_fn(move |request| answer(request, client_port, close_mode.clone(), Arc::clone(&shared)));
     let connection = hyper::server::conn::http1::Builder::new().serve_connection(line, service);
-    // A client that leaves is part of many tests; the journal has it.
+    // Clients that leave are part of many tests; the journal records them.
     let _ended = connection.await;
 }
 
 async fn answer(
     request: Request<Incoming>,
     client_port: u16,
-    fate: Fate,
+    close_mode: CloseMode,
     shared: Arc<Shared>,
 ) -> Result<Response<Body>, Cut> {
     let (head, body) = request.into_parts();
@@ -86,13 +86,13 @@ async fn answer(
     }
     let posted = head.method == Method::POST;
     if posted && path.ends_with("/files/upload") {
-        let (status, reply, seen) = upload::receive(&head.headers, &body);
+        let (status, reply, seen) = upload::receive(&head.headers, body).await;
         return Ok(whole(shared.journal.record(&head, &seen, client_port), "upload", status, &reply));
     }
     let body: Value = serde_json::from_slice(&body).unwrap_or(Value::Null);
     let ending = shared.journal.record(&head, &body, client_port);
     if head.method == Method::GET && path.ends_with("/info") {
-        let info = json!({"name": "Double", "description": "", "tags": [], "mode": "chat"});
+        let info = json!({"name": "Fake", "description": "", "tags": [], "mode": "chat"});
         return Ok(whole(ending, "info", StatusCode::OK, &info));
     }
     if let Some((_, task)) = path.strip_suffix("/stop").and_then(|rest| rest.rsplit_once("/chat-messages/"))
@@ -101,7 +101,7 @@ async fn answer(
         return Ok(stop(&shared, ending, task, &body));
     }
     match Dialect::of(&head.method, path) {
-        Some(dialect) => chat(dialect, &head, &body, ending, fate, &shared).await,
+        Some(dialect) => chat(dialect, &head, &body, ending, close_mode, &shared).await,
         None => {
             let fault = json!({"error": {"message": "no such path", "type": "not_found_error"}});
             Ok(whole(ending, "no such path", StatusCode::NOT_FOUND, &fault))
@@ -114,7 +114,7 @@ async fn chat(
     head: &Parts,
     body: &Value,
     mut ending: Ending,
-    fate: Fate,
+    close_mode: CloseMode,
     shared: &Shared,
 ) -> Result<Response<Body>, Cut> {
     let (script, random) = shared.plan.choose(dialect, &head.headers, body).unwrap_or_else(|message| {
@@ -133,7 +133,7 @@ async fn chat(
         Head::Stall => std::future::pending().await,
         Head::Close | Head::Reset => {
             if script.head == Head::Reset {
-                fate.reset();
+                close_mode.reset();
             }
             ending.tell(End::Cut);
             return Err(Cut);
@@ -146,7 +146,7 @@ async fn chat(
     let names = Names::new(dialect, body, ending.number());
     let stoppable = dialect == Dialect::Dify && !script.ignores_stop;
     let running = stoppable.then(|| shared.stops.enter(names.task()));
-    let player = Player::new(script, names, ending, fate, running);
+    let player = Player::new(script, names, ending, close_mode, running);
     let stream =
         futures_util::stream::unfold(player, |mut player| async move { Some((player.frame().await?, player)) });
     let mut response = response(status, &headers, StreamBody::new(stream).boxed_unsync());
@@ -154,7 +154,7 @@ async fn chat(
     Ok(response)
 }
 
-/// Dify says yes to everything but a missing user.
+/// Dify accepts every stop call that names a user.
 fn stop(shared: &Shared, ending: Ending, task: &str, body: &Value) -> Response<Body> {
     if body.get("user").and_then(Value::as_str).is_none() {
         let fault = json!({"code": "invalid_param", "message": "Missing required parameter: user", "status": 400});
@@ -164,7 +164,7 @@ fn stop(shared: &Shared, ending: Ending, task: &str, body: &Value) -> Response<B
     whole(ending, "stop", StatusCode::OK, &json!({"result": "success"}))
 }
 
-/// A reply that is no answer of a model.
+/// A reply other than an answer of a model.
 pub(super) fn whole(mut ending: Ending, what: &str, status: StatusCode, body: &Value) -> Response<Body> {
     let text = body.to_string();
     ending.note(|call| {
@@ -176,7 +176,7 @@ pub(super) fn whole(mut ending: Ending, what: &str, status: StatusCode, body: &V
     json_response(status, text)
 }
 
-/// A reply that stands in no journal.
+/// A reply that is not recorded in the journal.
 pub(super) fn json_response(status: StatusCode, text: String) -> Response<Body> {
     let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
     let never = |never: Infallible| match never {};
@@ -187,6 +187,6 @@ fn response(status: StatusCode, headers: &HeaderMap, body: Body) -> Response<Bod
     let mut response = Response::new(body);
     *response.status_mut() = status;
     response.headers_mut().extend(headers.clone());
-    response.headers_mut().insert(HeaderName::from_static("x-request-id"), HeaderValue::from_static("req_double"));
+    response.headers_mut().insert(HeaderName::from_static("x-request-id"), HeaderValue::from_static("req_fake"));
     response
 }

@@ -1,5 +1,7 @@
-//! Texts with the time inside, to measure how long a delta travels. Both ends must run on one machine: the wall clock of
-//! one is compared with the wall clock of the other.
+//! Texts that hold the time at which they were written, to measure the delay of a delta. Writer and reader must run on one
+//! machine: their wall clocks are compared.
+
+use std::time::Duration;
 
 use time::OffsetDateTime;
 
@@ -15,9 +17,15 @@ pub fn micros() -> i128 {
     OffsetDateTime::now_utc().unix_timestamp_nanos() / 1000
 }
 
-/// The times inside a text, in microseconds since 1970. Deltas may have been merged on the way.
+/// The times inside a text, in microseconds since 1970: several where deltas were merged.
 pub fn times(text: &str) -> impl Iterator<Item = i128> + '_ {
     text.split(MARK).skip(1).filter_map(|part| part.split(' ').next()?.parse().ok())
+}
+
+/// How long ago each of the times inside a text was.
+pub fn ages(text: &str) -> impl Iterator<Item = Duration> + '_ {
+    let now = micros();
+    times(text).map(move |then| Duration::from_micros(u64::try_from(now - then).unwrap_or_default()))
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! The things a script can do, one after the other. Steps that speak (`Begin`, `Delta`, `Finish` …) become events of
-//! whichever protocol the request came in, so one script serves all three; `Bytes` are sent as they are.
+//! The steps of a script. `Begin`, `Delta`, `Finish` and others become events of the protocol of the request, so one script
+//! serves all three protocols; `Bytes` are sent as they are.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use super::fault::Fault;
 use super::gate::Gate;
 use super::json;
 
-/// One thing to do. In JSON: `"begin"`, `{"delta": "text"}`, `{"finish": {"input": 1, "output": 2}}`.
+/// One step. In JSON: `"begin"`, `{"delta": "text"}`, `{"finish": {"input": 1, "output": 2}}`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Step {
@@ -19,20 +19,20 @@ pub enum Step {
     Bytes(#[serde(deserialize_with = "json::bytes")] Bytes),
     /// Sends what comes before the first text.
     Begin,
-    /// The same, telling what is known of the usage by then: only Anthropic does.
+    /// As `Begin`, with a usage: only Anthropic sends one here.
     BeginWith(Usage),
     /// Sends a piece of text.
     Delta(String),
-    /// Sends a piece of reasoning, which is no part of the answer.
+    /// Sends a piece of reasoning, which does not belong to the answer.
     Reasoning {
-        /// What is thought.
+        /// The reasoning.
         text: String,
         /// The field it comes in from servers like OpenAI's; `reasoning` if not set.
         field: Option<String>,
     },
-    /// Sends what a protocol sends to show that it is alive.
+    /// Sends the keep-alive of the protocol.
     KeepAlive,
-    /// Sends signs of life at this pace, this many or without end.
+    /// Sends keep-alives at this pace, this many or without end.
     KeepAlives {
         /// Between two of them.
         #[serde(rename = "every_ms", deserialize_with = "json::millis")]
@@ -74,7 +74,7 @@ pub enum Step {
     },
     /// Sends the end without any usage.
     FinishWithoutUsage,
-    /// Sends the end as it is told to.
+    /// Sends the end with these details.
     FinishWith(Finish),
     /// Sends a fault in the middle of the stream.
     Fault(Fault),
@@ -88,7 +88,7 @@ pub enum Step {
         /// The data: a string as it is, anything else as JSON.
         data: Option<Value>,
     },
-    /// Sends a chunk of OpenAI with these fields laid over `id`, `object`, `created`, `model`.
+    /// Sends a chunk of OpenAI: `id`, `object`, `created`, `model` and these fields.
     Chunk(Value),
     /// Sends an event of Dify with the ids of this answer.
     Dify {
@@ -106,7 +106,7 @@ pub enum Step {
     /// Does nothing until the test opens the gate.
     #[serde(skip)]
     Hold(Gate),
-    /// Does nothing until the client leaves, whoever asks it to stop.
+    /// Does nothing until the client leaves; a stop call does not end it.
     Stall,
     /// Breaks the connection in the middle of the body.
     Cut,
@@ -123,7 +123,7 @@ impl Step {
     }
 }
 
-/// Tokens, as a provider tells them.
+/// Token counts as a provider sends them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, serde::Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Usage {
@@ -131,7 +131,7 @@ pub struct Usage {
     pub input: u64,
     /// Of those, read from a cache.
     pub cached: u64,
-    /// Of those, written to a cache. Only Anthropic tells them.
+    /// Of those, written to a cache. Only Anthropic sends this number.
     pub cache_written: u64,
     /// Of the answer.
     pub output: u64,
@@ -148,7 +148,7 @@ impl Usage {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Finish {
-    /// `None` tells none.
+    /// `None` sends no usage.
     pub usage: Option<Usage>,
     /// The finish reason or stop reason; `None` is the usual one. Dify has none.
     pub reason: Option<String>,

@@ -1,4 +1,4 @@
-//! Which of Dify's tasks run, so that a stop call can end them.
+//! The running tasks of Dify, which a stop call can end.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 
 use super::gate::Gate;
 
-/// All that run and can be stopped.
+/// All running tasks.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Stops(Arc<Mutex<HashMap<String, Gate>>>);
 
@@ -19,7 +19,7 @@ impl Stops {
         Running { stops: self.clone(), task, gate }
     }
 
-    /// Asks a task to stop. One that does not run is not missed.
+    /// Asks a task to stop. A task that does not run is ignored.
     pub(super) fn stop(&self, task: &str) {
         if let Some(gate) = self.0.lock().get(task) {
             gate.open();

@@ -1,6 +1,8 @@
 //! Dify's `POST /files/upload`: a form with one `file` and the `user`.
 
+use bytes::Bytes;
 use http::{HeaderMap, StatusCode, header};
+use multer::Multipart;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -13,12 +15,13 @@ struct Part {
     name: String,
     filename: Option<String>,
     mime_type: String,
-    content: Vec<u8>,
+    content: Bytes,
 }
 
 /// The reply, and what the journal keeps of the request.
-pub(super) fn receive(headers: &HeaderMap, body: &[u8]) -> (StatusCode, Value, Value) {
-    let parts = boundary(headers).map(|boundary| parts(body, &boundary)).unwrap_or_default();
+pub(super) async fn receive(headers: &HeaderMap, body: Bytes) -> (StatusCode, Value, Value) {
+    // A body that is no form has no parts.
+    let parts = parts(headers, body).await.unwrap_or_default();
     let user = parts.iter().find(|part| part.name == "user").map(|part| String::from_utf8_lossy(&part.content));
     let files: Vec<&Part> = parts.iter().filter(|part| part.name == "file").collect();
     let seen: Vec<Value> = files.iter().map(|file| file.described()).collect();
@@ -52,50 +55,20 @@ impl Part {
     }
 }
 
-fn boundary(headers: &HeaderMap) -> Option<String> {
-    let kind = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
-    let (media, rest) = kind.split_once(';')?;
-    let boundary = rest.split(';').find_map(|parameter| parameter.trim().strip_prefix("boundary="))?;
-    (media.trim() == "multipart/form-data").then(|| boundary.trim_matches('"').to_owned())
-}
-
-fn parts(body: &[u8], boundary: &str) -> Vec<Part> {
-    let delimiter = format!("\r\n--{boundary}");
-    // The first has no line end before it.
-    let body = [b"\r\n", body].concat();
+async fn parts(headers: &HeaderMap, body: Bytes) -> multer::Result<Vec<Part>> {
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    let stream = futures_util::stream::iter([Ok::<_, std::convert::Infallible>(body)]);
+    let mut form = Multipart::new(stream, multer::parse_boundary(kind)?);
     let mut parts = Vec::new();
-    let Some(mut begin) = find(&body, delimiter.as_bytes()) else { return parts };
-    while let Some(rest) = body.get(begin + delimiter.len()..) {
-        let Some(length) = find(rest, delimiter.as_bytes()) else { break };
-        parts.extend(rest.strip_prefix(b"\r\n").and_then(|_| part(&rest[2..length])));
-        begin += delimiter.len() + length;
+    while let Some(field) = form.next_field().await? {
+        parts.push(Part {
+            name: field.name().unwrap_or_default().to_owned(),
+            filename: field.file_name().filter(|name| !name.is_empty()).map(str::to_owned),
+            mime_type: field.content_type().map(ToString::to_string).unwrap_or_default(),
+            content: field.bytes().await?,
+        });
     }
-    parts
-}
-
-fn part(bytes: &[u8]) -> Option<Part> {
-    let end = find(bytes, b"\r\n\r\n")?;
-    let mut part = Part { content: bytes[end + 4..].to_vec(), ..Part::default() };
-    for line in String::from_utf8_lossy(&bytes[..end]).lines() {
-        let (name, value) = line.split_once(':')?;
-        if name.eq_ignore_ascii_case("content-type") {
-            part.mime_type = value.trim().to_owned();
-        } else if name.eq_ignore_ascii_case("content-disposition") {
-            for parameter in value.split(';') {
-                match parameter.trim().split_once('=') {
-                    Some(("name", value)) => part.name = value.trim_matches('"').to_owned(),
-                    Some(("filename", value)) => part.filename = Some(value.trim_matches('"').to_owned()),
-                    _ => {}
-                }
-            }
-        }
-    }
-    part.filename = part.filename.filter(|name| !name.is_empty());
-    Some(part)
-}
-
-fn find(bytes: &[u8], what: &[u8]) -> Option<usize> {
-    bytes.windows(what.len()).position(|window| window == what)
+    Ok(parts)
 }
 
 #[cfg(test)]
@@ -108,16 +81,17 @@ mod tests {
         Content-Type: image/png\r\n\r\n\r\n--b\u{0}\r\n";
     const USER: &str = "--B\r\ncontent-disposition: form-data; name=\"user\"\r\n\r\nu-1\r\n";
 
-    fn sent(parts: &[&str]) -> (u16, Value, Value) {
+    async fn sent(parts: &[&str]) -> (u16, Value, Value) {
         let kind = HeaderValue::from_static("multipart/form-data; boundary=\"B\"");
         let body = format!("{}--B--\r\n", parts.concat());
-        let (status, reply, journal) = receive(&HeaderMap::from_iter([(header::CONTENT_TYPE, kind)]), body.as_bytes());
+        let (status, reply, journal) =
+            receive(&HeaderMap::from_iter([(header::CONTENT_TYPE, kind)]), body.into()).await;
         (status.as_u16(), reply, journal)
     }
 
-    #[test]
-    fn a_file_is_taken() {
-        let (status, reply, journal) = sent(&[USER, FILE]);
+    #[tokio::test]
+    async fn a_file_is_taken() {
+        let (status, reply, journal) = sent(&[USER, FILE]).await;
         assert_eq!(status, 201);
         assert_eq!((&reply["name"], &reply["size"], &reply["extension"]), (&json!("a.png"), &json!(6), &json!("png")));
         assert_eq!(reply["mime_type"], "image/png");
@@ -125,8 +99,8 @@ mod tests {
         assert_eq!((&journal["user"], &journal["file"]["size"]), (&json!("u-1"), &json!(6)));
     }
 
-    #[test]
-    fn what_is_missing_is_named() {
+    #[tokio::test]
+    async fn what_is_missing_is_named() {
         let unnamed = FILE.replace("; filename=\"a.png\"", "");
         for (parts, code) in [
             (&[USER][..], "no_file_uploaded"),
@@ -134,9 +108,9 @@ mod tests {
             (&[USER, unnamed.as_str()], "filename_not_exists_error"),
             (&[FILE], "invalid_param"),
         ] {
-            let (status, reply, _) = sent(parts);
+            let (status, reply, _) = sent(parts).await;
             assert_eq!((status, &reply["code"]), (400, &json!(code)));
         }
-        assert_eq!(receive(&HeaderMap::new(), b"{}").1["code"], "no_file_uploaded");
+        assert_eq!(receive(&HeaderMap::new(), Bytes::from_static(b"{}")).await.1["code"], "no_file_uploaded");
     }
 }

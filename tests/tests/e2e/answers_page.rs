@@ -1,15 +1,18 @@
-//! `docs/answers.md` has a table of every fault and what a client saw of it. This test has each of them happen, through the
-//! whole stack, and compares; with `CHATBOX_WRITE_DOCS=1` it writes the table.
+//! The table in `docs/answers.md` says what a client sees of every fault of a provider. This test causes each fault, through
+//! the whole stack, and compares the table; with `CHATBOX_WRITE_DOCS=1` it writes the table.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use chatbox_tests::harness::connection::new_session;
 use chatbox_tests::harness::model::Model;
 use chatbox_tests::harness::{Dialect, Stack, ledger};
-use chatbox_tests::provider::{ProviderDouble, presets};
+use chatbox_tests::provider::{FakeProvider, presets};
 use serde_json::{Value, json};
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 const BEGIN: &str =
@@ -17,6 +20,12 @@ const BEGIN: &str =
 const END: &str = "<!-- the end of the table -->";
 const HEAD: &str =
     "\n| preset | what the provider does | calls | the client sees | with a fallback |\n|---|---|---|---|---|\n";
+
+/// How long an answer as a whole may take. Longer than the longest script that ends by itself, and than all retries.
+const TOTAL: Duration = Duration::from_secs(20);
+
+/// Answers at the same time. With more of them a busy machine would be the cause of timeouts.
+const AT_ONCE: usize = 48;
 
 fn dialect_of(preset: &str) -> Dialect {
     match preset.split('_').next().unwrap_or_default() {
@@ -26,11 +35,11 @@ fn dialect_of(preset: &str) -> Dialect {
     }
 }
 
-async fn stack(double: &ProviderDouble) -> Result<Stack> {
+async fn stack(provider: &FakeProvider) -> Result<Stack> {
     let mut builder = Stack::builder()
         .brain("provider.first_token_timeout_ms", 2500)?
         .brain("provider.idle_timeout_ms", 2000)?
-        .brain("provider.total_timeout_ms", 20_000)?
+        .brain("provider.total_timeout_ms", i64::try_from(TOTAL.as_millis())?)?
         .brain("provider.max_retries", 2)?
         .brain("provider.max_retry_after_ms", 5000)?
         .brain("provider.breaker_failures", 1_000_000)?
@@ -38,14 +47,19 @@ async fn stack(double: &ProviderDouble) -> Result<Stack> {
         .gateway("limits.handshake_burst", 1000)?
         .model(Model::demo("fallback"));
     for dialect in Dialect::ALL {
-        let model = |kind: &str| Model::at(&format!("{kind}-{}", dialect.name()), dialect, &double.url());
+        let model = |kind: &str| Model::at(&format!("{kind}-{}", dialect.name()), dialect, &provider.url());
         builder = builder.model(model("alone")).model(model("backed").with("fallback", vec!["fallback"]));
     }
     builder.start().await
 }
 
-/// Has the model answer what the preset makes of it; gives the finished entry and the session.
-async fn answer(stack: &Stack, kind: &'static str, preset: &'static str) -> Result<JoinSet<Result<(Value, String)>>> {
+/// Sends a message that the provider answers with this preset. The task returns the finished entry and the session.
+async fn answer(
+    stack: &Stack,
+    places: &Arc<Semaphore>,
+    kind: &'static str,
+    preset: &'static str,
+) -> Result<JoinSet<Result<(Value, String)>>> {
     let mut connection = stack.user(&format!("{kind}-{preset}"))?.connect().await?;
     let session = new_session();
     let model = format!("{kind}-{}", dialect_of(preset).name());
@@ -53,21 +67,18 @@ async fn answer(stack: &Stack, kind: &'static str, preset: &'static str) -> Resu
         .open_with(json!({ "type": "session_open", "session_id": session, "create": true, "model_id": model }))
         .await?;
     let mut task = JoinSet::new();
+    let place = Arc::clone(places).acquire_owned().await?;
     task.spawn(async move {
+        let _place = place;
         connection.say(&session, &format!("!mock {preset}")).await?;
-        // Longer than the answer as a whole may take.
-        for _ in 0..3 {
-            if let Ok(answer) = connection.answer(&session, 1).await {
-                return Ok((answer, session));
-            }
-        }
+        connection.set_timeout(2 * TOTAL);
         let answer = connection.answer(&session, 1).await.with_context(|| format!("{kind} {preset}"))?;
         Ok((answer, session))
     });
     Ok(task)
 }
 
-/// In words.
+/// The outcome as the table words it.
 fn seen(answer: &Value) -> String {
     let text = |field: &str| answer[field].as_str().unwrap_or_default().to_owned();
     let kept = if text("content").is_empty() { "without text" } else { "the text so far stays" };
@@ -91,11 +102,17 @@ fn seen_with_fallback(answer: &Value) -> String {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_page_says_what_happens() -> Result<()> {
-    let double = ProviderDouble::start().await?;
-    let stack = stack(&double).await?;
+    let provider = FakeProvider::start().await?;
+    let stack = stack(&provider).await?;
+    let places = Arc::new(Semaphore::new(AT_ONCE));
     let mut running = Vec::new();
     for (preset, what) in presets::ALL.iter() {
-        running.push((*preset, *what, answer(&stack, "alone", preset).await?, answer(&stack, "backed", preset).await?));
+        running.push((
+            *preset,
+            *what,
+            answer(&stack, &places, "alone", preset).await?,
+            answer(&stack, &places, "backed", preset).await?,
+        ));
     }
     let mut rows = Vec::new();
     for (preset, what, mut alone, mut backed) in running {

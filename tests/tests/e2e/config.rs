@@ -1,4 +1,4 @@
-//! Settings: everything that is wrong is said at once, with exit code 2; what must be there and is not, is named.
+//! Settings: a service prints all errors at once and exits with code 2; a missing required setting is named.
 
 use std::path::PathBuf;
 use std::process::Output;

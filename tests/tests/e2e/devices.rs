@@ -1,4 +1,5 @@
-//! Several connections of one user: all see the same; one too many, or the same device again, replaces an earlier one.
+//! Several connections of one user: all receive the same. A connection above the limit, or of the same device, replaces an
+//! earlier one.
 
 use anyhow::{Result, ensure};
 use chatbox_tests::harness::Stack;
@@ -79,7 +80,7 @@ async fn the_eleventh_connection_replaces_the_oldest() -> Result<()> {
     for connection in &mut connections[1..] {
         connection.settle().await?;
     }
-    // One that leaves makes room.
+    // A closed connection makes room for another one.
     connections.remove(5).leave().await?;
     let mut again = stack.user("ana")?.connect().await?;
     again.settle().await?;
@@ -91,7 +92,7 @@ async fn the_eleventh_connection_replaces_the_oldest() -> Result<()> {
 async fn a_device_name_that_is_no_name_is_refused() -> Result<()> {
     let stack = Stack::builder().start().await?;
     for device in ["", "a%20b", "x%0d%0ay", "%C3%A4", &"x".repeat(65)] {
-        let answer = stack.user("ana")?.device(device).answer().await?;
+        let answer = stack.user("ana")?.device(device).response().await?;
         ensure!(
             answer.status == 400 && answer.code() == "invalid_message",
             "{device:?}: {} {}",
@@ -113,7 +114,7 @@ async fn two_gateways_on_one_brain_are_one_service() -> Result<()> {
     here.open(&session).await?;
     there.open(&session).await?;
     let ack = here.say(&session, "hello").await?;
-    // Read through the other gateway at once.
+    // Read your writes: the other gateway has the message at once.
     let page = serde_json::json!({ "type": "history", "session_id": session, "before_seq": 100 });
     let history = there.ask_ok(page).await?;
     ensure!(history.at("/entries/0/id") == ack.at("/message_id"), "{}", history.raw);

@@ -1,13 +1,15 @@
-//! The same message again, however often and from wherever: stored once, acknowledged the same, answered once.
+//! Duplicates of a message, through any gateway: stored once, acknowledged with the same fields, answered once.
 
 use anyhow::{Result, ensure};
 use chatbox_tests::harness::connection::{new_session, user_message};
-use chatbox_tests::harness::{Frame, Stack};
+use chatbox_tests::harness::model::Model;
+use chatbox_tests::harness::{Dialect, Frame, Stack};
+use chatbox_tests::provider::FakeProvider;
 use serde_json::Value;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-/// What two acknowledgements of one message must agree on.
+/// The fields that are equal in all acknowledgements of one message.
 fn essence(ack: &Frame) -> Vec<Value> {
     ["/session_id", "/client_msg_id", "/message_id", "/seq", "/created_at"].map(|it| ack.at(it).clone()).to_vec()
 }
@@ -25,7 +27,7 @@ async fn sending_again_gives_the_same_ack_and_stores_nothing() -> Result<()> {
     let again = ana.say_as(&session, &id, "hello").await?;
     ensure!(again.at("/duplicate") == true && essence(&again) == essence(&first), "{}\n{}", first.raw, again.raw);
 
-    // Upper case is the same UUID.
+    // The same UUID in upper case.
     let shouted = ana.ask_ok(user_message(&session, &id.to_uppercase(), "hello")).await?;
     ensure!(shouted.at("/duplicate") == true && shouted.at("/seq") == 1, "{}", shouted.raw);
 
@@ -90,7 +92,9 @@ async fn the_same_id_in_another_session_is_another_message() -> Result<()> {
 
 #[tokio::test]
 async fn many_senders_in_one_session_get_numbers_without_gap_or_repeat() -> Result<()> {
-    let stack = Stack::builder().gateways(2).start().await?;
+    let provider = FakeProvider::start().await?;
+    let model = Model::at("bird", Dialect::OpenAi, &provider.url());
+    let stack = Stack::builder().model(model).gateways(2).start().await?;
     let session = new_session();
     let mut watcher = stack.user("ana")?.connect().await?;
     watcher.open(&session).await?;
@@ -117,7 +121,7 @@ async fn many_senders_in_one_session_get_numbers_without_gap_or_repeat() -> Resu
     seqs.sort_unstable();
     seqs.dedup();
     ensure!(seqs.len() == total, "a number was given twice");
-    // Every message is answered in the end, each once.
+    // Every message gets exactly one answer.
     for seq in seqs {
         watcher.answer(&session, seq).await?;
     }

@@ -1,21 +1,20 @@
-//! The main road, byte for byte: on each store and each provider, what the provider was asked and what the client was
-//! sent.
+//! The normal case, byte for byte, for each store and each kind of provider: the requests to the provider and the frames to
+//! the client.
 
 use anyhow::{Result, ensure};
 use chatbox_tests::harness::connection::{Connection, new_session};
 use chatbox_tests::harness::mask::Mask;
 use chatbox_tests::harness::model::{API_KEY, Model};
 use chatbox_tests::harness::{Dialect, Frame, Stack, StoreAt};
-use chatbox_tests::mongod::Mongod;
-use chatbox_tests::provider::{Call, ProviderDouble, Script};
+use chatbox_tests::provider::{Call, FakeProvider, Script};
 use serde_json::{Value, json};
 
 const PROMPT: &str = "You are a bird expert.";
 
-/// Two turns: what comes back is checked against [`FRAMES`], what the provider was asked is returned.
+/// Two turns. Checks the frames of the client against [`FRAMES`] and returns the requests to the provider.
 async fn two_turns(store: StoreAt, dialect: Dialect) -> Result<Vec<Call>> {
-    let double = ProviderDouble::start().await?;
-    let mut model = Model::at("bird", dialect, &double.url());
+    let provider = FakeProvider::start().await?;
+    let mut model = Model::at("bird", dialect, &provider.url());
     if dialect != Dialect::Dify {
         model = model.with("system_prompt", PROMPT).with("max_output_tokens", 256);
     }
@@ -23,11 +22,11 @@ async fn two_turns(store: StoreAt, dialect: Dialect) -> Result<Vec<Call>> {
     let session = new_session();
     let mut ana = stack.user("ana")?.connect().await?;
     ana.open(&session).await?;
-    double.script(Script::answer(["In ", "the air 🦅."]));
+    provider.script(Script::answer(["In ", "the air 🦅."]));
     let id = new_session();
     ana.say_as(&session, &id, "Where do swifts sleep?").await?;
     ana.answer(&session, 1).await?;
-    // The call's record is summed up a moment after the answer has ended.
+    // The usage of a call is added to the session a moment after the answer has ended.
     let summed_up = |frame: &Frame| frame.is("session") && frame.number("/session/tokens/input") == Some(10);
     ana.seen("the sum of what was used", summed_up).await?;
     ana.settle().await?;
@@ -39,11 +38,11 @@ async fn two_turns(store: StoreAt, dialect: Dialect) -> Result<Vec<Call>> {
     let mut back = stack.user("ana")?.connect().await?;
     back.open(&session).await?;
     back.log(&session)?.assert_same(ana.log(&session)?)?;
-    double.script(Script::answer(["Insects."]));
+    provider.script(Script::answer(["Insects."]));
     let second = back.converse(&session, "And eat?").await?;
     ensure!(second["content"] == "Insects." && second["usage"]["estimated"] == false, "{second}");
     back.log(&session)?.assert_gapless()?;
-    let calls: Vec<Call> = double.journal().into_iter().filter(Call::is_chat).collect();
+    let calls: Vec<Call> = provider.journal().into_iter().filter(Call::is_chat).collect();
     ensure!(calls.len() == 2, "{} calls", calls.len());
     for frame in ana.frames.iter().chain(&back.frames) {
         ensure!(!frame.raw.contains(PROMPT) && !frame.raw.contains(API_KEY), "leaked: {}", frame.raw);
@@ -51,7 +50,7 @@ async fn two_turns(store: StoreAt, dialect: Dialect) -> Result<Vec<Call>> {
     Ok(calls)
 }
 
-/// Every frame of the first turn but the summaries, in order.
+/// Every frame of the first turn except the summaries, in order.
 const FRAMES: &str = r#"
 {"type":"welcome","protocol":"chatbox.v1","connection_id":"<connection>","user":{"id":"ana","roles":[]},"server_time":"<time>","heartbeat_interval_ms":25000,"models":[{"id":"bird","name":"BIRD"}],"default_model_id":"bird","limits":{"max_frame_bytes":65536,"max_content_chars":32000,"replay_entries":500,"requests_per_second":50,"request_burst":100,"max_page":100}}
 {"type":"session","reply_to":"r1","session":{"id":"<session>","epoch":"<epoch>","name":"","state":"active","model_id":"bird","seq":0,"created_at":"<time>","last_activity_at":"<time>","message_count":0,"unread":0,"admin_assisted":false,"help_requested":false,"tokens":{"input":0,"output":0}}}
@@ -65,7 +64,7 @@ const FRAMES: &str = r#"
 {"type":"pong","reply_to":"r3"}
 "#;
 
-/// The last summary: it may come between any two of the others.
+/// The last summary. It may come between any two of the other frames.
 const SUMMARY: &str = r#"{"type":"session","session":{"id":"<session>","epoch":"<epoch>","name":"Where do swifts sleep?","state":"active","model_id":"bird","seq":2,"created_at":"<time>","last_activity_at":"<time>","message_count":2,"unread":1,"admin_assisted":false,"help_requested":false,"tokens":{"input":10,"output":2}}}"#;
 
 fn check_frames(ana: &Connection, session: &str, client_msg_id: &str) -> Result<()> {
@@ -134,7 +133,7 @@ fn check_anthropic(calls: &[Call]) -> Result<()> {
     check_user(calls, |body| &body["metadata"]["user_id"])
 }
 
-/// Dify keeps the conversation itself: the second question names it.
+/// Dify keeps the conversation: the second request names it.
 fn check_dify(calls: &[Call]) -> Result<()> {
     let key = format!("Bearer {API_KEY}");
     let headers = [("authorization", key.as_str()), ("content-type", "application/json")];
@@ -152,7 +151,7 @@ fn check_dify(calls: &[Call]) -> Result<()> {
     check_user(calls, |body| &body["user"])
 }
 
-/// The user is an opaque name, the same in every call.
+/// The user is an opaque id, the same in every call.
 fn check_user(calls: &[Call], user: impl Fn(&Value) -> &Value) -> Result<()> {
     for call in calls {
         let user_id = user(&call.body);
@@ -179,16 +178,15 @@ async fn dify_on_sqlite() -> Result<()> {
 
 #[tokio::test]
 async fn all_three_on_mongodb() -> Result<()> {
-    let server = Mongod::start().await?;
-    check_openai(&two_turns(StoreAt::mongo(server.uri()), Dialect::OpenAi).await?)?;
-    check_anthropic(&two_turns(StoreAt::mongo(server.uri()), Dialect::Anthropic).await?)?;
-    check_dify(&two_turns(StoreAt::mongo(server.uri()), Dialect::Dify).await?)
+    check_openai(&two_turns(StoreAt::mongodb().await?, Dialect::OpenAi).await?)?;
+    check_anthropic(&two_turns(StoreAt::mongodb().await?, Dialect::Anthropic).await?)?;
+    check_dify(&two_turns(StoreAt::mongodb().await?, Dialect::Dify).await?)
 }
 
 #[tokio::test]
 async fn the_conversation_given_to_the_model_is_cut_to_whole_messages() -> Result<()> {
-    let double = ProviderDouble::start().await?;
-    let model = Model::at("bird", Dialect::OpenAi, &double.url())
+    let provider = FakeProvider::start().await?;
+    let model = Model::at("bird", Dialect::OpenAi, &provider.url())
         .with("system_prompt", PROMPT)
         .with("context_tokens", 400)
         .with("max_output_tokens", 100);
@@ -198,10 +196,10 @@ async fn the_conversation_given_to_the_model_is_cut_to_whole_messages() -> Resul
     ana.open(&session).await?;
     let long = |turn: usize| format!("question {turn} {}", "blah ".repeat(40));
     for turn in 0..8 {
-        double.script(Script::answer([format!("answer {turn}")]));
+        provider.script(Script::answer([format!("answer {turn}")]));
         ana.converse(&session, &long(turn)).await?;
     }
-    let calls = double.journal();
+    let calls = provider.journal();
     let messages = calls[7].body["messages"].as_array().cloned().unwrap_or_default();
     let (first, rest) = messages.split_first().map(|(first, rest)| (first.clone(), rest)).unwrap_or_default();
     ensure!(first["content"] == PROMPT, "the instructions stay: {first}");

@@ -1,5 +1,5 @@
-//! The whole of chatbox from the outside: real services as processes, a client that sees every byte, a provider whose
-//! bytes the tests write. `cargo build --workspace` first; CHATBOX_MONGOD names a mongod.
+//! End-to-end tests: the real services as processes, clients that check every frame, a fake model provider. They need
+//! `cargo build --workspace --bins`, and `CHATBOX_MONGOD` must name a mongod.
 
 mod answers_page;
 mod at_rest;
@@ -15,6 +15,7 @@ mod handshake;
 mod happy;
 mod isolation;
 mod link_cut;
+mod majority;
 mod naming;
 mod ops;
 mod pages;
@@ -23,6 +24,7 @@ mod regenerate;
 mod reload;
 mod restart;
 mod resume;
+mod sabotage;
 mod sessions;
 mod soak;
 mod store_down;

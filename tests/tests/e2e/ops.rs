@@ -1,4 +1,6 @@
-//! The operations port: alive, ready, and what there is to count.
+//! The operations port: health, readiness, metrics; and that the pages name what the metrics name.
+
+use std::collections::BTreeSet;
 
 use anyhow::{Context, Result, ensure};
 use chatbox_tests::harness::connection::new_session;
@@ -23,7 +25,7 @@ async fn both_services_say_how_they_are_and_count_what_they_do() -> Result<()> {
         ensure!(ready.status == 200 && ready.text().contains(dependency), "/readyz: {} {}", ready.status, ready.text());
         ensure!(raw_http::get(ops, "/nothing").await?.status == 404, "an unknown path is there");
     }
-    // None of it stands on the public port.
+    // The public port has none of these paths.
     for path in ["/healthz", "/readyz", "/metrics", "/chat/metrics", "/"] {
         let answer = raw_http::get(stack.gateway(0), path).await?;
         ensure!(answer.status == 404, "{path} is public: {} {}", answer.status, answer.text());
@@ -45,5 +47,27 @@ async fn both_services_say_how_they_are_and_count_what_they_do() -> Result<()> {
     }
     let counted = brain.lines().find(|line| line.contains("user_message")).context("user messages are not counted")?;
     ensure!(!counted.contains(&session) && !brain.contains("ana"), "a label holds an id: {counted}");
+    Ok(())
+}
+
+/// A page of `docs/`.
+fn page(name: &str) -> Result<String> {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs").join(name);
+    std::fs::read_to_string(&path).with_context(|| path.display().to_string())
+}
+
+#[tokio::test]
+async fn the_protocol_page_names_every_close_code_of_the_gateway_and_no_other() -> Result<()> {
+    let stack = Stack::builder().start().await?;
+    let metrics = raw_http::get(stack.gateway_ops(0), "/metrics").await?.text();
+    let labelled =
+        metrics.lines().filter_map(|line| line.strip_prefix("chatbox_gateway_closes_total{code=\"")?.split('"').next());
+    let counted: BTreeSet<&str> = labelled.filter(|code| *code != "other").collect();
+    let page = page("protocol.md")?;
+    let (_, section) = page.split_once("\n## 9. Close codes").context("no section of close codes")?;
+    let section = section.split("\n## ").next().unwrap_or_default();
+    let words = section.split(|c: char| !c.is_ascii_digit()).filter(|word| word.len() == 4);
+    let documented: BTreeSet<&str> = words.collect();
+    ensure!(documented == counted, "docs/protocol.md names {documented:?}, the gateway counts {counted:?}");
     Ok(())
 }

@@ -1,20 +1,19 @@
-//! The ledger through the whole stack: what a user used, what it cost, and where it ends.
+//! Usage and quotas through the whole stack: records, costs, and the refusal when a quota is used up.
 
 use anyhow::{Context, Result, ensure};
 use chatbox_tests::harness::binaries::{self, Profile};
 use chatbox_tests::harness::connection::{Connection, new_session};
 use chatbox_tests::harness::model::Model;
 use chatbox_tests::harness::{Dialect, Stack, StoreAt, ledger, process};
-use chatbox_tests::mongod::Mongod;
-use chatbox_tests::provider::{Call, Gate, ProviderDouble, Script, Step};
+use chatbox_tests::provider::{Call, FakeProvider, Gate, Script, Step};
 use serde_json::Value;
 
-fn chats(double: &ProviderDouble) -> usize {
-    double.journal().iter().filter(|call| Call::is_chat(call)).count()
+fn chats(provider: &FakeProvider) -> usize {
+    provider.journal().iter().filter(|call| Call::is_chat(call)).count()
 }
 
-async fn start(store: StoreAt, double: &ProviderDouble, quotas: &[(&str, toml::Value)]) -> Result<Stack> {
-    let model = Model::at("bird", Dialect::OpenAi, &double.url())
+async fn start(store: StoreAt, provider: &FakeProvider, quotas: &[(&str, toml::Value)]) -> Result<Stack> {
+    let model = Model::at("bird", Dialect::OpenAi, &provider.url())
         .with("max_output_tokens", 100)
         .with("input_price", 2.5)
         .with("output_price", 10.0);
@@ -25,7 +24,7 @@ async fn start(store: StoreAt, double: &ProviderDouble, quotas: &[(&str, toml::V
     builder.start().await
 }
 
-/// A failed answer that says until when nothing is left.
+/// Checks a failed answer that names the time at which the quota is renewed.
 fn refused(answer: &Value) -> Result<()> {
     ensure!(answer["state"] == "failed" && answer["content"] == "", "{answer}");
     ensure!(answer["error"]["code"] == "quota_exceeded" && answer["error"]["retryable"] == false, "{answer}");
@@ -38,10 +37,9 @@ fn refused(answer: &Value) -> Result<()> {
 
 #[tokio::test]
 async fn every_call_has_one_record_with_its_numbers_and_its_cost() -> Result<()> {
-    let server = Mongod::start().await?;
-    for store in [StoreAt::Sqlite, StoreAt::mongo(server.uri())] {
-        let double = ProviderDouble::start().await?;
-        let stack = start(store, &double, &[]).await?;
+    for store in [StoreAt::Sqlite, StoreAt::mongodb().await?] {
+        let provider = FakeProvider::start().await?;
+        let stack = start(store, &provider, &[]).await?;
         let (session, other) = (new_session(), new_session());
         let mut ana = stack.user("ana")?.connect().await?;
         ana.open(&session).await?;
@@ -49,11 +47,11 @@ async fn every_call_has_one_record_with_its_numbers_and_its_cost() -> Result<()>
         let answer = ana.converse(&session, "one").await?;
         ensure!(answer["usage"]["input_tokens"] == 10, "{answer}");
         ana.converse(&other, "two").await?;
-        double.script(Script::begun(["no usage"]).then(Step::FinishWithoutUsage));
+        provider.script(Script::begun(["no usage"]).then(Step::FinishWithoutUsage));
         let answer = ana.converse(&session, "three").await?;
         ensure!(answer["usage"]["estimated"] == true, "{answer}");
         let records = ledger::settled(&stack).await?;
-        let calls: Vec<Call> = double.journal().into_iter().filter(Call::is_chat).collect();
+        let calls: Vec<Call> = provider.journal().into_iter().filter(Call::is_chat).collect();
         ensure!(records.len() == 3 && calls.len() == 3, "{records:#?}");
         for call in &calls {
             let id = call.headers.get("x-client-request-id").context("the provider was told no id")?;
@@ -70,11 +68,11 @@ async fn every_call_has_one_record_with_its_numbers_and_its_cost() -> Result<()>
             ensure!(record.cost == Some(record.input * 2500 + record.output * 10_000), "{record:?}");
             ensure!(record.estimated == (record.input != 10), "{record:?}");
         }
-        // What a client sees of its session is the sum, too.
+        // The session summary has the sum of the session's records.
         let said = ana.open(&session).await?;
         let sum: i64 = records.values().filter(|record| record.session == session).map(|record| record.input).sum();
         ensure!(said.at("/session/tokens/input") == sum, "{} instead of {sum}", said.raw);
-        // And what an operator asks for is the sum of the user's.
+        // The `usage` command prints the sum of the user's records.
         let mut launch = stack.brain_command("usage");
         launch.args.splice(1..1, ["--user", "ana"].map(str::to_owned));
         let printed = process::run(&binaries::find("brain", Profile::Same)?, &launch).await?;
@@ -86,7 +84,7 @@ async fn every_call_has_one_record_with_its_numbers_and_its_cost() -> Result<()>
         ensure!(sum("calls") == 3 && sum("input_tokens") == all(|it| it.input), "{days:?}");
         ensure!(sum("output_tokens") == all(|it| it.output), "{days:?}");
         ensure!(sum("cost_billionths") == all(|it| it.cost.unwrap_or(0)), "{days:?}");
-        // Deleting a conversation deletes no account of it.
+        // Deleting a session keeps its records.
         ana.ask_ok(serde_json::json!({ "type": "session_delete", "session_id": other })).await?;
         ensure!(ledger::records(&stack).await?.len() == 3, "a record is gone");
     }
@@ -95,20 +93,20 @@ async fn every_call_has_one_record_with_its_numbers_and_its_cost() -> Result<()>
 
 #[tokio::test]
 async fn a_used_up_quota_is_told_with_its_end_and_other_users_go_on() -> Result<()> {
-    let double = ProviderDouble::start().await?;
-    let stack = start(StoreAt::Sqlite, &double, &[("quotas.tokens_per_day", 300.into())]).await?;
+    let provider = FakeProvider::start().await?;
+    let stack = start(StoreAt::Sqlite, &provider, &[("quotas.tokens_per_day", 300.into())]).await?;
     let session = new_session();
     let mut ana = stack.user("ana")?.connect().await?;
     ana.open(&session).await?;
-    double.script(Script::begun(["x"]).then(Step::Finish { input: 150, output: 60 }));
+    provider.script(Script::begun(["x"]).then(Step::Finish { input: 150, output: 60 }));
     let answer = ana.converse(&session, "one").await?;
     ensure!(answer["state"] == "final", "{answer}");
     ledger::settled(&stack).await?;
     // 210 of 300 are used: the next answer may take 100 and its prompt.
     let answer = ana.converse(&session, "two").await?;
     refused(&answer)?;
-    ensure!(chats(&double) == 1, "{} calls", chats(&double));
-    // The message itself is there, and the next day, or a human, can answer it.
+    ensure!(chats(&provider) == 1, "{} calls", chats(&provider));
+    // The message is stored, so that it can be answered later.
     ensure!(ana.log(&session)?.entry(3).is_some_and(|seen| seen.content == "two"), "the message is gone");
     let (mut bob, theirs) = (stack.user("bob")?.connect().await?, new_session());
     bob.open(&theirs).await?;
@@ -120,8 +118,8 @@ async fn a_used_up_quota_is_told_with_its_end_and_other_users_go_on() -> Result<
 
 #[tokio::test]
 async fn what_no_day_is_long_enough_for_is_told_without_a_time() -> Result<()> {
-    let double = ProviderDouble::start().await?;
-    let stack = start(StoreAt::Sqlite, &double, &[("quotas.tokens_per_day", 50.into())]).await?;
+    let provider = FakeProvider::start().await?;
+    let stack = start(StoreAt::Sqlite, &provider, &[("quotas.tokens_per_day", 50.into())]).await?;
     let session = new_session();
     let mut ana = stack.user("ana")?.connect().await?;
     ana.open(&session).await?;
@@ -132,13 +130,13 @@ async fn what_no_day_is_long_enough_for_is_told_without_a_time() -> Result<()> {
 
 #[tokio::test]
 async fn costs_have_a_quota_of_their_own() -> Result<()> {
-    let double = ProviderDouble::start().await?;
-    // An answer sets aside 100 tokens at 10 for a million: 0.001, and a little for the prompt.
-    let stack = start(StoreAt::Sqlite, &double, &[("quotas.cost_per_day", 0.0018.into())]).await?;
+    let provider = FakeProvider::start().await?;
+    // An answer reserves 100 tokens at 10 per million, which is 0.001, and a little for the prompt.
+    let stack = start(StoreAt::Sqlite, &provider, &[("quotas.cost_per_day", 0.0018.into())]).await?;
     let session = new_session();
     let mut ana = stack.user("ana")?.connect().await?;
     ana.open(&session).await?;
-    double.always(Script::begun(["x"]).then(Step::Finish { input: 10, output: 100 }));
+    provider.always(Script::begun(["x"]).then(Step::Finish { input: 10, output: 100 }));
     let answer = ana.converse(&session, "one").await?;
     ensure!(answer["state"] == "final", "{answer}");
     ledger::settled(&stack).await?;
@@ -148,13 +146,12 @@ async fn costs_have_a_quota_of_their_own() -> Result<()> {
 
 #[tokio::test]
 async fn calls_at_the_same_time_cannot_overshoot() -> Result<()> {
-    let server = Mongod::start().await?;
-    for store in [StoreAt::Sqlite, StoreAt::mongo(server.uri())] {
-        let double = ProviderDouble::start().await?;
-        // Room for three: each sets aside its prompt (a few tokens) and 100.
-        let stack = start(store, &double, &[("quotas.tokens_per_day", 400.into())]).await?;
+    for store in [StoreAt::Sqlite, StoreAt::mongodb().await?] {
+        let provider = FakeProvider::start().await?;
+        // Room for three: each reserves its prompt (a few tokens) and 100.
+        let stack = start(store, &provider, &[("quotas.tokens_per_day", 400.into())]).await?;
         let gate = Gate::new();
-        double.always(Script::begun(["x"]).then(Step::Hold(gate.clone())).then(Step::Finish { input: 5, output: 1 }));
+        provider.always(Script::begun(["x"]).then(Step::Hold(gate.clone())).then(Step::Finish { input: 5, output: 1 }));
         let mut ana: Connection = stack.user("ana")?.connect().await?;
         let sessions: Vec<String> = (0..10).map(|_| new_session()).collect();
         for session in &sessions {
@@ -176,14 +173,14 @@ async fn calls_at_the_same_time_cannot_overshoot() -> Result<()> {
                 failed += 1;
             }
         }
-        ensure!(failed == 7 && chats(&double) == 3, "{failed} refused, {} calls", chats(&double));
+        ensure!(failed == 7 && chats(&provider) == 3, "{failed} refused, {} calls", chats(&provider));
         gate.open();
         for session in &sessions {
             ana.answer(session, 1).await?;
         }
         let records = ledger::settled(&stack).await?;
         ensure!(records.len() == 3, "{records:#?}");
-        // What was not used is free again.
+        // The unused part of the reservations is free again.
         let more = new_session();
         ana.open(&more).await?;
         let answer = ana.converse(&more, "again").await?;

@@ -1,8 +1,10 @@
-//! Coming back: exactly what was missed, then live; never a silent hole.
+//! Resuming a session: exactly the missed entries, then live events, without a silent gap.
 
 use anyhow::{Result, ensure};
-use chatbox_tests::harness::Stack;
 use chatbox_tests::harness::connection::{Connection, new_session};
+use chatbox_tests::harness::model::Model;
+use chatbox_tests::harness::{Dialect, Stack};
+use chatbox_tests::provider::{FakeProvider, Script};
 use serde_json::json;
 
 /// The seqs of the entries that came between the reply to the last `session_open` and its `session_ready`.
@@ -41,7 +43,7 @@ async fn after_seq_gives_exactly_what_was_missed() -> Result<()> {
         ensure!(here.map(|it| &it.entry) == there.map(|it| &it.entry), "entry {seq}: {here:?} / {there:?}");
     }
 
-    // Nothing missed, nothing sent.
+    // Nothing was missed, so nothing is replayed.
     let open = json!({ "type": "session_open", "session_id": session, "after_seq": 8 });
     back.open_with(open).await?;
     ensure!(replayed(&back).is_empty(), "{:?}", replayed(&back));
@@ -99,12 +101,14 @@ async fn a_long_log_is_replayed_from_its_latest_part_and_says_so() -> Result<()>
 
 #[tokio::test]
 async fn a_long_replay_arrives_whole_while_new_messages_come_in() -> Result<()> {
-    let stack = Stack::builder().start().await?;
+    let provider = FakeProvider::start().await?;
+    let stack = Stack::builder().model(Model::at("bird", Dialect::OpenAi, &provider.url())).start().await?;
     let session = new_session();
     let mut writer = stack.user("ana")?.connect().await?;
     writer.open(&session).await?;
-    // Far more than a socket's queue holds at once.
+    // Far more than the send queue of a connection holds.
     let text = "x".repeat(20_000);
+    provider.always(Script::answer([text.clone()]));
     for _ in 0..20 {
         writer.converse(&session, &text).await?;
     }

@@ -1,61 +1,22 @@
-//! A human takes over: who may, what ends, who is heard, and how the AI comes back.
+//! Takeover by a human: rights, the end of the running answer, messages of the admin, and the return of the AI.
 
-use anyhow::{Context, Result, ensure};
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
 use chatbox_tests::harness::connection::{Connection, new_session};
-use chatbox_tests::harness::model::Model;
-use chatbox_tests::harness::tokens::{admin_claims, claims, hs256};
-use chatbox_tests::harness::{Dialect, Frame, Stack};
-use chatbox_tests::provider::{Call, Driver, ProviderDouble, Script, Step};
+use chatbox_tests::harness::tokens::{claims, hs256};
+use chatbox_tests::harness::{Conversation, Dialect, Frame};
+use chatbox_tests::provider::{Script, Step};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-struct Desk {
-    double: ProviderDouble,
-    stack: Stack,
-    ana: Connection,
-    session: String,
+/// A request of this type about the session.
+fn session_request(session: &str, kind: &str) -> Value {
+    json!({ "type": kind, "session_id": session })
 }
 
-impl Desk {
-    async fn start() -> Result<Self> {
-        let double = ProviderDouble::start().await?;
-        let stack = Stack::builder().model(Model::at("bird", Dialect::OpenAi, &double.url())).start().await?;
-        let session = new_session();
-        let mut ana = stack.user("ana")?.connect().await?;
-        ana.open(&session).await?;
-        Ok(Self { double, stack, ana, session })
-    }
-
-    async fn admin(&self, name: &str) -> Result<Connection> {
-        self.stack.knock().bearer(&hs256(self.stack.secret(), &admin_claims(name))?).connect().await
-    }
-
-    /// A request of this type about the session.
-    fn ask(&self, kind: &str) -> Value {
-        json!({ "type": kind, "session_id": self.session })
-    }
-
-    fn reply_of(&self, text: &str) -> Value {
-        let id = Uuid::new_v4();
-        json!({ "type": "admin_message", "session_id": self.session, "client_msg_id": id, "content": text })
-    }
-
-    /// Lets the answer to a new message begin.
-    async fn begin(&mut self, pieces: &[&str]) -> Result<(u64, Driver)> {
-        let (script, driver) = Script::live();
-        self.double.script(script);
-        driver.step(Step::Begin);
-        for piece in pieces {
-            driver.delta(*piece);
-        }
-        let seq = self.ana.say(&self.session, "tell me").await?.number("/seq").context("no seq")?;
-        self.ana.shown(&self.session, seq, &pieces.concat()).await?;
-        Ok((seq, driver))
-    }
-
-    fn chats(&self) -> usize {
-        self.double.journal().iter().filter(|call| Call::is_chat(call)).count()
-    }
+fn admin_message(session: &str, text: &str) -> Value {
+    json!({ "type": "admin_message", "session_id": session, "client_msg_id": Uuid::new_v4(), "content": text })
 }
 
 async fn event(connection: &mut Connection, name: &str) -> Result<Frame> {
@@ -64,122 +25,122 @@ async fn event(connection: &mut Connection, name: &str) -> Result<Frame> {
 
 #[tokio::test]
 async fn an_admin_who_watches_sees_what_the_user_sees_and_nobody_sees_the_admin() -> Result<()> {
-    let mut desk = Desk::start().await?;
-    desk.double.script(Script::answer(["first"]));
-    desk.ana.converse(&desk.session, "hello").await?;
-    let (seq, driver) = desk.begin(&["One ", "two "]).await?;
-    desk.ana.settle().await?;
-    let mut ada = desk.admin("ada").await?;
-    let opened = ada.open_with(desk.ask("admin_watch")).await?;
+    let mut chat = Conversation::start(Dialect::OpenAi).await?;
+    chat.provider.script(Script::answer(["first"]));
+    chat.ana.converse(&chat.session, "hello").await?;
+    let (seq, driver) = chat.start_answer(&["One ", "two "]).await?;
+    chat.ana.settle().await?;
+    let mut ada = chat.stack.admin("ada")?.connect().await?;
+    let opened = ada.open_with(session_request(&chat.session, "admin_watch")).await?;
     ensure!(opened.at("/session/admin_assisted") == false, "{}", opened.raw);
-    ada.shown(&desk.session, seq, "One two ").await?;
-    let strays = desk.ana.settle().await?;
+    ada.shown(&chat.session, seq, "One two ").await?;
+    let strays = chat.ana.settle().await?;
     ensure!(strays == 0, "the user was told of {strays} things");
     driver.delta("three");
     driver.step(Step::Finish { input: 1, output: 3 });
-    desk.ana.answer(&desk.session, seq).await?;
-    ada.answer(&desk.session, seq).await?;
-    ada.log(&desk.session)?.assert_same(desk.ana.log(&desk.session)?)?;
+    chat.ana.answer(&chat.session, seq).await?;
+    ada.answer(&chat.session, seq).await?;
+    ada.log(&chat.session)?.assert_same(chat.ana.log(&chat.session)?)?;
     ensure!(ada.frames.iter().any(|frame| frame.is("ai_delta") && frame.text("/delta") == "three"), "no live delta");
 
-    // Watching gives no voice.
-    ada.ask_refused(desk.reply_of("hi"), "not_assisting").await?;
-    ada.ask_refused(desk.ask("stop_generation"), "forbidden").await?;
+    // Watching does not allow to write.
+    ada.ask_refused(admin_message(&chat.session, "hi"), "not_assisting").await?;
+    ada.ask_refused(session_request(&chat.session, "stop_generation"), "forbidden").await?;
     Ok(())
 }
 
 #[tokio::test]
 async fn an_admin_who_joins_ends_the_answer_and_speaks_instead_of_the_ai() -> Result<()> {
-    let mut desk = Desk::start().await?;
-    let (seq, driver) = desk.begin(&["half ", "an answer"]).await?;
-    let mut ada = desk.admin("ada").await?;
-    ada.open_with(desk.ask("admin_join")).await?;
+    let mut chat = Conversation::start(Dialect::OpenAi).await?;
+    let (seq, driver) = chat.start_answer(&["half ", "an answer"]).await?;
+    let mut ada = chat.stack.admin("ada")?.connect().await?;
+    ada.open_with(session_request(&chat.session, "admin_join")).await?;
     driver.delta(" too late");
-    // The end of the answer stands before the reply: what is read now, is read after it.
-    let page = json!({ "type": "history", "session_id": desk.session, "before_seq": 100 });
+    // The answer ended before the reply, so a read after the reply sees its end.
+    let page = json!({ "type": "history", "session_id": chat.session, "before_seq": 100 });
     let history = ada.ask_ok(page).await?;
     let entries = history.at("/entries").as_array().cloned().unwrap_or_default();
     let states: Vec<_> = entries.iter().map(|entry| entry["state"].as_str().unwrap_or_default()).collect();
     ensure!(states == ["final"; 3], "{}", history.raw);
-    let answer = desk.ana.answer(&desk.session, seq).await?;
+    let answer = chat.ana.answer(&chat.session, seq).await?;
     ensure!(answer["content"] == "half an answer" && answer["finish_reason"] == "interrupted", "{answer}");
-    let joined = event(&mut desk.ana, "admin_joined").await?;
+    let joined = event(&mut chat.ana, "admin_joined").await?;
     ensure!(
         joined.text("/entry/sender/role") == "system" && joined.text("/entry/admin/name") == "ada",
         "{}",
         joined.raw
     );
     let told = |frame: &Frame| frame.is("session") && frame.text("/session/assisting_admin/name") == "ada";
-    let summary = desk.ana.seen("the summary that names the admin", told).await?;
+    let summary = chat.ana.seen("the summary that names the admin", told).await?;
     ensure!(summary.at("/session/admin_assisted") == true, "{}", summary.raw);
 
-    // Messages wait for the human, and reach them.
-    desk.ana.say(&desk.session, "are you there?").await?;
+    // User messages reach the human and get no AI answer.
+    chat.ana.say(&chat.session, "are you there?").await?;
     ada.seen("the user's message", |frame| frame.text("/entry/content") == "are you there?").await?;
-    let request = desk.reply_of("yes, I am");
+    let request = admin_message(&chat.session, "yes, I am");
     let ack = ada.ask_ok(request.clone()).await?;
     ensure!(ack.is("ack") && ack.at("/duplicate") == false, "{}", ack.raw);
     let again = ada.ask_ok(request).await?;
     ensure!(again.at("/duplicate") == true && again.at("/seq") == ack.at("/seq"), "{}", again.raw);
-    let heard = desk.ana.seen("the admin's message", |frame| frame.text("/entry/content") == "yes, I am").await?;
+    let heard = chat.ana.seen("the admin's message", |frame| frame.text("/entry/content") == "yes, I am").await?;
     ensure!(heard.at("/entry/sender") == &json!({ "id": "ada", "name": "ada", "role": "admin" }), "{}", heard.raw);
 
-    // A second one is told who is there; the first may ask again.
-    let mut bob = desk.admin("bob").await?;
-    let refused = bob.ask_refused(desk.ask("admin_join"), "already_assisted").await?;
+    // A second admin is told who assists. The first one may join again.
+    let mut bob = chat.stack.admin("bob")?.connect().await?;
+    let refused = bob.ask_refused(session_request(&chat.session, "admin_join"), "already_assisted").await?;
     ensure!(refused.text("/message").contains("ada"), "{}", refused.raw);
-    bob.ask_refused(desk.ask("admin_leave"), "not_assisting").await?;
-    bob.ask_refused(desk.reply_of("me too"), "not_assisting").await?;
-    ada.open_with(desk.ask("admin_join")).await?;
+    bob.ask_refused(session_request(&chat.session, "admin_leave"), "not_assisting").await?;
+    bob.ask_refused(admin_message(&chat.session, "me too"), "not_assisting").await?;
+    ada.open_with(session_request(&chat.session, "admin_join")).await?;
 
-    // After the human left the AI answers what is said from then on, and only that.
-    ada.ask_ok(desk.ask("admin_leave")).await?;
-    event(&mut desk.ana, "admin_left").await?;
-    let calls = desk.chats();
+    // After the human has left, the AI answers new messages, and only these.
+    ada.ask_ok(session_request(&chat.session, "admin_leave")).await?;
+    event(&mut chat.ana, "admin_left").await?;
+    let calls = chat.calls().len();
     ensure!(calls == 1, "the AI was asked {calls} times while a human assisted");
-    desk.double.script(Script::answer(["back again"]));
-    let answer = desk.ana.converse(&desk.session, "thanks").await?;
+    chat.provider.script(Script::answer(["back again"]));
+    let answer = chat.ana.converse(&chat.session, "thanks").await?;
     ensure!(answer["content"] == "back again", "{answer}");
-    desk.ana.settle().await?;
-    ensure!(desk.chats() == 2, "{} calls", desk.chats());
-    let log = desk.ana.log(&desk.session)?;
+    chat.ana.settle().await?;
+    ensure!(chat.calls().len() == 2, "{} calls", chat.calls().len());
+    let log = chat.ana.log(&chat.session)?;
     let answered: Vec<_> = log.entries().filter_map(|(_, seen)| seen.entry["reply_to_seq"].as_u64()).collect();
     ensure!(answered.len() == 2 && answered[0] == seq, "answered: {answered:?}");
     log.assert_gapless()?;
     ada.settle().await?;
-    ada.log(&desk.session)?.assert_same(log)?;
+    ada.log(&chat.session)?.assert_same(log)?;
     // Leaving again is no error.
-    ada.ask_ok(desk.ask("admin_leave")).await?;
+    ada.ask_ok(session_request(&chat.session, "admin_leave")).await?;
     Ok(())
 }
 
 #[tokio::test]
 async fn an_admin_who_watches_and_then_joins_is_ready_again() -> Result<()> {
-    let mut desk = Desk::start().await?;
-    desk.double.script(Script::answer(["hello"]));
-    desk.ana.converse(&desk.session, "hello").await?;
-    let mut ada = desk.admin("ada").await?;
-    ada.open_with(desk.ask("admin_watch")).await?;
-    let opened = ada.open_with(desk.ask("admin_join")).await?;
+    let mut chat = Conversation::start(Dialect::OpenAi).await?;
+    chat.provider.script(Script::answer(["hello"]));
+    chat.ana.converse(&chat.session, "hello").await?;
+    let mut ada = chat.stack.admin("ada")?.connect().await?;
+    ada.open_with(session_request(&chat.session, "admin_watch")).await?;
+    let opened = ada.open_with(session_request(&chat.session, "admin_join")).await?;
     ensure!(opened.text("/session/assisting_admin/id") == "ada", "{}", opened.raw);
-    ensure!(ada.log(&desk.session)?.ready == 2, "session_ready came {} times", ada.log(&desk.session)?.ready);
-    desk.ana.say(&desk.session, "a question").await?;
+    ensure!(ada.log(&chat.session)?.ready == 2, "session_ready came {} times", ada.log(&chat.session)?.ready);
+    chat.ana.say(&chat.session, "a question").await?;
     let entries = |frame: &Frame| frame.text("/entry/content") == "a question";
     ada.seen("the question", entries).await?;
     ada.settle().await?;
     let count = ada.frames.iter().filter(|frame| entries(frame)).count();
     ensure!(count == 1, "one live event came {count} times");
-    desk.ana.settle().await?;
-    ada.log(&desk.session)?.assert_same(desk.ana.log(&desk.session)?)
+    chat.ana.settle().await?;
+    ada.log(&chat.session)?.assert_same(chat.ana.log(&chat.session)?)
 }
 
 #[tokio::test]
 async fn of_many_admins_who_join_at_once_exactly_one_does() -> Result<()> {
-    let desk = Desk::start().await?;
+    let chat = Conversation::start(Dialect::OpenAi).await?;
     let mut admins = Vec::new();
     for index in 0..6 {
-        let mut admin = desk.admin(&format!("admin-{index}")).await?;
-        let request = admin.post(desk.ask("admin_join")).await?;
+        let mut admin = chat.stack.admin(&format!("admin-{index}"))?.connect().await?;
+        let request = admin.post(session_request(&chat.session, "admin_join")).await?;
         admins.push((admin, request));
     }
     let mut winners = 0;
@@ -194,10 +155,10 @@ async fn of_many_admins_who_join_at_once_exactly_one_does() -> Result<()> {
 
 #[tokio::test]
 async fn a_user_cannot_do_what_an_admin_does() -> Result<()> {
-    let mut desk = Desk::start().await?;
-    let session = desk.session.clone();
-    let mut eve = desk.stack.user("eve")?.connect().await?;
-    for connection in [&mut desk.ana, &mut eve] {
+    let mut chat = Conversation::start(Dialect::OpenAi).await?;
+    let session = chat.session.clone();
+    let mut eve = chat.stack.user("eve")?.connect().await?;
+    for connection in [&mut chat.ana, &mut eve] {
         for kind in ["admin_watch", "admin_join", "admin_leave"] {
             connection.ask_refused(json!({ "type": kind, "session_id": session }), "forbidden").await?;
         }
@@ -205,58 +166,88 @@ async fn a_user_cannot_do_what_an_admin_does() -> Result<()> {
             json!({ "type": "admin_message", "session_id": session, "client_msg_id": Uuid::new_v4(), "content": "x" });
         connection.ask_refused(say, "forbidden").await?;
     }
-    desk.ana.settle().await?;
-    ensure!(desk.ana.log(&session)?.last_seq() == 0, "something was written");
+    chat.ana.settle().await?;
+    ensure!(chat.ana.log(&session)?.last_seq() == 0, "something was written");
     Ok(())
 }
 
 #[tokio::test]
 async fn a_call_for_help_is_shown_once_until_somebody_comes() -> Result<()> {
-    let mut desk = Desk::start().await?;
-    let request = json!({ "type": "help_request", "session_id": desk.session, "reason": "I am stuck" });
-    desk.ana.ask_ok(request.clone()).await?;
-    desk.ana.ask_ok(request).await?;
+    let mut chat = Conversation::start(Dialect::OpenAi).await?;
+    let request = json!({ "type": "help_request", "session_id": chat.session, "reason": "I am stuck" });
+    chat.ana.ask_ok(request.clone()).await?;
+    chat.ana.ask_ok(request).await?;
     let told = |frame: &Frame| frame.is("session") && frame.at("/session/help_requested") == true;
-    desk.ana.seen("the summary", told).await?;
-    desk.ana.settle().await?;
-    let calls = desk.ana.log(&desk.session)?.entries().filter(|(_, seen)| seen.entry["event"] == "help_requested");
+    chat.ana.seen("the summary", told).await?;
+    chat.ana.settle().await?;
+    let calls = chat.ana.log(&chat.session)?.entries().filter(|(_, seen)| seen.entry["event"] == "help_requested");
     ensure!(calls.count() == 1, "not one call for help");
-    let list = desk.ana.ask_ok(json!({ "type": "session_list" })).await?;
+    let list = chat.ana.ask_ok(json!({ "type": "session_list" })).await?;
     ensure!(list.at("/sessions/0/help_requested") == true, "{}", list.raw);
 
-    let mut ada = desk.admin("ada").await?;
-    let opened = ada.open_with(desk.ask("admin_join")).await?;
+    let mut ada = chat.stack.admin("ada")?.connect().await?;
+    let opened = ada.open_with(session_request(&chat.session, "admin_join")).await?;
     ensure!(opened.at("/session/help_requested") == false, "somebody has come: {}", opened.raw);
-    ada.ask_ok(desk.ask("admin_leave")).await?;
-    desk.ana.ask_ok(desk.ask("help_request")).await?;
-    desk.ana.settle().await?;
-    let calls = desk.ana.log(&desk.session)?.entries().filter(|(_, seen)| seen.entry["event"] == "help_requested");
+    ada.ask_ok(session_request(&chat.session, "admin_leave")).await?;
+    chat.ana.ask_ok(session_request(&chat.session, "help_request")).await?;
+    chat.ana.settle().await?;
+    let calls = chat.ana.log(&chat.session)?.entries().filter(|(_, seen)| seen.entry["event"] == "help_requested");
     ensure!(calls.count() == 2, "a later call is a new one");
     Ok(())
 }
 
 #[tokio::test]
 async fn an_admin_who_loses_the_role_hears_nothing_more() -> Result<()> {
-    let mut desk = Desk::start().await?;
-    let mut ada = desk.admin("ada").await?;
-    ada.open_with(desk.ask("admin_watch")).await?;
-    desk.double.script(Script::answer(["seen"]));
-    desk.ana.converse(&desk.session, "while she may").await?;
-    ada.answer(&desk.session, 1).await?;
-    let token = hs256(desk.stack.secret(), &claims("ada"))?;
+    let mut chat = Conversation::start(Dialect::OpenAi).await?;
+    let mut ada = chat.stack.admin("ada")?.connect().await?;
+    ada.open_with(session_request(&chat.session, "admin_watch")).await?;
+    chat.provider.script(Script::answer(["seen"]));
+    chat.ana.converse(&chat.session, "while she may").await?;
+    ada.answer(&chat.session, 1).await?;
+    let token = hs256(chat.stack.secret(), &claims("ada"))?;
     ada.ask_ok(json!({ "type": "token_refresh", "token": token })).await?;
     ada.settle().await?;
     let before = ada.frames.len();
-    let (seq, driver) = desk.begin(&["a secret"]).await?;
+    let (seq, driver) = chat.start_answer(&["a secret"]).await?;
     driver.step(Step::Finish { input: 1, output: 1 });
-    desk.ana.answer(&desk.session, seq).await?;
-    ada.ask_refused(desk.ask("admin_watch"), "forbidden").await?;
-    ada.ask_refused(json!({ "type": "history", "session_id": desk.session, "before_seq": 100 }), "not_found").await?;
+    chat.ana.answer(&chat.session, seq).await?;
+    ada.ask_refused(session_request(&chat.session, "admin_watch"), "forbidden").await?;
+    ada.ask_refused(json!({ "type": "history", "session_id": chat.session, "before_seq": 100 }), "not_found").await?;
     let strays: Vec<_> = ada.frames[before..].iter().filter(|frame| !frame.is("error")).map(|it| &it.raw).collect();
     ensure!(strays.is_empty(), "{strays:?}");
-    // Her own sessions work as before.
+    // The former admin's own sessions work as before.
     let own = new_session();
     ada.open(&own).await?;
     ada.converse(&own, "hello").await?;
+    Ok(())
+}
+
+/// Each round joins at another moment of an answer. After the reply to the join, the AI adds nothing to the log.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_text_of_the_ai_comes_after_the_reply_to_admin_join() -> Result<()> {
+    let mut chat = Conversation::start(Dialect::OpenAi).await?;
+    chat.provider.always(Script::answer(["one ", "two ", "three ", "four"]).paced(Duration::from_millis(1)));
+    let mut ada = chat.stack.admin("ada")?.connect().await?;
+    for round in 0..60_u64 {
+        let session = new_session();
+        chat.ana.open(&session).await?;
+        chat.ana.say(&session, "hello").await?;
+        tokio::time::sleep(Duration::from_micros(round * 400)).await;
+        ada.open_with(session_request(&session, "admin_join")).await?;
+        let page = json!({ "type": "history", "session_id": session, "before_seq": 100 });
+        let at_reply = ada.ask_ok(page.clone()).await?.at("/entries").clone();
+        let streaming = at_reply.as_array().into_iter().flatten().find(|entry| entry["state"] == "streaming");
+        ensure!(streaming.is_none(), "round {round}: an answer grows on after the reply: {at_reply}");
+        chat.ana.say(&session, "is anybody there?").await?;
+        chat.ana.settle().await?;
+        let later = ada.ask_ok(page).await?.at("/entries").clone();
+        let count = at_reply.as_array().map_or(0, Vec::len);
+        let same = later.as_array().map(|entries| &entries[..count]) == at_reply.as_array().map(Vec::as_slice);
+        ensure!(same, "round {round}: the log changed: {at_reply} then {later}");
+        for request in ["admin_leave", "session_close"] {
+            ada.ask_ok(session_request(&session, request)).await?;
+        }
+        chat.ana.ask_ok(session_request(&session, "session_close")).await?;
+    }
     Ok(())
 }

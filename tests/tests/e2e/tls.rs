@@ -1,8 +1,9 @@
-//! The link with TLS: both sides show a certificate, and who has none of the right authority gets nothing.
+//! The link with TLS: both sides need a certificate of the right authority.
 
 use anyhow::{Result, ensure};
 use chatbox_tests::harness::certificates::{Authority, Side};
 use chatbox_tests::harness::connection::new_session;
+use chatbox_tests::harness::waits::eventually;
 use chatbox_tests::harness::{Stack, raw_http};
 use tempfile::TempDir;
 
@@ -15,25 +16,29 @@ async fn services_that_know_each_other_talk() -> Result<()> {
     let mut ana = stack.user("ana")?.connect().await?;
     ana.open(&session).await?;
     ana.converse(&session, "hello").await?;
-    // Also after the link broke.
+    // Again after the link broke.
     stack.restart_brain().await?;
     ana.converse(&session, "again").await?;
     ana.log(&session)?.assert_gapless()
 }
 
-/// A gateway that is refused says so and takes nobody; the brain is well.
+/// A gateway without a link is not ready and refuses clients; the brain is healthy.
 async fn refused(stack: &mut Stack) -> Result<()> {
-    // It has tried, and knows the outcome.
+    // Wait for the first attempt to connect.
     let tried =
         |line: &serde_json::Value| line["message"].as_str()?.starts_with("a brain cannot be reached").then_some(());
     stack.gateway_process(0).logged("that the brain cannot be reached", tried).await?;
     let gateway = raw_http::get(stack.gateway_ops(0), "/readyz").await?;
     ensure!(gateway.status == 503, "{} {}", gateway.status, gateway.text());
-    let handshake = stack.user("ana")?.answer().await?;
+    let handshake = stack.user("ana")?.response().await?;
     ensure!(handshake.status == 503, "{} {}", handshake.status, handshake.text());
     for path in ["/readyz", "/healthz"] {
-        let brain = raw_http::get(stack.brain_ops(), path).await?;
-        ensure!(brain.status == 200, "{path}: {} {}", brain.status, brain.text());
+        eventually(format!("{path} of the brain to say 200"), || async {
+            let brain = raw_http::get(stack.brain_ops(), path).await?;
+            ensure!(brain.status == 200, "{path}: {} {}", brain.status, brain.text());
+            Ok(())
+        })
+        .await?;
     }
     Ok(())
 }
@@ -42,7 +47,7 @@ async fn refused(stack: &mut Stack) -> Result<()> {
 async fn a_gateway_of_another_authority_is_refused() -> Result<()> {
     let (authority, other, folder) = (Authority::new()?, Authority::new()?, TempDir::new()?);
     let builder = authority.certify(Stack::builder(), Side::Brain, &authority, folder.path())?;
-    // It trusts the brain; the brain does not trust it.
+    // The gateway trusts the brain; the brain does not trust the gateway.
     let mut stack = other.certify(builder, Side::Gateway, &authority, folder.path())?.launch().await?;
     refused(&mut stack).await
 }
@@ -59,7 +64,7 @@ async fn a_brain_of_another_authority_is_not_trusted() -> Result<()> {
 async fn a_gateway_without_a_certificate_is_refused() -> Result<()> {
     let (authority, folder) = (Authority::new()?, TempDir::new()?);
     let builder = authority.certify(Stack::builder(), Side::Brain, &authority, folder.path())?;
-    // It has nothing to show, and does not even speak TLS.
+    // The gateway has no certificate and does not use TLS.
     let mut stack = builder.launch().await?;
     refused(&mut stack).await
 }

@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use bson::{Document, doc};
 use chatbox_shared::clock::Timestamp;
-use mongodb::options::{ClientOptions, ReadConcern, ReadPreference, SelectionCriteria, WriteConcern};
+use mongodb::options::{Acknowledgment, ClientOptions, ReadConcern, ReadPreference, SelectionCriteria, WriteConcern};
 use mongodb::{Client, Database};
 use secrecy::{ExposeSecret, SecretString};
 
 use super::error::from_mongo;
 use super::uri;
+use crate::sabotage::{self, Sabotage};
 use crate::store::{StoreError, StoreResult};
 
 /// Detection of a dead member: a heartbeat at this interval, each with the limit `CONNECT_TIMEOUT`.
@@ -68,13 +69,9 @@ impl Connection {
         client.heartbeat_freq = Some(HEARTBEAT);
         client.retry_writes = Some(true);
         client.retry_reads = Some(true);
-        client.write_concern = Some(
-            WriteConcern::builder()
-                .w(mongodb::options::Acknowledgment::Majority)
-                .journal(true)
-                .w_timeout(limit)
-                .build(),
-        );
+        let acknowledged_by =
+            if sabotage::is_on(Sabotage::W1) { Acknowledgment::Nodes(1) } else { Acknowledgment::Majority };
+        client.write_concern = Some(WriteConcern::builder().w(acknowledged_by).journal(true).w_timeout(limit).build());
         client.read_concern = Some(ReadConcern::majority());
         client.selection_criteria = Some(SelectionCriteria::ReadPreference(ReadPreference::Primary));
         let client = Client::with_options(client).map_err(|error| match from_mongo(error) {

@@ -14,7 +14,7 @@ pub(super) fn event(body: &Value) -> Event {
     Event::named(body.get("type").and_then(Value::as_str).unwrap_or_default(), body)
 }
 
-/// The input side of a usage: what came from a cache or went into one is not in `input_tokens`.
+/// The usage. `input_tokens` is without the tokens read from a cache or written to it.
 fn tokens(usage: Usage) -> Value {
     let Usage { input, cached, cache_written, output } = usage;
     json!({"input_tokens": input.saturating_sub(cached).saturating_sub(cache_written),
@@ -49,7 +49,7 @@ pub(super) fn delta(block: u32, text: &str) -> Event {
     block_delta(block, &json!({"type": "text_delta", "text": text}))
 }
 
-/// The block ends, one of thoughts follows, and then a new one of text.
+/// Ends the text block, sends a block of thoughts, and begins another text block.
 pub(super) fn thoughts(block: u32, text: &str) -> Vec<Event> {
     let thoughts = block + 1;
     vec![
@@ -78,7 +78,7 @@ pub(super) fn finish(block: u32, finish: &Finish) -> Vec<Event> {
     events
 }
 
-/// What the API usually says with a status.
+/// The usual error type of the API for a status.
 fn usual(status: u16) -> &'static str {
     match status {
         401 => "authentication_error",
@@ -107,7 +107,7 @@ fn worded(kind: &str, message: &str, error_code: Option<&str>) -> Value {
     if let (Some(code), Some(error)) = (error_code, error.as_object_mut()) {
         error.insert("details".to_owned(), json!({"error_code": code}));
     }
-    json!({"type": "error", "error": error, "request_id": "req_double"})
+    json!({"type": "error", "error": error, "request_id": "req_fake"})
 }
 
 /// A refusal with a status, such as 529, `overloaded_error`.

@@ -30,13 +30,13 @@ pub(super) fn finish(names: &Names, finish: &Finish) -> Vec<Event> {
     events
 }
 
-/// Events by hand, for scripts that need their exact form: the ids are those of `conversation` and `task`.
+/// An event with these ids, for scripts that need its exact form.
 pub fn event_of(conversation: &str, task: &str, name: &str, more: &Value) -> Bytes {
     let ids = json!({"event": name, "task_id": task, "conversation_id": conversation, "message_id": "m"});
     Event::data(merged(ids, more)).plain().into()
 }
 
-/// What the API usually says with a status.
+/// The usual error type of the API for a status.
 fn usual(status: u16) -> &'static str {
     match status {
         401 => "unauthorized",
@@ -52,7 +52,7 @@ fn usual(status: u16) -> &'static str {
 
 pub(super) fn fault(fault: &Fault) -> Value {
     let status = fault.status.unwrap_or(400);
-    // Faults of the model come so, whatever they are.
+    // Dify reports every error of the model under this code.
     let usual = match fault.status {
         Some(429) if fault.quota => "rate_limit_error",
         _ if fault.quota => "provider_quota_exceeded",

@@ -1,4 +1,4 @@
-//! The three protocols, as their servers write them.
+//! The three protocols, as their servers encode them.
 
 pub mod anthropic;
 pub mod dify;
@@ -78,7 +78,7 @@ impl Names {
         let conversation = text("conversation_id");
         Self {
             dialect,
-            id: format!("double-{number}"),
+            id: format!("fake-{number}"),
             model: text("model"),
             conversation: if conversation.is_empty() { format!("conversation-{number}") } else { conversation },
             wants_usage: request.pointer("/stream_options/include_usage") == Some(&Value::Bool(true)),
@@ -192,7 +192,7 @@ impl Names {
     /// An event of a kind that the protocol does not have.
     pub(super) fn unknown(&self) -> Event {
         match self.dialect {
-            Dialect::OpenAi => Event::named("double.news", json!({"object": "double.news"})),
+            Dialect::OpenAi => Event::named("fake.unknown", json!({"object": "fake.unknown"})),
             Dialect::Anthropic => Event::named("news", json!({"type": "news", "index": 0})),
             Dialect::Dify => self.dify("news", &json!({"data": {}})),
         }

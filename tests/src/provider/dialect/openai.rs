@@ -52,7 +52,7 @@ pub(super) fn finish(names: &Names, finish: &Finish) -> Vec<Event> {
     events
 }
 
-/// What the API usually says with a status.
+/// The usual error type of the API for a status.
 fn usual(status: u16) -> (&'static str, Option<&'static str>) {
     match status {
         404 => ("invalid_request_error", Some("model_not_found")),

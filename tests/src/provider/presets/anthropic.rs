@@ -1,4 +1,4 @@
-//! What Anthropic does.
+//! Behaviours of Anthropic.
 
 use serde_json::json;
 

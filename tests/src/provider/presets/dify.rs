@@ -1,4 +1,4 @@
-//! What Dify's kinds of apps do, and its builds.
+//! Behaviours of Dify's kinds of apps and of its builds.
 
 use std::time::Duration;
 
@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 
 use super::Preset;
 use crate::provider::dialect::Dialect;
-use crate::provider::dress::Dress;
 use crate::provider::fault::Fault;
+use crate::provider::format::SseFormat;
 use crate::provider::script::Script;
 use crate::provider::step::Step;
 
@@ -62,7 +62,7 @@ fn finished(status: &str) -> Step {
 
 const END: Step = Step::Finish { input: 10, output: 2 };
 
-/// A chatflow that has said its text, and its last events.
+/// A chatflow that has sent its text, and then these last events.
 fn chatflow(last: impl IntoIterator<Item = Step>) -> Script {
     let begin = [started(), node("node_started"), text("Hello "), text("there"), node("node_finished")];
     script(begin.into_iter().chain(last))
@@ -127,7 +127,7 @@ pub(super) const PRESETS: &[Preset] = &[
         chat().then(Step::Wait(Duration::from_secs(30)))
     }),
     ("dify_escaped", "an old build: `\\uXXXX` beyond ASCII", || {
-        script([text("Grüße "), text("日本 😀"), END]).dress(Dress { escaped: true, ..Dress::default() })
+        script([text("Grüße "), text("日本 😀"), END]).format(SseFormat { escaped: true, ..SseFormat::default() })
     }),
     ("dify_ignores_stop", "text without end, a piece each 100 ms, that no stop call ends", || {
         script([Step::Endless { every: Duration::from_millis(100), text: None }]).ignoring_stops()

@@ -1,4 +1,4 @@
-//! Replies that are no stream, or should not be: refusals of any protocol, and connections that break before the head.
+//! Replies that are no stream: refusals of any protocol, and connections that break before the head.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Scripts with names, one for each behaviour that clients have to cope with. `docs/mock-llm.md` lists them.
+//! Named scripts, one for each behaviour that clients must handle. `docs/mock-llm.md` lists them.
 
 mod anthropic;
 mod dify;
@@ -10,12 +10,12 @@ use std::sync::LazyLock;
 
 use super::script::Script;
 
-/// A name, what it does, and its script.
+/// A name, a description, and a script.
 type Preset = (&'static str, &'static str, fn() -> Script);
 
 const TABLES: [&[Preset]; 5] = [stream::PRESETS, http::PRESETS, openai::PRESETS, anthropic::PRESETS, dify::PRESETS];
 
-/// Every name, and what it does.
+/// Every name with its description.
 pub static ALL: LazyLock<Vec<(&'static str, &'static str)>> =
     LazyLock::new(|| TABLES.iter().flat_map(|table| table.iter()).map(|(name, about, _)| (*name, *about)).collect());
 

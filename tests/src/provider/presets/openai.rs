@@ -1,4 +1,4 @@
-//! What OpenAI and the servers that speak its protocol do.
+//! Behaviours of OpenAI and of the servers that speak its protocol.
 
 use serde_json::{Value, json};
 
@@ -30,7 +30,7 @@ fn fault(form: Form, done: bool) -> Script {
     begun().then(Step::Fault(Fault { form, done, ..Fault::default() }))
 }
 
-/// Of Azure: filter results come in chunks of their own.
+/// Azure sends filter results in chunks of their own.
 fn azure(reason: &str) -> Script {
     let clean = json!({"hate": {"filtered": false, "severity": "safe"}});
     let first = json!({"id": "", "model": "", "created": 0, "object": "", "choices": [],

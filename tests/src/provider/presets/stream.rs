@@ -1,16 +1,16 @@
-//! What streams of any protocol do, well and ill.
+//! Behaviours of streams of any protocol, correct and faulty.
 
 use std::time::Duration;
 
 use super::Preset;
-use crate::provider::dress::{Dress, LineEnd, Space, Tail};
 use crate::provider::fault::Fault;
+use crate::provider::format::{LineEnd, Space, SseFormat, Tail};
 use crate::provider::script::Script;
 use crate::provider::step::{Finish, Step, Usage};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Text in which a wrong cut would show.
+/// Text with characters of several bytes, in which a wrong cut shows.
 fn answer() -> Script {
     Script::answer(["Grüße ", "aus ", "日本 ", "😀", "."])
 }
@@ -19,10 +19,10 @@ fn begun() -> Script {
     Script::begun(["So far ", "so good"])
 }
 
-fn dressed(change: impl FnOnce(&mut Dress)) -> Script {
-    let mut dress = Dress::default();
-    change(&mut dress);
-    answer().dress(dress)
+fn formatted(change: impl FnOnce(&mut SseFormat)) -> Script {
+    let mut format = SseFormat::default();
+    change(&mut format);
+    answer().format(format)
 }
 
 pub(super) const PRESETS: &[Preset] = &[
@@ -72,26 +72,36 @@ pub(super) const PRESETS: &[Preset] = &[
         Script::steps([Step::Begin, Step::Fault(Fault::default())])
     }),
     ("fault_mid", "a fault in the stream after some text", || begun().then(Step::Fault(Fault::default()))),
-    ("crlf", "lines end with CR LF", || dressed(|dress| dress.line_end = LineEnd::CrLf)),
-    ("lone_cr", "lines end with CR", || dressed(|dress| dress.line_end = LineEnd::Cr)),
-    ("bom", "a byte order mark at the start", || dressed(|dress| dress.bom = true)),
+    ("crlf", "lines end with CR LF", || formatted(|format| format.line_end = LineEnd::CrLf)),
+    ("lone_cr", "lines end with CR", || formatted(|format| format.line_end = LineEnd::Cr)),
+    ("bom", "a byte order mark at the start", || formatted(|format| format.bom = true)),
     ("comments", "comments between the events", || {
-        dressed(|dress| dress.comments = vec!["OPENROUTER PROCESSING".into(), "keep-alive".into()])
+        formatted(|format| format.comments = vec!["OPENROUTER PROCESSING".into(), "keep-alive".into()])
     }),
-    ("unknown_events", "events of unknown kinds in between", || dressed(|dress| dress.unknown_events = true)),
-    ("multi_line", "each event over several `data:` lines", || dressed(|dress| dress.multi_line = true)),
-    ("no_space", "`data:` without a space", || dressed(|dress| dress.space = Space::None)),
-    ("two_spaces", "`data:` with two spaces", || dressed(|dress| dress.space = Space::Two)),
-    ("escaped", "characters beyond ASCII as `\\uXXXX`", || dressed(|dress| dress.escaped = true)),
-    ("no_last_blank_line", "the last event without its blank line", || dressed(|dress| dress.tail = Tail::NoBlankLine)),
-    ("no_last_line_end", "the last event without any line end", || dressed(|dress| dress.tail = Tail::NoLineEnd)),
+    ("unknown_events", "events of unknown kinds in between", || formatted(|format| format.unknown_events = true)),
+    ("multi_line", "each event over several `data:` lines", || formatted(|format| format.multi_line = true)),
+    ("no_space", "`data:` without a space", || formatted(|format| format.space = Space::None)),
+    ("two_spaces", "`data:` with two spaces", || formatted(|format| format.space = Space::Two)),
+    ("escaped", "characters beyond ASCII as `\\uXXXX`", || formatted(|format| format.escaped = true)),
+    ("no_last_blank_line", "the last event without its blank line", || {
+        formatted(|format| format.tail = Tail::NoBlankLine)
+    }),
+    ("no_last_line_end", "the last event without any line end", || formatted(|format| format.tail = Tail::NoLineEnd)),
     ("split_bytes", "every byte by itself, so characters and line ends are torn", || answer().split_every(1)),
-    ("all_dresses", "all of these at once, in pieces of 3 bytes", || {
+    ("all_formats", "all of these at once, in pieces of 3 bytes", || {
         let comments = vec!["OPENROUTER PROCESSING".to_owned()];
         let (line_end, space, tail) = (LineEnd::CrLf, Space::Two, Tail::NoBlankLine);
-        let dress =
-            Dress { line_end, bom: true, comments, unknown_events: true, multi_line: true, space, escaped: true, tail };
-        answer().dress(dress).split_every(3)
+        let format = SseFormat {
+            line_end,
+            bom: true,
+            comments,
+            unknown_events: true,
+            multi_line: true,
+            space,
+            escaped: true,
+            tail,
+        };
+        answer().format(format).split_every(3)
     }),
     ("huge_line", "one event of 8 MiB on one line", || {
         Script::steps([Step::Begin, Step::HugeLine { mib: 8 }, Step::Finish { input: 10, output: 1 }])

@@ -1,13 +1,13 @@
-//! The double against real clients: every behaviour, byte for byte.
+//! The fake provider and real HTTP clients: every behaviour, byte for byte.
 
 mod admin;
 mod broken;
-mod dressed;
-mod drive;
-mod orders;
+mod contents;
+mod event_order;
+mod formatted;
+mod pacing;
 mod refused;
 mod stopped;
-mod told;
 
 use std::time::Duration;
 
@@ -32,15 +32,15 @@ fn question() -> Value {
     json!({"model": "m", "stream_options": {"include_usage": true}, "user": "u"})
 }
 
-async fn post(double: &ProviderDouble, path: &str) -> reqwest::Result<reqwest::Response> {
-    client().post(double.url() + path).json(&question()).send().await
+async fn post(provider: &FakeProvider, path: &str) -> reqwest::Result<reqwest::Response> {
+    client().post(provider.url() + path).json(&question()).send().await
 }
 
-/// The whole body that a script comes to, from a fresh double, so that all ids are the same.
+/// The whole body of a script, from a new fake provider, so that all ids are the same.
 async fn played(script: Script, path: &str) -> String {
-    let double = ProviderDouble::start().await.unwrap();
-    double.script(script);
-    post(&double, path).await.unwrap().text().await.unwrap()
+    let provider = FakeProvider::start().await.unwrap();
+    provider.script(script);
+    post(&provider, path).await.unwrap().text().await.unwrap()
 }
 
 /// The data of each event of a plain body that is JSON.
@@ -48,11 +48,11 @@ fn events(body: &str) -> Vec<Value> {
     body.lines().filter_map(|line| serde_json::from_str(line.strip_prefix("data: ")?).ok()).collect()
 }
 
-/// The reply to a question over a bare socket: its bytes, and how they ended.
-async fn raw(double: &ProviderDouble, path: &str) -> (Vec<u8>, std::io::Result<usize>, TcpStream) {
-    let mut stream = TcpStream::connect(double.addr()).await.unwrap();
+/// The reply over a bare socket: its bytes, and how they ended.
+async fn raw(provider: &FakeProvider, path: &str) -> (Vec<u8>, std::io::Result<usize>, TcpStream) {
+    let mut stream = TcpStream::connect(provider.addr()).await.unwrap();
     let body = question().to_string();
-    let head = format!("POST /v1{path} HTTP/1.1\r\nhost: double\r\ncontent-length: {}\r\n\r\n", body.len());
+    let head = format!("POST /v1{path} HTTP/1.1\r\nhost: fake\r\ncontent-length: {}\r\n\r\n", body.len());
     stream.write_all((head + &body).as_bytes()).await.unwrap();
     let (mut bytes, mut buffer) = (Vec::new(), [0; 4096]);
     let end = loop {
@@ -66,7 +66,7 @@ async fn raw(double: &ProviderDouble, path: &str) -> (Vec<u8>, std::io::Result<u
 }
 
 /// The only call so far, once it has ended.
-async fn ended(double: &ProviderDouble) -> Call {
-    let calls = double.wait_until(|calls| calls.first().is_some_and(|call| call.end.is_some())).await.unwrap();
+async fn ended(provider: &FakeProvider) -> Call {
+    let calls = provider.wait_until(|calls| calls.first().is_some_and(|call| call.end.is_some())).await.unwrap();
     calls[0].clone()
 }

@@ -1,28 +1,28 @@
-//! Dify's calls beside the answer: stop and upload.
+//! Dify's other calls: stop and upload.
 
 use super::*;
 
-async fn stop(double: &ProviderDouble, task: &str, body: &Value) -> (u16, Value) {
-    let url = format!("{}/chat-messages/{task}/stop", double.url());
+async fn stop(provider: &FakeProvider, task: &str, body: &Value) -> (u16, Value) {
+    let url = format!("{}/chat-messages/{task}/stop", provider.url());
     let response = client().post(url).json(body).send().await.unwrap();
     (response.status().as_u16(), serde_json::from_str(&response.text().await.unwrap()).unwrap())
 }
 
 /// Stops the answer after its first text and returns the rest of it.
 async fn stopped(script: Script) -> (Vec<String>, Call) {
-    let double = ProviderDouble::start().await.unwrap();
-    double.script(script);
-    let mut response = post(&double, DIFY).await.unwrap();
+    let provider = FakeProvider::start().await.unwrap();
+    provider.script(script);
+    let mut response = post(&provider, DIFY).await.unwrap();
     let mut body = String::new();
     while !body.contains("\"answer\"") {
         body += std::str::from_utf8(&response.chunk().await.unwrap().unwrap()).unwrap();
     }
     let task = events(&body)[0]["task_id"].as_str().unwrap().to_owned();
-    assert_eq!(stop(&double, &task, &json!({"user": "u"})).await, (200, json!({"result": "success"})));
+    assert_eq!(stop(&provider, &task, &json!({"user": "u"})).await, (200, json!({"result": "success"})));
     while let Some(piece) = response.chunk().await.unwrap() {
         body += std::str::from_utf8(&piece).unwrap();
     }
-    let calls = double.wait_until(|calls| calls.iter().all(|call| call.end.is_some())).await.unwrap();
+    let calls = provider.wait_until(|calls| calls.iter().all(|call| call.end.is_some())).await.unwrap();
     assert_eq!(calls[1].path, format!("/v1/chat-messages/{task}/stop"));
     let names = events(&body).into_iter().map(|event| event["event"].as_str().unwrap().to_owned());
     (names.collect(), calls[0].clone())
@@ -72,30 +72,30 @@ async fn an_answer_that_has_ended_is_not_ended_again() {
 
 #[tokio::test]
 async fn a_stop_of_anything_else_does_nothing() {
-    let double = ProviderDouble::start().await.unwrap();
-    assert_eq!(stop(&double, "no-such-task", &json!({"user": "u"})).await.0, 200);
-    let (status, body) = stop(&double, "no-such-task", &json!({})).await;
+    let provider = FakeProvider::start().await.unwrap();
+    assert_eq!(stop(&provider, "no-such-task", &json!({"user": "u"})).await.0, 200);
+    let (status, body) = stop(&provider, "no-such-task", &json!({})).await;
     assert_eq!((status, &body["code"]), (400, &json!("invalid_param")));
-    let calls = double.journal();
+    let calls = provider.journal();
     let seen: Vec<_> = calls.iter().map(|call| (call.script.as_str(), call.sent.status, call.ended())).collect();
     assert_eq!(seen, [("stop", 200, Some(End::Finished)), ("stop", 400, Some(End::Finished))]);
 }
 
 #[tokio::test]
 async fn a_file_is_taken_over_http() {
-    let double = ProviderDouble::start().await.unwrap();
+    let provider = FakeProvider::start().await.unwrap();
     let form = "--B\r\ncontent-disposition: form-data; name=\"user\"\r\n\r\nu\r\n--B\r\n\
         content-disposition: form-data; name=\"file\"; filename=\"a.txt\"\r\ncontent-type: text/plain\r\n\r\nhi\r\n--B--\r\n";
     let send = |body: &'static str| {
         let kind = "multipart/form-data; boundary=B";
-        client().post(double.url() + "/files/upload").header("content-type", kind).body(body).send()
+        client().post(provider.url() + "/files/upload").header("content-type", kind).body(body).send()
     };
     let response = send(form).await.unwrap();
     assert_eq!(response.status(), 201);
     let reply: Value = serde_json::from_str(&response.text().await.unwrap()).unwrap();
     assert_eq!((&reply["size"], &reply["extension"]), (&json!(2), &json!("txt")));
     assert_eq!(send("--B--\r\n").await.unwrap().status(), 400);
-    let calls = double.journal();
+    let calls = provider.journal();
     assert_eq!(calls[0].body["file"]["name"], "a.txt");
     assert_eq!((calls[0].sent.status, calls[1].sent.status, calls[0].is_chat()), (201, 400, false));
 }

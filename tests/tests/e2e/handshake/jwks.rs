@@ -1,15 +1,22 @@
 //! Tokens signed with private keys, checked through a JWKS document in a file or behind a URL.
 
+use std::convert::Infallible;
+use std::future::ready;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Result, ensure};
+use bytes::Bytes;
 use chatbox_tests::harness::Stack;
 use chatbox_tests::harness::keys::{SigningKey, jwks};
 use chatbox_tests::harness::tokens::{by_hand, claims, hs256};
 use chatbox_tests::harness::waits::eventually;
+use http::Response;
+use http_body_util::Full;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
 use serde_json::json;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
@@ -30,12 +37,12 @@ async fn three_algorithms_are_taken_through_a_jwks_file() -> Result<()> {
     let stack = Stack::builder().gateway("auth.jwks_file", file.display().to_string())?.start().await?;
 
     for key in keys.iter().flatten() {
-        let connected = stack.knock().bearer(&key.token(key.alg(), &claims("ana"))).connect().await?;
+        let connected = stack.handshake().bearer(&key.token(key.alg(), &claims("ana"))).connect().await?;
         ensure!(connected.welcome["user"]["id"] == "ana", "{}", connected.welcome);
     }
     let [Ok(rsa), Ok(ec), Ok(_)] = &keys else { anyhow::bail!("no keys") };
     let foreign = SigningKey::generate("ES256")?;
-    // The public half as an HS256 secret, in every spelling an attacker has.
+    // The public key as an HS256 secret, in every encoding that an attacker has.
     let confused = [document.clone(), public[0].to_string(), public[0]["n"].to_string()];
     let mut bad = vec![
         ("a foreign key under a known kid", foreign.token("ES256", &claims("ana"))),
@@ -59,14 +66,14 @@ async fn three_algorithms_are_taken_through_a_jwks_file() -> Result<()> {
         bad.push(("HS256 with the public key", hs256(secret, &claims("ana"))?));
     }
     for (what, token) in bad {
-        check_refusal(what, &stack.knock().bearer(&token).answer().await?, 401, "unauthorized")?;
+        check_refusal(what, &stack.handshake().bearer(&token).response().await?, 401, "unauthorized")?;
     }
-    // The shared secret stays valid beside the file.
+    // The shared secret is still valid beside the file.
     stack.user("ana")?.connect().await?;
     Ok(())
 }
 
-/// An HTTP server with one document, counting how often it is asked.
+/// An HTTP server with one document that counts its requests.
 struct KeyServer {
     url: String,
     asked: Arc<AtomicUsize>,
@@ -81,15 +88,14 @@ impl KeyServer {
         let mut task = JoinSet::new();
         let count = Arc::clone(&asked);
         task.spawn(async move {
-            while let Ok((mut socket, _)) = listener.accept().await {
-                count.fetch_add(1, Ordering::SeqCst);
-                let mut head = [0; 4096];
-                let _ = socket.read(&mut head).await;
-                let answer = format!(
-                    "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{document}",
-                    document.len()
-                );
-                let _ = socket.write_all(answer.as_bytes()).await;
+            while let Ok((socket, _)) = listener.accept().await {
+                let service = service_fn(|_| {
+                    count.fetch_add(1, Ordering::SeqCst);
+                    ready(Ok::<_, Infallible>(Response::new(Full::<Bytes>::from(document.clone()))))
+                });
+                // A gateway that closes early requests the document again.
+                let _ended =
+                    http1::Builder::new().keep_alive(false).serve_connection(TokioIo::new(socket), service).await;
             }
         });
         Ok(Self { url, asked, _task: task })
@@ -105,17 +111,17 @@ async fn keys_come_from_a_url_and_made_up_kids_do_not_become_requests() -> Resul
     let key = SigningKey::generate("EdDSA")?;
     let server = KeyServer::start(jwks(&[key.jwk("one")?])).await?;
     let stack = Stack::builder().gateway("auth.jwks_url", server.url.as_str())?.start().await?;
-    eventually("the keys", || async { stack.knock().bearer(&key.token("one", &claims("ana"))).connect().await })
+    eventually("the keys", || async { stack.handshake().bearer(&key.token("one", &claims("ana"))).connect().await })
         .await?;
     ensure!(server.asked() == 1, "{} requests for the first keys", server.asked());
-    // Half a minute must pass between two requests, whoever asks for whatever.
+    // At most one request in 30 s, whatever key ids the tokens name.
     for index in 0..20 {
         let token = key.token(&format!("made-up-{index}"), &claims("eve"));
-        check_refusal("a made-up kid", &stack.knock().bearer(&token).answer().await?, 401, "unauthorized")?;
+        check_refusal("a made-up kid", &stack.handshake().bearer(&token).response().await?, 401, "unauthorized")?;
     }
     ensure!(server.asked() == 1, "made-up kids caused {} requests", server.asked() - 1);
-    // Without the server the known keys go on.
+    // Without the server the known keys stay valid.
     drop(server);
-    stack.knock().bearer(&key.token("one", &claims("ana"))).connect().await?;
+    stack.handshake().bearer(&key.token("one", &claims("ana"))).connect().await?;
     Ok(())
 }

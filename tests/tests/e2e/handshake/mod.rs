@@ -1,5 +1,4 @@
-//! What happens before a WebSocket is one: every refusal with its status, its code and its headers, in the promised
-//! order; origins; tokens.
+//! The handshake: every refusal with its status, code and headers, in the documented order; origins; tokens.
 
 mod jwks;
 mod order;
@@ -7,10 +6,10 @@ mod origin;
 mod token;
 
 use anyhow::{Result, ensure};
-use chatbox_tests::harness::raw_http::Answer;
+use chatbox_tests::harness::raw_http::HttpResponse;
 
 /// A refusal is plain HTTP with a JSON body of exactly this shape, never a half-open WebSocket.
-fn check_refusal(what: &str, answer: &Answer, status: u16, code: &str) -> Result<()> {
+fn check_refusal(what: &str, answer: &HttpResponse, status: u16, code: &str) -> Result<()> {
     let body = answer.json();
     ensure!(answer.status == status && answer.code() == code, "{what}: {} {}", answer.status, answer.text());
     ensure!(answer.header("content-type") == Some("application/json"), "{what}: {:?}", answer.headers);

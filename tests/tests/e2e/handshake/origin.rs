@@ -1,4 +1,4 @@
-//! Which pages may connect. Near misses decide.
+//! Allowed origins, and origins that differ from them a little.
 
 use anyhow::{Result, ensure};
 use chatbox_tests::harness::Stack;
@@ -49,12 +49,12 @@ async fn only_listed_origins_and_their_wildcards_may_connect() -> Result<()> {
         "*",
         "file://",
     ] {
-        let answer = stack.user("ana")?.header("Origin", origin).answer().await?;
+        let answer = stack.user("ana")?.header("Origin", origin).response().await?;
         check_refusal(&format!("the origin {origin:?}"), &answer, 403, "origin_not_allowed")?;
     }
     let twice = stack.user("ana")?.add("Origin", "https://app.example.com").add("Origin", "https://app.example.com");
-    check_refusal("two Origin headers", &twice.answer().await?, 403, "origin_not_allowed")?;
-    // A native client names none.
+    check_refusal("two Origin headers", &twice.response().await?, 403, "origin_not_allowed")?;
+    // A native client sends no Origin.
     stack.user("ana")?.connect().await?;
     Ok(())
 }
@@ -65,7 +65,7 @@ async fn an_empty_list_means_the_gateways_own_host() -> Result<()> {
     let own = stack.gateway(0);
     stack.user("ana")?.header("Origin", format!("http://{own}")).connect().await?;
     for origin in [format!("http://127.0.0.1:{}", own.port() - 1), "http://127.0.0.1".to_owned(), "null".to_owned()] {
-        let answer = stack.user("ana")?.header("Origin", &origin).answer().await?;
+        let answer = stack.user("ana")?.header("Origin", &origin).response().await?;
         check_refusal(&format!("the origin {origin:?}"), &answer, 403, "origin_not_allowed")?;
     }
     Ok(())
@@ -78,7 +78,7 @@ async fn an_origin_can_be_demanded() -> Result<()> {
         .gateway("security.require_origin", true)?
         .start()
         .await?;
-    check_refusal("no origin", &stack.user("ana")?.answer().await?, 403, "origin_not_allowed")?;
+    check_refusal("no origin", &stack.user("ana")?.response().await?, 403, "origin_not_allowed")?;
     stack.user("ana")?.header("Origin", "https://app.example.com").connect().await?;
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Tokens signed with a shared secret: the three ways to bring one, and everything that is wrong with one.
+//! Tokens signed with a shared secret: the three ways to send one, and every kind of invalid token.
 
 use anyhow::{Result, ensure};
 use aws_lc_rs::hmac;
@@ -18,12 +18,12 @@ async fn a_token_comes_in_the_header_or_as_a_subprotocol_and_is_never_echoed() -
     let stack = Stack::builder().start().await?;
     let token = stack.token("ana")?;
 
-    let by_header = stack.knock().bearer(&token).connect().await?;
+    let by_header = stack.handshake().bearer(&token).connect().await?;
     ensure!(by_header.handshake.header("sec-websocket-protocol").is_none(), "{:?}", by_header.handshake.headers);
     ensure!(by_header.welcome["user"]["id"] == "ana", "{}", by_header.welcome);
 
     let protocols = format!("chatbox.v1, chatbox.jwt.{token}");
-    let by_protocol = stack.knock().header("Sec-WebSocket-Protocol", protocols).connect().await?;
+    let by_protocol = stack.handshake().header("Sec-WebSocket-Protocol", protocols).connect().await?;
     ensure!(
         by_protocol.handshake.header("sec-websocket-protocol") == Some("chatbox.v1"),
         "{:?}",
@@ -31,13 +31,15 @@ async fn a_token_comes_in_the_header_or_as_a_subprotocol_and_is_never_echoed() -
     );
     ensure!(by_protocol.welcome["user"]["id"] == "ana", "{}", by_protocol.welcome);
 
-    let by_query = stack.knock().query("token", &token).answer().await?;
+    let by_query = stack.handshake().query("token", &token).response().await?;
     check_refusal("a token in the query", &by_query, 401, "unauthorized")?;
 
     // The header decides, even where another token would do.
-    let both =
-        stack.knock().bearer("nonsense").header("Sec-WebSocket-Protocol", format!("chatbox.v1, chatbox.jwt.{token}"));
-    check_refusal("a bad header beside a good subprotocol", &both.answer().await?, 401, "unauthorized")?;
+    let both = stack
+        .handshake()
+        .bearer("nonsense")
+        .header("Sec-WebSocket-Protocol", format!("chatbox.v1, chatbox.jwt.{token}"));
+    check_refusal("a bad header beside a good subprotocol", &both.response().await?, 401, "unauthorized")?;
     ensure!(!stack.output().contains(&token), "the token is in the log");
     Ok(())
 }
@@ -46,9 +48,9 @@ async fn a_token_comes_in_the_header_or_as_a_subprotocol_and_is_never_echoed() -
 async fn a_token_in_the_query_is_taken_where_that_is_allowed_and_not_logged() -> Result<()> {
     let stack = Stack::builder().gateway("auth.allow_query_token", true)?.start().await?;
     let token = stack.token("ana")?;
-    let connected = stack.knock().query("token", &token).connect().await?;
+    let connected = stack.handshake().query("token", &token).connect().await?;
     ensure!(connected.welcome["user"]["id"] == "ana", "{}", connected.welcome);
-    check_refusal("nonsense", &stack.knock().query("token", "a.b.c").answer().await?, 401, "unauthorized")?;
+    check_refusal("nonsense", &stack.handshake().query("token", "a.b.c").response().await?, 401, "unauthorized")?;
     ensure!(!stack.output().contains(&token), "the token is in the log");
     Ok(())
 }
@@ -101,18 +103,18 @@ async fn every_bad_token_gets_the_same_answer() -> Result<()> {
     ];
     let mut answers = Vec::new();
     for (what, token) in &bad {
-        let answer = stack.knock().bearer(token).answer().await?;
+        let answer = stack.handshake().bearer(token).response().await?;
         check_refusal(what, &answer, 401, "unauthorized")?;
         answers.push((what, Mask::default().apply(&answer.text())));
     }
-    let missing = stack.knock().answer().await?;
+    let missing = stack.handshake().response().await?;
     check_refusal("no token", &missing, 401, "unauthorized")?;
     let missing = Mask::default().apply(&missing.text());
     for (what, answer) in answers {
         ensure!(answer == missing, "{what} is told apart: {answer} / {missing}");
     }
     for scheme in ["Basic", "bearer"] {
-        let answer = stack.knock().header("Authorization", format!("{scheme} {good}")).answer().await?;
+        let answer = stack.handshake().header("Authorization", format!("{scheme} {good}")).response().await?;
         // Schemes are compared without case (RFC 9110); Basic is another scheme.
         ensure!(answer.status == if scheme == "Basic" { 401 } else { 101 }, "{scheme}: {}", answer.status);
     }
@@ -135,11 +137,11 @@ async fn odd_but_valid_tokens_are_taken() -> Result<()> {
         ),
     ];
     for (user, token) in good {
-        let connected = stack.knock().bearer(&token).connect().await?;
+        let connected = stack.handshake().bearer(&token).connect().await?;
         ensure!(connected.welcome["user"]["id"] == user, "{}", connected.welcome);
     }
     let named = json!({ "sub": "ana", "name": "Ana Example", "roles": ["admin", "x"], "exp": now() + 60 });
-    let connected = stack.knock().bearer(&hs256(secret, &named)?).connect().await?;
+    let connected = stack.handshake().bearer(&hs256(secret, &named)?).connect().await?;
     ensure!(connected.welcome["user"]["name"] == "Ana Example", "{}", connected.welcome);
     ensure!(connected.welcome["user"]["roles"] == json!(["admin", "x"]), "{}", connected.welcome);
     Ok(())
@@ -157,7 +159,7 @@ async fn issuer_and_audience_are_checked_where_configured() -> Result<()> {
     };
     let issuer = json!("https://id.example.com");
     for (iss, aud) in [(issuer.clone(), json!("chatbox")), (issuer.clone(), json!(["other", "chatbox"]))] {
-        stack.knock().bearer(&token(iss, aud)?).connect().await?;
+        stack.handshake().bearer(&token(iss, aud)?).connect().await?;
     }
     for (iss, aud) in [
         (json!("https://id.example.com.evil.example"), json!("chatbox")),
@@ -166,7 +168,7 @@ async fn issuer_and_audience_are_checked_where_configured() -> Result<()> {
         (issuer.clone(), json!([])),
         (issuer, Value::Null),
     ] {
-        let answer = stack.knock().bearer(&token(iss.clone(), aud.clone())?).answer().await?;
+        let answer = stack.handshake().bearer(&token(iss.clone(), aud.clone())?).response().await?;
         check_refusal(&format!("iss {iss}, aud {aud}"), &answer, 401, "unauthorized")?;
     }
     Ok(())

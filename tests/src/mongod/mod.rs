@@ -1,4 +1,10 @@
-//! A real mongod for tests: a replica set of one member on a free port, its data in a temporary folder, gone when dropped.
+//! Real MongoDB servers for tests: one mongod on a free port, its data in a temporary folder, gone when dropped.
+//!
+//! [`shared`] is the server that all tests of a run share, each in a database of its own. A test that kills or pauses its
+//! server, or reads the files of it, starts one for itself: [`Mongod::start`], [`ReplicaSet::start`].
+
+mod replica_set;
+mod shared;
 
 use std::fs::File;
 use std::net::TcpListener;
@@ -12,16 +18,20 @@ use mongodb::{Client, options::ClientOptions};
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
-/// Names the program.
-const VARIABLE: &str = "CHATBOX_MONGOD";
+pub use self::replica_set::ReplicaSet;
+pub use self::shared::{SharedServer, URI, shared};
 
+/// Names the program.
+pub const PROGRAM: &str = "CHATBOX_MONGOD";
+/// The name of every replica set here.
+const SET: &str = "rs0";
 /// How long a server may take to become ready.
 const READY_WITHIN: Duration = Duration::from_secs(30);
-
-/// How often a free port may turn out to be taken by somebody quicker.
+/// How often another free port is tried where the first one was taken before the server bound it.
 const TRIES: usize = 5;
 
 /// A running server. Dropping it kills it.
+#[derive(Debug)]
 pub struct Mongod {
     program: PathBuf,
     folder: TempDir,
@@ -31,10 +41,10 @@ pub struct Mongod {
 }
 
 impl Mongod {
-    /// Starts the program that `CHATBOX_MONGOD` names, as a replica set of one member, and waits until it takes writes.
+    /// Starts a replica set of one member and waits until it takes writes.
     ///
     /// # Errors
-    /// Where the variable is not set, or the server does not become ready.
+    /// `CHATBOX_MONGOD` is not set, or the server does not become ready.
     pub async fn start() -> Result<Self> {
         Self::launch(true).await
     }
@@ -49,8 +59,8 @@ impl Mongod {
 
     /// The connection string.
     pub fn uri(&self) -> String {
-        let set = if self.replica_set { "?replicaSet=rs0" } else { "" };
-        format!("mongodb://127.0.0.1:{}/{set}", self.port)
+        let set = if self.replica_set { format!("?replicaSet={SET}") } else { String::new() };
+        format!("mongodb://{}/{set}", self.host())
     }
 
     /// The folder with its data.
@@ -63,10 +73,10 @@ impl Mongod {
         self.process.as_ref().map(Child::id)
     }
 
-    /// Kills the server as `kill -9` does. Its data stays.
+    /// Kills the server with SIGKILL. Its data stays.
     pub fn kill(&mut self) {
         if let Some(mut process) = self.process.take() {
-            // Either may fail only if the process is gone already.
+            // Both fail only where the process has ended already.
             let _ = process.kill();
             let _ = process.wait();
         }
@@ -75,7 +85,7 @@ impl Mongod {
     /// Starts a killed server again, on the same port with the same data.
     ///
     /// # Errors
-    /// Where it does not become ready.
+    /// The server does not become ready.
     pub async fn restart(&mut self) -> Result<()> {
         self.kill();
         self.spawn()?;
@@ -83,15 +93,9 @@ impl Mongod {
     }
 
     async fn launch(replica_set: bool) -> Result<Self> {
-        let Some(program) = std::env::var_os(VARIABLE).filter(|value| !value.is_empty()) else {
-            bail!("{VARIABLE} is not set: it must name a mongod; `cargo xtask test` fetches one and sets it")
-        };
         let mut failure = anyhow::anyhow!("never tried");
         for _ in 0..TRIES {
-            let folder = tempfile::Builder::new().prefix("chatbox-mongod-").tempdir()?;
-            let port = free_port()?;
-            let mut server = Self { program: program.clone().into(), folder, port, replica_set, process: None };
-            server.spawn()?;
+            let mut server = Self::spawned(replica_set)?;
             match server.wait_until_ready().await {
                 Ok(()) => return Ok(server),
                 Err(error) => failure = error,
@@ -100,13 +104,24 @@ impl Mongod {
         Err(failure.context("mongod does not become ready"))
     }
 
+    /// A process that is just starting.
+    fn spawned(replica_set: bool) -> Result<Self> {
+        let Some(program) = std::env::var_os(PROGRAM).filter(|value| !value.is_empty()) else {
+            bail!("{PROGRAM} is not set: it must name a mongod; `cargo xtask test` fetches one and sets it")
+        };
+        let folder = tempfile::Builder::new().prefix("chatbox-mongod-").tempdir()?;
+        let mut server = Self { program: program.into(), folder, port: free_port()?, replica_set, process: None };
+        server.spawn()?;
+        Ok(server)
+    }
+
     fn spawn(&mut self) -> Result<()> {
         let log = File::options().create(true).append(true).open(self.log())?;
         let mut command = Command::new(&self.program);
         command.arg("--dbpath").arg(self.folder.path()).args(["--port", &self.port.to_string()]);
         command.args(["--bind_ip", "127.0.0.1", "--wiredTigerCacheSizeGB", "0.25", "--nounixsocket"]);
         if self.replica_set {
-            command.args(["--replSet", "rs0"]);
+            command.args(["--replSet", SET]);
         }
         command.stdin(Stdio::null()).stdout(log).stderr(Stdio::null());
         let process = command.spawn().with_context(|| format!("cannot start {}", self.program.display()))?;
@@ -114,17 +129,26 @@ impl Mongod {
         Ok(())
     }
 
+    fn host(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
     fn log(&self) -> PathBuf {
         self.folder.path().join("mongod.log")
     }
 
-    /// Asks until it takes writes. A process that has ended is reported with the end of its log.
-    async fn wait_until_ready(&mut self) -> Result<()> {
-        let mut options = ClientOptions::parse(format!("mongodb://127.0.0.1:{}/", self.port)).await?;
+    /// A client of this server alone, whatever set it is a member of.
+    async fn client(&self) -> Result<Client> {
+        let mut options = ClientOptions::parse(format!("mongodb://{}/", self.host())).await?;
         options.direct_connection = Some(true);
         options.server_selection_timeout = Some(Duration::from_millis(500));
         options.connect_timeout = Some(Duration::from_millis(500));
-        let client = Client::with_options(options)?;
+        Ok(Client::with_options(options)?)
+    }
+
+    /// Asks until it takes writes. Where the process has ended, the error holds the end of its log.
+    async fn wait_until_ready(&mut self) -> Result<()> {
+        let client = self.client().await?;
         let deadline = Instant::now() + READY_WITHIN;
         while Instant::now() < deadline {
             if let Some(status) = self.process.as_mut().map(Child::try_wait).transpose()?.flatten() {
@@ -142,17 +166,17 @@ impl Mongod {
         let admin = client.database("admin");
         let hello: Document = admin.run_command(doc! { "hello": 1 }).await?;
         if self.replica_set && !hello.contains_key("setName") {
-            // Refused once it has begun: then it only has to be waited for.
-            let _ = admin.run_command(doc! { "replSetInitiate": self.replica_set_config() }).await;
+            // An error here means that an earlier call is in progress; the next `hello` shows its result.
+            let _ = admin.run_command(doc! { "replSetInitiate": self.single_member() }).await;
             return Ok(false);
         }
         Ok(hello.get_bool("isWritablePrimary").unwrap_or(false))
     }
 
-    fn replica_set_config(&self) -> Document {
+    fn single_member(&self) -> Document {
         doc! {
-            "_id": "rs0",
-            "members": [{ "_id": 0, "host": format!("127.0.0.1:{}", self.port) }],
+            "_id": SET,
+            "members": [{ "_id": 0, "host": self.host() }],
             "settings": { "electionTimeoutMillis": 1000, "heartbeatIntervalMillis": 200 },
         }
     }
@@ -170,7 +194,7 @@ impl Drop for Mongod {
     }
 }
 
-/// A port that is free now. Nobody keeps it free until the server binds it, so the caller tries again.
+/// A port that is free now. Another process may bind it before the server does; then the caller tries again.
 fn free_port() -> Result<u16> {
     Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
 }

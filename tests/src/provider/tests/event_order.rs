@@ -1,12 +1,12 @@
-//! The orders in which OpenAI's relatives and Dify's apps send their events.
+//! The order of events of OpenAI-compatible servers and of Dify's apps.
 
 use super::*;
 
 async fn preset(name: &str, path: &str) -> (String, Sent) {
-    let double = ProviderDouble::start().await.unwrap();
-    double.script(presets::preset(name).unwrap());
-    let body = post(&double, path).await.unwrap().text().await.unwrap();
-    (body, ended(&double).await.sent)
+    let provider = FakeProvider::start().await.unwrap();
+    provider.script(presets::preset(name).unwrap());
+    let body = post(&provider, path).await.unwrap().text().await.unwrap();
+    (body, ended(&provider).await.sent)
 }
 
 async fn dify_order(name: &str) -> (Vec<String>, Sent) {
@@ -53,9 +53,9 @@ async fn dify_pings_and_escapes_as_its_builds_do() {
 
 #[tokio::test]
 async fn a_connection_may_stay_open_after_the_end() {
-    let double = ProviderDouble::start().await.unwrap();
-    double.script(presets::preset("dify_open_after_end").unwrap());
-    let mut response = post(&double, DIFY).await.unwrap();
+    let provider = FakeProvider::start().await.unwrap();
+    provider.script(presets::preset("dify_open_after_end").unwrap());
+    let mut response = post(&provider, DIFY).await.unwrap();
     let mut body = String::new();
     while !body.contains("message_end") {
         body += std::str::from_utf8(&response.chunk().await.unwrap().unwrap()).unwrap();

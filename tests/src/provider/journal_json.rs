@@ -1,4 +1,4 @@
-//! The journal in JSON. Keys are left out of it.
+//! The journal in JSON, without keys.
 
 use std::time::Instant;
 
@@ -9,7 +9,7 @@ use super::journal::{Call, Journal};
 /// Headers whose values are keys.
 const SECRET: [&str; 3] = ["authorization", "x-api-key", "api-key"];
 
-/// All calls, oldest first; times in milliseconds since the double was started.
+/// All calls, oldest first; times in milliseconds since the fake provider was started.
 pub(super) fn journal(journal: &Journal) -> Value {
     let (first, calls) = journal.numbered();
     let since = |at: Instant| u64::try_from((at - journal.start()).as_millis()).unwrap_or(u64::MAX);

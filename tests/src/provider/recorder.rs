@@ -1,5 +1,5 @@
-//! Reads along what is handed to a connection, byte by byte as a client would, and keeps what it says: the truth that
-//! tests compare a client's books with. It knows nothing of scripts, so it holds for raw bytes and for cut events too.
+//! Parses the bytes that are handed to a connection, as a client would, and records text, usage and end. Tests compare the
+//! records of a client with it. It knows nothing of scripts, so it is right for raw bytes and cut events too.
 
 use serde_json::Value;
 
@@ -7,30 +7,30 @@ use super::dialect::Dialect;
 use super::journal::Sent;
 use super::step::Usage;
 
-/// No more of a text is kept: an endless stream would fill the memory.
+/// The most text that is kept: an endless stream would fill the memory.
 const TEXT_KEPT: usize = 8 << 20;
-/// Longer lines and replies are not read.
+/// The longest line or reply that is parsed.
 const LINE_READ: usize = 80 << 20;
 
-/// What is known about one body so far.
+/// The state of the parser of one body.
 #[derive(Debug)]
-pub(super) struct Witness {
+pub(super) struct StreamRecorder {
     dialect: Dialect,
     /// Bytes after the last line end, or all of a whole reply.
     rest: Vec<u8>,
-    /// The last byte was a CR: an LF now belongs to it.
+    /// The last byte was a CR: an LF that follows belongs to the same line end.
     after_cr: bool,
     first_line: bool,
     /// The body is one JSON object.
     whole: Option<bool>,
     data: Option<String>,
-    /// OpenAI's finish reason, or the workflow's end: with it a clean end of the body ends the answer.
+    /// OpenAI's finish reason or the end of a workflow came: a clean end of the body now ends the answer.
     may_end: bool,
-    /// Of a new agent's closing message the text is the whole.
+    /// A Dify agent: its closing `message` repeats the whole text.
     agent: bool,
 }
 
-impl Witness {
+impl StreamRecorder {
     pub(super) fn new(dialect: Dialect) -> Self {
         Self {
             dialect,
@@ -66,7 +66,7 @@ impl Witness {
         self.keep(&bytes[begin..]);
     }
 
-    /// The body ended cleanly: what is left is read as if its blank line had come.
+    /// The body ended cleanly: the rest is parsed as if its blank line had come.
     pub(super) fn end(&mut self, sent: &mut Sent) {
         let rest = std::mem::take(&mut self.rest);
         if self.whole == Some(true) {
@@ -134,7 +134,7 @@ impl Witness {
         match text(event, "/type") {
             Some("content_block_start") => append(sent, text(event, "/content_block/text")),
             Some("content_block_delta") => append(sent, text(event, "/delta/text")),
-            // The numbers of `message_start` are no usage yet, but its input may not be told again.
+            // The numbers of `message_start` are no usage yet, but its input may not be repeated.
             Some("message_start") => sent.begun = event.pointer("/message/usage").map(anthropic_usage),
             Some("message_delta") => {
                 if let Some(usage) = event.get("usage").filter(|usage| usage.get("output_tokens").is_some()) {
@@ -173,7 +173,7 @@ impl Witness {
         }
     }
 
-    /// A whole reply; a refusal has no text and ends nothing.
+    /// A whole reply. A refusal has no text and ends no answer.
     fn reply(&self, reply: &Value, sent: &mut Sent) {
         let (told, usage) = match self.dialect {
             Dialect::OpenAi => (text(reply, "/choices/0/message/content"), reply.get("usage").map(openai_usage)),
@@ -205,7 +205,7 @@ fn number(json: &Value, pointer: &str) -> u64 {
     json.pointer(pointer).and_then(Value::as_u64).unwrap_or_default()
 }
 
-/// Dify's has the same names.
+/// Dify uses the same names.
 fn openai_usage(usage: &Value) -> Usage {
     Usage {
         input: number(usage, "/prompt_tokens"),
@@ -227,12 +227,12 @@ mod tests {
     use super::*;
 
     fn read(dialect: Dialect, pieces: &[&str], ended: bool) -> Sent {
-        let (mut witness, mut sent) = (Witness::new(dialect), Sent::default());
+        let (mut recorder, mut sent) = (StreamRecorder::new(dialect), Sent::default());
         for piece in pieces {
-            piece.bytes().for_each(|byte| witness.read(&[byte], &mut sent));
+            piece.bytes().for_each(|byte| recorder.read(&[byte], &mut sent));
         }
         if ended {
-            witness.end(&mut sent);
+            recorder.end(&mut sent);
         }
         sent
     }

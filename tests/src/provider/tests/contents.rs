@@ -1,4 +1,4 @@
-//! What answers say: faults within a stream, usage, reasons; and that the journal tells it truthfully.
+//! Contents of answers: errors within a stream, usage, finish reasons; and that the journal records what was sent.
 
 use super::*;
 
@@ -20,7 +20,7 @@ async fn faults_within_a_stream_have_every_form() {
     let vllm =
         Fault { status: Some(400), kind: Some("BadRequestError".into()), done: true, ..form(Form::NestedNumber) };
     assert_eq!(fault(vllm, OPENAI).await, format!("data: {number}\n\ndata: [DONE]\n\n"));
-    let overloaded = r#"{"error":{"message":"m","type":"overloaded_error"},"request_id":"req_double","type":"error"}"#;
+    let overloaded = r#"{"error":{"message":"m","type":"overloaded_error"},"request_id":"req_fake","type":"error"}"#;
     assert_eq!(fault(plain(), ANTHROPIC).await, format!("event: error\ndata: {overloaded}\n\n"));
     let dify = events(&fault(plain(), DIFY).await).remove(0);
     let said = [&dify["event"], &dify["status"], &dify["code"], &dify["conversation_id"]];
@@ -31,11 +31,11 @@ async fn faults_within_a_stream_have_every_form() {
 #[tokio::test]
 async fn a_fault_may_stand_anywhere() {
     for path in PATHS {
-        let double = ProviderDouble::start().await.unwrap();
+        let provider = FakeProvider::start().await.unwrap();
         let (fault, delta) = (Step::Fault(Fault::default()), Step::Delta("after".into()));
-        double.script(Script::begun(["before "]).then(fault).then(delta));
-        post(&double, path).await.unwrap().bytes().await.unwrap();
-        let Sent { text, fault, finished, .. } = ended(&double).await.sent;
+        provider.script(Script::begun(["before "]).then(fault).then(delta));
+        post(&provider, path).await.unwrap().bytes().await.unwrap();
+        let Sent { text, fault, finished, .. } = ended(&provider).await.sent;
         assert_eq!((text.as_str(), fault, finished), ("before after", true, false));
     }
 }
@@ -62,27 +62,27 @@ async fn usage_with_cached_tokens_is_told_in_each_protocol_s_names() {
         (ANTHROPIC, usage),
         (DIFY, Usage { cached: 0, cache_written: 0, ..usage }),
     ] {
-        let double = ProviderDouble::start().await.unwrap();
-        double.script(script());
-        post(&double, path).await.unwrap().bytes().await.unwrap();
-        assert_eq!(ended(&double).await.sent.usage, Some(expected), "{path}");
+        let provider = FakeProvider::start().await.unwrap();
+        provider.script(script());
+        post(&provider, path).await.unwrap().bytes().await.unwrap();
+        assert_eq!(ended(&provider).await.sent.usage, Some(expected), "{path}");
     }
 }
 
 #[tokio::test]
 async fn usage_counts_only_where_it_went_out() {
-    let double = ProviderDouble::start().await.unwrap();
-    double.script(Script::answer(["a"]));
+    let provider = FakeProvider::start().await.unwrap();
+    provider.script(Script::answer(["a"]));
     let unasked = json!({"model": "m"});
-    client().post(double.url() + OPENAI).json(&unasked).send().await.unwrap().bytes().await.unwrap();
-    let call = ended(&double).await;
+    client().post(provider.url() + OPENAI).json(&unasked).send().await.unwrap().bytes().await.unwrap();
+    let call = ended(&provider).await;
     assert_eq!((call.sent.usage, call.sent.finished), (None, true));
-    double.reset();
+    provider.reset();
     // The usage of the last chunk before `[DONE]`, one byte short of its blank line.
     let whole = played(Script::answer(["a"]), OPENAI).await;
-    double.script(Script::answer(["a"]).cut_at(whole.find("data: [DONE]").unwrap() - 1));
-    assert!(post(&double, OPENAI).await.unwrap().bytes().await.is_err());
-    let call = ended(&double).await;
+    provider.script(Script::answer(["a"]).cut_at(whole.find("data: [DONE]").unwrap() - 1));
+    assert!(post(&provider, OPENAI).await.unwrap().bytes().await.is_err());
+    let call = ended(&provider).await;
     assert_eq!((call.sent.usage, call.sent.finished, call.sent.text.as_str()), (None, false, "a"));
 }
 
@@ -91,19 +91,19 @@ async fn the_same_seed_gives_the_same_sequence_and_the_journal_tells_the_truth()
     let mix = Mix { stall_ms: Some(5), max_pieces: 8, max_pace_ms: 1, cut_mid: 20, stall: 5, ..Mix::default() };
     let mut runs = Vec::new();
     for _ in 0..2 {
-        let double = ProviderDouble::start().await.unwrap();
-        double.random(42, mix.clone());
+        let provider = FakeProvider::start().await.unwrap();
+        provider.random(42, mix.clone());
         let mut read = Vec::new();
         for number in 0..60 {
             let mut bytes = Vec::new();
-            if let Ok(mut response) = post(&double, PATHS[number % 3]).await {
+            if let Ok(mut response) = post(&provider, PATHS[number % 3]).await {
                 while let Ok(Some(piece)) = response.chunk().await {
                     bytes.extend_from_slice(&piece);
                 }
             }
             read.push(bytes);
         }
-        let calls = double.wait_until(|calls| calls.iter().all(|call| call.end.is_some())).await.unwrap();
+        let calls = provider.wait_until(|calls| calls.iter().all(|call| call.end.is_some())).await.unwrap();
         for (number, (call, bytes)) in calls.iter().zip(&read).enumerate() {
             assert_eq!(call.random, Some(u64::try_from(number).unwrap()));
             // What was on its way when the connection broke may not have arrived.

@@ -1,4 +1,4 @@
-//! A client's connection, which can be broken in the ways networks break connections.
+//! A client's connection that an answer can reset or half close.
 
 use std::io;
 use std::pin::Pin;
@@ -12,70 +12,70 @@ use tokio::net::TcpStream;
 const RESET: u8 = 1;
 const HALF_CLOSED: u8 = 2;
 
-/// Says what becomes of a connection, from within an answer.
+/// How the connection of an answer is to be closed.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Fate(Arc<AtomicU8>);
+pub(super) struct CloseMode(Arc<AtomicU8>);
 
-impl Fate {
-    /// When the connection is closed next, the peer gets a reset instead of an end.
+impl CloseMode {
+    /// The next close sends a reset.
     pub(super) fn reset(&self) {
         self.0.store(RESET, Ordering::Release);
     }
 
-    /// With the next flush the sending half ends.
+    /// The next flush ends the sending half.
     pub(super) fn half_close(&self) {
         self.0.store(HALF_CLOSED, Ordering::Release);
     }
 
-    fn is(&self, fate: u8) -> bool {
-        self.0.load(Ordering::Acquire) == fate
+    fn is(&self, close_mode: u8) -> bool {
+        self.0.load(Ordering::Acquire) == close_mode
     }
 }
 
 /// The connection.
 #[derive(Debug)]
-pub(super) struct Line {
+pub(super) struct FaultyStream {
     stream: TcpStream,
-    fate: Fate,
+    close_mode: CloseMode,
 }
 
-impl Line {
-    pub(super) fn new(stream: TcpStream, fate: Fate) -> Self {
-        Self { stream, fate }
+impl FaultyStream {
+    pub(super) fn new(stream: TcpStream, close_mode: CloseMode) -> Self {
+        Self { stream, close_mode }
     }
 }
 
-impl Drop for Line {
+impl Drop for FaultyStream {
     fn drop(&mut self) {
-        if self.fate.is(RESET) {
-            // Where it fails the peer sees an end instead, and the test that waits for the reset says so.
+        if self.close_mode.is(RESET) {
+            // Where this fails, the test that expects a reset fails too.
             let _set = self.stream.set_zero_linger();
         }
     }
 }
 
-impl AsyncRead for Line {
+impl AsyncRead for FaultyStream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_read(cx, buffer)
     }
 }
 
-impl AsyncWrite for Line {
+impl AsyncWrite for FaultyStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, bytes)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
-        if self.fate.is(HALF_CLOSED) {
+        if self.close_mode.is(HALF_CLOSED) {
             return Pin::new(&mut self.stream).poll_shutdown(cx);
         }
         Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // An end sent now would come before the reset.
-        if self.fate.is(RESET) { Poll::Ready(Ok(())) } else { Pin::new(&mut self.stream).poll_shutdown(cx) }
+        // A FIN would arrive before the reset.
+        if self.close_mode.is(RESET) { Poll::Ready(Ok(())) } else { Pin::new(&mut self.stream).poll_shutdown(cx) }
     }
 
     fn poll_write_vectored(
