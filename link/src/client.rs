@@ -1,5 +1,5 @@
 //! One link from its connection to its end: the greeting, then frames in both directions. Incoming frames go to
-//! [`LinkEvents`](crate::LinkEvents) at once; nothing here waits for a single connection.
+//! `LinkEvents` at once; nothing here waits for a single connection.
 
 use std::time::Duration;
 

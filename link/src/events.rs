@@ -18,6 +18,6 @@ pub trait LinkEvents: Send + Sync + 'static {
     fn kick(&self, link: u64, kick: proto::Kick);
 
     /// A link became ready, drains, or was lost. `ready` holds the ids of the links that new connections may use; the
-    /// connections of any other link must call [`Uplink::attach`](crate::Uplink::attach) soon.
+    /// connections of any other link must call `Uplink::attach` soon.
     fn links_changed(&self, ready: &[u64]);
 }

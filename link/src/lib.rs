@@ -32,3 +32,6 @@ pub use links::{BrainInfo, Links};
 pub use metrics::LinkMetrics;
 pub use pool::{LinkSettings, start};
 pub use uplink::{Rebound, Uplink, UplinkMessage, UplinkSource};
+
+#[cfg(test)]
+mod tests;

@@ -7,7 +7,7 @@ use http::HeaderMap;
 use ipnet::IpNet;
 
 /// The header to which each proxy appends the address of its client.
-const X_FORWARDED_FOR: &str = "x-forwarded-for";
+pub(super) const X_FORWARDED_FOR: &str = "x-forwarded-for";
 
 /// The proxies whose X-Forwarded-For is used.
 #[derive(Debug, Clone, Default)]
@@ -30,7 +30,7 @@ impl TrustedProxies {
     }
 
     /// Whether an address is a trusted proxy.
-    fn trusts(&self, address: IpAddr) -> bool {
+    pub(super) fn trusts(&self, address: IpAddr) -> bool {
         self.0.iter().any(|network| network.contains(&address))
     }
 }

@@ -5,6 +5,7 @@
 mod address;
 mod device;
 pub mod origin;
+mod proxy_warnings;
 mod query;
 mod single;
 mod subprotocol;
@@ -19,7 +20,7 @@ use bytes::Bytes;
 use chatbox_shared::auth::TokenVerifier;
 use chatbox_shared::failure::{ErrorCode, Failure};
 use chatbox_shared::ids::ConnectionId;
-use http::{Request, Response};
+use http::{HeaderMap, Request, Response};
 use http_body_util::Full;
 use ipnet::IpNet;
 use rand::RngExt as _;
@@ -34,6 +35,7 @@ use crate::metrics::{HandshakeOutcome, Metrics};
 
 use address::TrustedProxies;
 use origin::OriginPolicy;
+use proxy_warnings::ProxyWarnings;
 use upgrade::UpgradeError;
 
 /// Number of addresses whose handshake rate is remembered: about 10 MiB when all are in use.
@@ -65,6 +67,7 @@ pub struct Handshake {
     permits: Arc<Semaphore>,
     limiter: AddressLimiter,
     proxies: TrustedProxies,
+    proxy_warnings: ProxyWarnings,
     origins: OriginPolicy,
     allow_query_token: bool,
     verifier: Arc<TokenVerifier>,
@@ -142,6 +145,7 @@ impl Handshake {
             permits: Arc::new(Semaphore::new(settings.max_connections.min(Semaphore::MAX_PERMITS))),
             limiter: AddressLimiter::new(rate, settings.handshake_burst, REMEMBERED_ADDRESSES),
             proxies: TrustedProxies(settings.trusted_proxies),
+            proxy_warnings: ProxyWarnings::default(),
             origins: settings.origins,
             allow_query_token: settings.allow_query_token,
             verifier,
@@ -155,7 +159,7 @@ impl Handshake {
     /// # Errors
     /// The response that rejects the request. The rejection was counted and logged.
     pub async fn admit<B>(&self, request: &Request<B>, peer: IpAddr) -> Result<Admitted, Response<Full<Bytes>>> {
-        let client = self.proxies.client(peer, request.headers());
+        let client = self.client(peer, request.headers());
         self.check(request, client).await.map_err(|Rejection { outcome, reason, failure }| {
             self.metrics.handshake(outcome);
             // The URL and the headers are not logged, because they may hold tokens.
@@ -170,6 +174,13 @@ impl Handshake {
         })
     }
 
+    fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
+        if !self.proxies.trusts(peer.to_canonical()) {
+            self.proxy_warnings.untrusted_peer(peer, headers);
+        }
+        self.proxies.client(peer, headers)
+    }
+
     async fn check<B>(&self, request: &Request<B>, client: IpAddr) -> Result<Admitted, Rejection> {
         let (headers, query) = (request.headers(), request.uri().query());
         if self.draining.is_cancelled() {
@@ -178,7 +189,10 @@ impl Handshake {
         let permit = Arc::clone(&self.permits)
             .try_acquire_owned()
             .map_err(|_| Rejection::unavailable(HandshakeOutcome::Full))?;
-        self.limiter.take(client, Instant::now()).map_err(Rejection::rate_limited)?;
+        self.limiter.take(client, Instant::now()).map_err(|wait| {
+            self.proxy_warnings.limited(client);
+            Rejection::rate_limited(wait)
+        })?;
         let accept_key = upgrade::check(request.version(), headers)?;
         self.origins
             .check(headers)

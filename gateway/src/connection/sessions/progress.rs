@@ -72,7 +72,7 @@ impl Epoch {
 
 /// Whether a message is sent to the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::connection) enum Verdict {
+pub(crate) enum Verdict {
     /// The message is sent.
     Send,
     /// The client has received the content already, or the content is outdated.
