@@ -1,4 +1,4 @@
-//! Every provider against the provider fake, over real sockets and through the catalog, as the brain calls it.
+//! Every provider against the fake provider, over real sockets and through the catalog, as the brain calls it.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on says so")]
 

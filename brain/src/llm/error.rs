@@ -182,8 +182,8 @@ impl ProviderError {
         self.remedy.or((self.class == ErrorClass::ContextLength).then_some(Remedy::LessHistory))
     }
 
-    /// What it says about the endpoint. A request that was refused for what it is, or a fault the provider has by itself
-    /// found to be final, says nothing.
+    /// What this failure says about the endpoint's health. A rejected request, or an error the provider declared final,
+    /// says nothing.
     pub fn verdict(&self) -> Verdict {
         let about_request = self.status.is_some_and(|status| (400..500).contains(&status));
         if about_request || self.should_retry == Some(false) { Verdict::Neutral } else { self.class.verdict() }

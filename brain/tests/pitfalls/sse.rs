@@ -202,7 +202,7 @@ async fn sse_14_bodies_of_errors_may_be_anything() {
     for kind in KINDS {
         for (status, content_type, said, prefix) in [
             (502, "text/html", "<html>\n<body>Bad Gateway</body>", "<html> <body>Bad Gateway</body>"),
-            (503, "text/plain", "", "without a word"),
+            (503, "text/plain", "", "no message"),
             (500, "text/plain", "out of order", "out of order"),
             (500, "application/json", "{torn", "{torn"),
             (500, "application/json", "[1]", "[1]"),

@@ -1,4 +1,4 @@
-//! A model at the provider fake, and a question to it: what the tests of providers share.
+//! A model at the fake provider, and a question to it: what the tests of providers share.
 
 use std::sync::{Arc, Mutex};
 
@@ -25,7 +25,7 @@ pub(crate) const KINDS: [&str; 3] = ["openai", "anthropic", "dify"];
 /// The key of all models here: a variable every build has, whose value is no secret.
 pub(crate) const KEY_ENV: &str = "CARGO_PKG_NAME";
 
-/// A model of this kind at the fake, with short limits. `more` overrides its settings.
+/// A model of this kind at the fake provider, with short limits. `more` overrides its settings.
 pub(crate) fn model(kind: &str, url: &str, more: Value) -> Arc<Model> {
     let mut config = json!({"id": "m", "provider": kind, "base_url": url, "api_key_env": KEY_ENV});
     if kind != "dify" {
