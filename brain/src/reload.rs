@@ -159,6 +159,7 @@ pub fn tunables(config: &BrainConfig, clock: &Arc<dyn Clock>, endpoints: &Endpoi
         limits: ChatLimits {
             max_content_chars: limits.max_content_chars as usize,
             max_name_chars: limits.max_name_chars as usize,
+            max_reason_chars: limits.max_reason_chars as usize,
             replay_entries: u64::from(limits.replay_entries),
         },
         connections_per_user: limits.connections_per_user,

@@ -15,6 +15,8 @@ pub struct ChatLimits {
     pub max_content_chars: usize,
     /// Characters of a session's name.
     pub max_name_chars: usize,
+    /// Characters of the reason of a help request.
+    pub max_reason_chars: usize,
     /// Entries that opening a session replays.
     pub replay_entries: u64,
 }

@@ -10,15 +10,12 @@ use super::writing::append_event;
 use crate::log::entry::LogEvent;
 use crate::log::state::Intent;
 
-/// Characters of a reason.
-const MAX_REASON_CHARS: usize = 2000;
-
 /// Requests a human for the principal's own session. The reason may be empty.
 ///
 /// # Errors
 /// `too_large` if the reason is too long, `not_found` if there is no such session.
 pub async fn request(cx: &Context, by: &Principal, id: SessionId, reason: String) -> Result<(), Failure> {
-    check_reason(&reason, MAX_REASON_CHARS)?;
+    check_reason(&reason, cx.tunables().limits.max_reason_chars)?;
     let session = access::own(cx, by, id).await?;
     let event = LogEvent::HelpRequested { has_reason: !reason.is_empty() };
     append_event(cx, &session, Intent::Help, event, reason).await

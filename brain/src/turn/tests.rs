@@ -93,6 +93,7 @@ impl World {
             limits: ChatLimits {
                 max_content_chars: 1000,
                 max_name_chars: 100,
+                max_reason_chars: 100,
                 replay_entries: 100,
             },
             connections_per_user: 10,

@@ -236,6 +236,18 @@ async fn a_call_for_help_is_shown_once_until_somebody_comes() -> Result<()> {
 }
 
 #[tokio::test]
+async fn the_reason_of_a_help_request_is_bounded_by_its_own_setting() -> Result<()> {
+    let stack = Stack::builder().brain("limits.max_reason_chars", 5)?.start().await?;
+    let session = new_session();
+    let mut ana = stack.user("ana")?.connect().await?;
+    ana.open(&session).await?;
+    let request = |reason: &str| json!({ "type": "help_request", "session_id": session, "reason": reason });
+    ana.ask_refused(request("stucks"), "too_large").await?;
+    ana.ask_ok(request("stück")).await?;
+    Ok(())
+}
+
+#[tokio::test]
 async fn an_admin_who_loses_the_role_hears_nothing_more() -> Result<()> {
     let mut desk = Desk::start().await?;
     let mut ada = desk.admin("ada").await?;
