@@ -1,4 +1,4 @@
-//! The composition root: binds the sockets, builds the parts in the order in which they need each other, runs, stops.
+//! The composition root: binds the sockets, builds the parts in the order of their dependencies, runs them, stops them.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -18,41 +18,44 @@ use tonic::transport::server::TcpIncoming;
 use uuid::Uuid;
 
 use crate::config::{BrainConfig, StoreKind};
-use crate::connections::Connections;
-use crate::grpc::link::{LinkParts, LinkService};
+use crate::grpc::connections::Connections;
+use crate::grpc::link::LinkService;
+use crate::grpc::parts::LinkParts;
 use crate::ledger::Day;
 use crate::llm::endpoint::Endpoints;
 use crate::llm::endpoint::metrics::EndpointCollector;
 use crate::metrics::Metrics;
-use crate::reload::Reloader;
+use crate::readiness::Readiness;
+use crate::reload::{Reloader, tunables};
+use crate::service::context::Context as ServiceContext;
+use crate::session::reconcile::{reconcile, settle_unknown_outcomes};
 use crate::session::registry::Sessions;
-use crate::session::requests::Chat;
 use crate::store::SharedStore;
 use crate::store::key_check::KeyCheck;
 use crate::store::mongo::{MongoOptions, MongoStore};
 use crate::store::observed::Observed;
-use crate::store::readiness::Readiness;
 use crate::store::sqlite::SqliteStore;
-use crate::tunables::{Current, Tunables};
-use crate::turn::{TurnSettings, Turns};
+use crate::tunables::LiveConfig;
+use crate::turn::sweep::sweep;
+use crate::turn::turns::{TurnSettings, Turns};
 
-/// Days read at once.
+/// Days read in one query.
 const USAGE_PAGE: u32 = 100;
-/// How often a dead gateway is looked for, and how long it may take to answer.
+/// How often a gateway is pinged, and how long it may take to answer.
 const KEEPALIVE: Duration = Duration::from_secs(5);
-/// A link frame is a client frame and little more; an entry sent to a gateway is one message.
+/// The largest frame of the link. A frame holds little more than one frame of a client.
 const MAX_FRAME_BYTES: usize = 4 << 20;
-/// Readiness asks the store this long at most.
+/// How long a readiness check may take.
 const READY_PATIENCE: Duration = Duration::from_secs(2);
-/// What is left of the grace after the drain, for handing leases over.
+/// The time after the drain for handing leases over.
 const HAND_OVER_TIME: Duration = Duration::from_secs(2);
-/// How long gateways have to move their connections once no answer runs here any more.
+/// How long gateways have to move their connections, once no answer grows here any more.
 const MOVE_TIME: Duration = Duration::from_millis(500);
 
-/// Runs the brain until it is told to stop. `false`: a part of it failed.
+/// Runs the brain until a signal stops it. `false`: a critical task has failed.
 ///
 /// # Errors
-/// Where it cannot start.
+/// If the brain cannot start.
 pub async fn run(config: BrainConfig, file: Option<PathBuf>) -> anyhow::Result<bool> {
     let lifecycle = Lifecycle::new();
     lifecycle.drain_on_signals()?;
@@ -75,27 +78,29 @@ pub async fn run(config: BrainConfig, file: Option<PathBuf>) -> anyhow::Result<b
         let readiness = Arc::clone(&asked);
         async move { readiness.check().await }
     });
-    // Ready to say "not ready" while the store is still being looked for.
+    // From here on the operations port answers, and reports the brain as not ready until the store is prepared.
     ops.serve(&lifecycle);
 
     let link_address = listener.local_addr()?;
     let sessions = Arc::new(Sessions::new(Arc::clone(&store), keyring, lifecycle.clone()));
     let wall_clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let tunables = Tunables::new(&config, &wall_clock, &endpoints)?;
-    let current = Arc::new(Current::new(tunables));
+    let live_config = Arc::new(LiveConfig::new(tunables(&config, &wall_clock, &endpoints)?));
     let brain_id = name(&config.brain.id);
     let settings = turn_settings(&config, &brain_id);
-    let turns = Turns::new(Arc::clone(&sessions), Arc::clone(&current), settings, Arc::clone(&metrics));
+    let turns = Turns::new(Arc::clone(&sessions), Arc::clone(&live_config), settings, Arc::clone(&metrics));
     let turns = Arc::new(turns);
-    let chat = Chat::new(Arc::clone(&sessions), Arc::clone(&turns), Arc::clone(&current), Arc::clone(&metrics));
-    let connections = Connections::default();
+    let context = ServiceContext {
+        sessions: Arc::clone(&sessions),
+        turns: Arc::clone(&turns),
+        live_config: Arc::clone(&live_config),
+    };
     let (leave, detach) = (CancellationToken::new(), CancellationToken::new());
     let link = LinkService {
         parts: Arc::new(LinkParts {
             brain_id: brain_id.clone(),
-            chat,
-            connections,
-            readiness: Arc::clone(&readiness),
+            context,
+            connections: Connections::default(),
+            store_prepared: readiness.prepared(),
             lifecycle: lifecycle.clone(),
             leave: leave.clone(),
             detach: detach.clone(),
@@ -106,15 +111,15 @@ pub async fn run(config: BrainConfig, file: Option<PathBuf>) -> anyhow::Result<b
     let (sweeping, preparing, prepared) = (Arc::clone(&turns), Arc::clone(&sessions), lifecycle.clone());
     lifecycle.critical("sweep", async move {
         if readiness.prepare(&preparing, &prepared).await {
-            sweeping.sweep().await;
+            sweep(sweeping).await;
         }
     });
-    lifecycle.critical("settle", Arc::clone(&sessions).settle_unsure());
+    lifecycle.critical("settle", settle_unknown_outcomes(Arc::clone(&sessions)));
     if config.store.kind == StoreKind::Mongodb {
         // An embedded store has no other writers.
-        lifecycle.critical("compare", Arc::clone(&sessions).compare());
+        lifecycle.critical("reconcile", reconcile(Arc::clone(&sessions)));
     }
-    let reloader = Reloader { file, current, endpoints, clock: wall_clock, metrics };
+    let reloader = Reloader { file, live_config, endpoints, clock: wall_clock, metrics };
     lifecycle.critical("reload", reloader.run(&config, lifecycle.draining().clone())?);
     serve_link(&config, link, listener, &lifecycle)?;
     tracing::info!(link = %link_address, ops = %ops_address, brain = brain_id, "listening");
@@ -127,7 +132,7 @@ pub async fn run(config: BrainConfig, file: Option<PathBuf>) -> anyhow::Result<b
 /// Creates missing tables and indexes.
 ///
 /// # Errors
-/// Where the store cannot be reached or refuses.
+/// If the store cannot be reached or refuses.
 pub async fn migrate(config: BrainConfig) -> anyhow::Result<bool> {
     let store = connect(&config, Access::Exclusive).await?;
     store.migrate().await?;
@@ -135,10 +140,10 @@ pub async fn migrate(config: BrainConfig) -> anyhow::Result<bool> {
     Ok(true)
 }
 
-/// Says what a user has used on each day from `from` on, oldest first, one line of JSON for each.
+/// Reports what a user has used on each day from `from` on, oldest first, as one line of JSON per day.
 ///
 /// # Errors
-/// Where the store cannot be reached.
+/// If the store cannot be reached.
 pub async fn usage(config: BrainConfig, user: String, from: Day, mut say: impl FnMut(&str)) -> anyhow::Result<bool> {
     let store = connect(&config, Access::Shared).await?;
     let user = UserId::new(user);
@@ -213,14 +218,14 @@ fn serve_link(
     let serving = server.add_service(service).serve_with_incoming_shutdown(incoming, draining.cancelled_owned());
     lifecycle.critical("link", async move {
         if let Err(error) = serving.await {
-            tracing::error!(%error, "the link's server ended");
+            tracing::error!(%error, "the server of the link ended");
         }
     });
     Ok(())
 }
 
-/// On a drain: lets answers finish for a while, then gives the leases of the others away, asks the gateways to move
-/// their connections, and at last lets them go.
+/// The drain: waits until the growing answers have ended, `grace` at most, hands over the others, asks the gateways to move their
+/// connections, and ends the links that are left.
 async fn drain_answers(
     turns: Arc<Turns>,
     lifecycle: Lifecycle,

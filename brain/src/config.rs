@@ -138,6 +138,8 @@ pub struct LimitsSection {
     pub replay_entries: u32,
     /// Characters of a session's name.
     pub max_name_chars: u32,
+    /// Characters of the reason of a help request.
+    pub max_reason_chars: u32,
 }
 
 /// `[answers]`.
@@ -199,6 +201,7 @@ impl Settings for BrainConfig {
         faults.ensure(chars.contains(&limits.max_content_chars), "limits.max_content_chars", "must be 1 to 1000000");
         faults.ensure((1..=10_000).contains(&limits.replay_entries), "limits.replay_entries", "must be 1 to 10000");
         faults.ensure((1..=1000).contains(&limits.max_name_chars), "limits.max_name_chars", "must be 1 to 1000");
+        faults.ensure((1..=10_000).contains(&limits.max_reason_chars), "limits.max_reason_chars", "must be 1 to 10000");
         if let Err(error) = self.keyring() {
             faults.add("keys.keyring", error);
         }

@@ -1,5 +1,5 @@
-//! Reading the configuration again while the brain runs: on SIGHUP, and when the file or a file with a provider's key has
-//! changed. What can be changed so is in [`crate::tunables`]; a file with faults changes nothing.
+//! Reloading the configuration while the brain runs: on SIGHUP, and when the settings file or the file of a provider's key has
+//! changed. Only the settings in [`crate::tunables`] change. A configuration with errors changes nothing.
 
 use std::future::Future;
 use std::path::PathBuf;
@@ -12,32 +12,37 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::BrainConfig;
+use crate::ledger::Allowance;
+use crate::llm::catalog::{Catalog, CatalogError};
 use crate::llm::endpoint::Endpoints;
 use crate::metrics::Metrics;
-use crate::tunables::{Current, Tunables};
+use crate::tunables::{ChatLimits, LiveConfig, Tunables};
 
-/// Reads the configuration again.
+/// Billionths in one unit of the currency.
+const BILLIONTHS: f64 = 1e9;
+
+/// Reloads the configuration.
 pub struct Reloader {
-    /// The settings file as the command line names it.
+    /// The settings file that the command line names.
     pub file: Option<PathBuf>,
-    /// What is in force.
-    pub current: Arc<Current>,
-    /// What is known about endpoints, which outlives a reload.
+    /// The settings in force.
+    pub live_config: Arc<LiveConfig>,
+    /// The state of the endpoints, which a reload keeps.
     pub endpoints: Arc<Endpoints>,
-    /// For the models.
+    /// The clock of the models.
     pub clock: Arc<dyn Clock>,
-    /// What is counted.
+    /// The metrics.
     pub metrics: Arc<Metrics>,
 }
 
-/// The contents of all files that count, as they were last read.
+/// The contents of the watched files, as they were last read.
 type Contents = Vec<(PathBuf, Option<Vec<u8>>)>;
 
 impl Reloader {
-    /// Watches until the drain.
+    /// Watches the files and the signal, until the drain.
     ///
     /// # Errors
-    /// Where the handler for the signal cannot be installed.
+    /// If the signal handler cannot be installed.
     pub fn run(
         self,
         config: &BrainConfig,
@@ -55,8 +60,8 @@ impl Reloader {
                     _ = hangup.recv() => true,
                     () = pause(every) => false,
                 };
-                // Read before it is loaded, so that what is written meanwhile is another change. Also a file with faults
-                // is not loaded again before it changes again.
+                // Read before loading: a change during the load is then seen as another change. A file with errors is not
+                // loaded again until it changes again.
                 let now = read(&files).await;
                 if !asked && now == known {
                     continue;
@@ -72,13 +77,13 @@ impl Reloader {
         })
     }
 
-    /// Reads the configuration and puts it in force; `None` where it has faults.
+    /// Loads the configuration and puts it in force. `None`: it has errors.
     async fn reload(&self, fixed: &[(&'static str, String)]) -> Option<BrainConfig> {
         let (file, clock, endpoints) = (self.file.clone(), Arc::clone(&self.clock), Arc::clone(&self.endpoints));
-        // Reads files, and perhaps loads the table of an encoding.
+        // Blocks: reads files, and may load the table of an encoding.
         let loading = move || {
             let config = config::load::<BrainConfig>(file.as_deref()).map_err(|faults| faults.to_string())?;
-            let tunables = Tunables::new(&config, &clock, &endpoints).map_err(|error| error.to_string())?;
+            let tunables = tunables(&config, &clock, &endpoints).map_err(|error| error.to_string())?;
             Ok((config, tunables))
         };
         let loaded = tokio::task::spawn_blocking(loading).await.unwrap_or_else(|error| Err(error.to_string()));
@@ -88,28 +93,25 @@ impl Reloader {
                 self.metrics.reloaded(false);
                 tracing::error!(
                     faults = why,
-                    "the configuration was read again and has faults; what was in force stays"
+                    "the configuration was reloaded and has errors; the settings in force stay"
                 );
                 return None;
             }
         };
-        self.current.replace(tunables);
+        self.live_config.replace(tunables);
         self.metrics.reloaded(true);
         let now = self::fixed(&config);
         let waiting: Vec<_> = now.iter().filter(|section| !fixed.contains(section)).map(|(name, _)| *name).collect();
         if waiting.is_empty() {
-            tracing::info!("the configuration was read again and is in force");
+            tracing::info!("the configuration was reloaded and is in force");
         } else {
             let sections = waiting.join(", ");
-            tracing::warn!(
-                sections,
-                "the configuration was read again; these sections have changes that need a restart"
-            );
+            tracing::warn!(sections, "the configuration was reloaded; these sections have changes that need a restart");
         }
         Some(config)
     }
 
-    /// The files whose contents count.
+    /// The files to watch.
     fn files(&self, config: &BrainConfig) -> Vec<PathBuf> {
         let named = || std::env::var_os(ENV_FILE).filter(|path| !path.is_empty()).map(PathBuf::from);
         let keys = config.models.iter().map(|model| &model.api_key_file).filter(|path| !path.is_empty());
@@ -117,7 +119,8 @@ impl Reloader {
     }
 }
 
-/// The sections that cannot be changed, as text to compare. Secrets in them do not show, so a change of one alone does not.
+/// The sections that need a restart, as text to compare. Secrets are hidden in the text, so a change of a secret alone is not
+/// noticed.
 fn fixed(config: &BrainConfig) -> Vec<(&'static str, String)> {
     let answers = &config.answers;
     vec![
@@ -143,6 +146,36 @@ fn fixed(config: &BrainConfig) -> Vec<(&'static str, String)> {
         ("shutdown", format!("{:?}", config.shutdown)),
         ("log", format!("{:?}", config.log)),
     ]
+}
+
+/// The settings of this configuration that can be changed without a restart.
+///
+/// # Errors
+/// If the models cannot be used.
+pub fn tunables(config: &BrainConfig, clock: &Arc<dyn Clock>, endpoints: &Endpoints) -> Result<Tunables, CatalogError> {
+    let (answers, limits) = (&config.answers, &config.limits);
+    Ok(Tunables {
+        catalog: Catalog::build(&config.models, &config.provider, &answers.default_model, clock, endpoints)?,
+        limits: ChatLimits {
+            max_content_chars: limits.max_content_chars as usize,
+            max_name_chars: limits.max_name_chars as usize,
+            max_reason_chars: limits.max_reason_chars as usize,
+            replay_entries: u64::from(limits.replay_entries),
+        },
+        connections_per_user: limits.connections_per_user,
+        allowance: allowance(config),
+        naming_model: Some(answers.naming_model.clone()).filter(|id| !id.is_empty()),
+    })
+}
+
+fn allowance(config: &BrainConfig) -> Allowance {
+    let quotas = &config.quotas;
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "never negative; saturates")]
+    let cost = (quotas.cost_per_day * BILLIONTHS).round() as u64;
+    Allowance {
+        tokens: Some(quotas.tokens_per_day).filter(|tokens| *tokens > 0),
+        cost: Some(cost).filter(|cost| *cost > 0),
+    }
 }
 
 async fn pause(every: Option<Duration>) {

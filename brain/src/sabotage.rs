@@ -30,12 +30,11 @@ pub(crate) const fn is_on(_: Sabotage) -> bool {
     false
 }
 
-/// Leaves a write to a task of its own, a moment later. A write that fails is lost.
-pub(crate) fn write_later(store: &crate::store::SharedStore, row: crate::store::EntryRow) {
-    let store = std::sync::Arc::clone(store);
+/// Runs a write in a task of its own, a moment later. A write that fails is lost.
+pub(crate) fn later(write: impl Future<Output = ()> + Send + 'static) {
     #[expect(clippy::disallowed_methods, reason = "the fault is a write that nobody waits for")]
     tokio::spawn(async move {
         tokio::time::sleep(std::time::Duration::from_millis(200)).await;
-        drop(store.append(&row).await);
+        write.await;
     });
 }

@@ -1,21 +1,27 @@
-//! What can be changed without a restart: the models with their prompts, prices and limits, the sizes clients must keep to,
-//! what users may use. All of it is put in force at once; whoever needs it takes what is in force at that moment.
+//! The settings that can be changed without a restart: the models with their prompts, prices and limits, the sizes clients must
+//! keep to, and what users may use. All of them change at once; a caller that needs several takes one snapshot.
 
 use std::sync::Arc;
 
-use chatbox_shared::clock::Clock;
 use tokio::sync::watch;
 
-use crate::config::BrainConfig;
 use crate::ledger::Allowance;
-use crate::llm::catalog::{Catalog, CatalogError};
-use crate::llm::endpoint::Endpoints;
-use crate::session::requests::ChatLimits;
+use crate::llm::catalog::Catalog;
 
-/// Billionths in one unit of the currency.
-const BILLIONTHS: f64 = 1e9;
+/// Sizes a client must keep to.
+#[derive(Debug, Clone, Copy)]
+pub struct ChatLimits {
+    /// Characters of one message.
+    pub max_content_chars: usize,
+    /// Characters of a session's name.
+    pub max_name_chars: usize,
+    /// Characters of the reason of a help request.
+    pub max_reason_chars: usize,
+    /// Entries that opening a session replays.
+    pub replay_entries: u64,
+}
 
-/// One state of everything that can be changed.
+/// One state of all these settings.
 pub struct Tunables {
     /// The models.
     pub catalog: Catalog,
@@ -23,63 +29,32 @@ pub struct Tunables {
     pub limits: ChatLimits,
     /// Connections one user may hold.
     pub connections_per_user: usize,
-    /// What a user may use on one day.
+    /// What one user may use on one day.
     pub allowance: Allowance,
-    /// The model that thinks of names; `None` leaves them as they are made from the first message.
+    /// The model that names sessions. `None`: sessions keep the name made from their first message.
     pub naming_model: Option<String>,
 }
 
-impl Tunables {
-    /// What this configuration means.
-    ///
-    /// # Errors
-    /// Where the models cannot be used.
-    pub fn new(config: &BrainConfig, clock: &Arc<dyn Clock>, endpoints: &Endpoints) -> Result<Self, CatalogError> {
-        let default_model = &config.answers.default_model;
-        Ok(Self {
-            catalog: Catalog::build(&config.models, &config.provider, default_model, clock, endpoints)?,
-            limits: ChatLimits {
-                max_content_chars: config.limits.max_content_chars as usize,
-                max_name_chars: config.limits.max_name_chars as usize,
-                replay_entries: u64::from(config.limits.replay_entries),
-            },
-            connections_per_user: config.limits.connections_per_user,
-            allowance: allowance(config),
-            naming_model: Some(config.answers.naming_model.clone()).filter(|id| !id.is_empty()),
-        })
-    }
-}
+/// The settings in force.
+pub struct LiveConfig(watch::Sender<Arc<Tunables>>);
 
-fn allowance(config: &BrainConfig) -> Allowance {
-    let quotas = &config.quotas;
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "never negative; saturates")]
-    let cost = (quotas.cost_per_day * BILLIONTHS).round() as u64;
-    Allowance {
-        tokens: Some(quotas.tokens_per_day).filter(|tokens| *tokens > 0),
-        cost: Some(cost).filter(|cost| *cost > 0),
-    }
-}
-
-/// What is in force.
-pub struct Current(watch::Sender<Arc<Tunables>>);
-
-impl Current {
-    /// With this at first.
+impl LiveConfig {
+    /// Starts with these settings.
     pub fn new(tunables: Tunables) -> Self {
         Self(watch::Sender::new(Arc::new(tunables)))
     }
 
-    /// What is in force now. Whoever holds on to it goes on with it.
+    /// The settings in force now. A caller that keeps them does not see later changes.
     pub fn get(&self) -> Arc<Tunables> {
         Arc::clone(&self.0.borrow())
     }
 
-    /// Puts other ones in force.
+    /// Puts other settings in force.
     pub fn replace(&self, tunables: Tunables) {
         self.0.send_replace(Arc::new(tunables));
     }
 
-    /// Tells when others are in force.
+    /// Reports when other settings are in force.
     pub fn changes(&self) -> watch::Receiver<Arc<Tunables>> {
         self.0.subscribe()
     }

@@ -57,3 +57,12 @@ fn link_and_operations_need_ports_of_their_own() {
         assert_eq!(listen(link, ops), Vec::<String>::new());
     }
 }
+
+#[test]
+fn the_reason_of_a_help_request_has_a_bound_of_its_own() {
+    let limit = |chars: u32| errors(&format!("[limits]\nmax_reason_chars = {chars}\n"), &[]);
+    assert_eq!(limit(1), Vec::<String>::new());
+    for chars in [0, 10_001] {
+        assert_eq!(limit(chars), ["limits.max_reason_chars: must be 1 to 10000"]);
+    }
+}

@@ -1,16 +1,15 @@
-//! Between the brain's own types and protobuf. Nothing else in the brain knows how the wire spells things.
+//! Conversions between domain types and protobuf: entries, sessions, principals, ids.
 
 use chatbox_shared::auth::Principal;
 use chatbox_shared::failure::{ErrorCode, Failure};
 use chatbox_shared::ids::{BadId, SessionId, UserId};
 use chatbox_shared::proto;
 
-use crate::session::Session;
-use crate::session::entry::{Answer, Body, Content, Entry, EntryState, Event, Person, Sender, TokenUsage};
-use crate::session::live::Live;
+use crate::log::entry::{Answer, Body, Content, Entry, EntryState, LogEvent, Person, Sender, TokenUsage};
+use crate::session::view::SessionView;
 
-/// An entry as everybody sees it.
-pub fn entry(entry: &Entry) -> proto::Entry {
+/// An entry as participants see it. Unreadable content shows as a failed entry.
+pub(super) fn entry(entry: &Entry) -> proto::Entry {
     let meta = &entry.meta;
     let unreadable = entry.content == Content::Unreadable;
     let state = match meta.state {
@@ -71,91 +70,88 @@ fn usage(usage: TokenUsage) -> proto::Usage {
     proto::Usage { input_tokens: usage.input, output_tokens: usage.output, estimated: usage.estimated }
 }
 
-fn event(event: &Event, reason: String) -> proto::Event {
+fn event(event: &LogEvent, reason: String) -> proto::Event {
     let mut wire = proto::Event { reason, ..proto::Event::default() };
     wire.r#type = match event {
-        Event::AdminJoined(_) => "admin_joined",
-        Event::AdminLeft(_) => "admin_left",
-        Event::HelpRequested { .. } => "help_requested",
-        Event::ModelChanged(_) => "model_changed",
-        Event::SessionEnded => "session_ended",
+        LogEvent::AdminJoined(_) => "admin_joined",
+        LogEvent::AdminLeft(_) => "admin_left",
+        LogEvent::HelpRequested { .. } => "help_requested",
+        LogEvent::ModelChanged(_) => "model_changed",
+        LogEvent::SessionEnded => "session_ended",
     }
     .to_owned();
     match event {
-        Event::AdminJoined(who) | Event::AdminLeft(who) => wire.admin = Some(person(who, proto::SenderRole::Admin)),
-        Event::ModelChanged(model_id) => wire.model_id.clone_from(model_id),
-        Event::HelpRequested { .. } | Event::SessionEnded => {}
+        LogEvent::AdminJoined(who) | LogEvent::AdminLeft(who) => {
+            wire.admin = Some(person(who, proto::SenderRole::Admin))
+        }
+        LogEvent::ModelChanged(model_id) => wire.model_id.clone_from(model_id),
+        LogEvent::HelpRequested { .. } | LogEvent::SessionEnded => {}
     }
     wire
 }
 
-fn sender(sender: &Sender) -> proto::Person {
-    let nobody = |role: proto::SenderRole| proto::Person { role: role.into(), ..proto::Person::default() };
+/// Who wrote an entry, or who does something in a session.
+pub(super) fn sender(sender: &Sender) -> proto::Person {
+    let without_id = |role: proto::SenderRole| proto::Person { role: role.into(), ..proto::Person::default() };
     match sender {
         Sender::User(who) => person(who, proto::SenderRole::User),
         Sender::Admin(who) => person(who, proto::SenderRole::Admin),
-        Sender::Ai => nobody(proto::SenderRole::Ai),
-        Sender::System => nobody(proto::SenderRole::System),
+        Sender::Ai => without_id(proto::SenderRole::Ai),
+        Sender::System => without_id(proto::SenderRole::System),
     }
 }
 
-/// A human in a role.
-pub fn person(person: &Person, role: proto::SenderRole) -> proto::Person {
+fn person(person: &Person, role: proto::SenderRole) -> proto::Person {
     proto::Person { id: person.id.to_string(), name: person.name.clone().unwrap_or_default(), role: role.into() }
 }
 
-/// A session as its participants see it.
-pub fn session(session: &Session, live: &Live) -> proto::Session {
-    let state = &live.state;
-    let wire_state = if state.ended_at.is_some() { proto::SessionState::Ended } else { proto::SessionState::Active };
+/// A session as participants see it.
+pub(super) fn session(view: &SessionView) -> proto::Session {
+    let summary = &view.summary;
+    let state = if summary.ended_at.is_some() { proto::SessionState::Ended } else { proto::SessionState::Active };
     proto::Session {
-        id: session.id.to_string(),
-        epoch: session.epoch.clone(),
-        name: live.name.clone(),
-        state: wire_state.into(),
-        model_id: state.model_id.clone(),
-        seq: state.seq,
-        created_at_ms: session.started_at.0,
-        last_activity_at_ms: state.last_at.0,
-        ended_at_ms: state.ended_at.map_or(0, |at| at.0),
-        message_count: state.message_count,
-        unread: state.seq.saturating_sub(live.read_seq),
-        admin_assisted: state.admin_assisted,
-        assisting_admin: state.admin.as_ref().map(|admin| person(admin, proto::SenderRole::Admin)),
-        help_requested: state.help_requested_at.is_some(),
-        input_tokens: live.usage.input,
-        output_tokens: live.usage.output,
+        id: view.id.to_string(),
+        epoch: view.epoch.clone(),
+        name: view.name.clone(),
+        state: state.into(),
+        model_id: summary.model_id.clone(),
+        seq: summary.seq,
+        created_at_ms: view.started_at.0,
+        last_activity_at_ms: summary.last_at.0,
+        ended_at_ms: summary.ended_at.map_or(0, |at| at.0),
+        message_count: summary.message_count,
+        unread: summary.seq.saturating_sub(view.read_seq),
+        admin_assisted: summary.admin_assisted,
+        assisting_admin: summary.admin.as_ref().map(|admin| person(admin, proto::SenderRole::Admin)),
+        help_requested: summary.help_requested_at.is_some(),
+        input_tokens: view.usage.input,
+        output_tokens: view.usage.output,
     }
 }
 
-/// The person a token names.
-pub fn person_of(principal: &Principal) -> Person {
-    Person { id: principal.user.clone(), name: principal.name.clone() }
-}
-
-/// Who a gateway says is on the other side.
+/// The principal of a connection, as its gateway reports it.
 ///
 /// # Errors
-/// Where there is no user.
-pub fn principal(wire: Option<proto::Principal>) -> Result<Principal, Failure> {
+/// If it names no user.
+pub(super) fn principal(wire: Option<proto::Principal>) -> Result<Principal, Failure> {
     let wire = wire.filter(|wire| !wire.user_id.is_empty());
     let wire = wire.ok_or_else(|| Failure::invalid("principal", "a connection needs a user"))?;
     let name = Some(wire.name).filter(|name| !name.is_empty());
     Ok(Principal { user: UserId::new(wire.user_id), name, roles: wire.roles })
 }
 
-/// A session id from the wire.
+/// The id in the field `session_id`.
 ///
 /// # Errors
-/// Where it is no UUID.
-pub fn session_id(text: &str) -> Result<SessionId, Failure> {
+/// `invalid_message` if it is no UUID.
+pub(super) fn session_id(text: &str) -> Result<SessionId, Failure> {
     id(text, "session_id")
 }
 
-/// Any id from the wire.
+/// The id in this field.
 ///
 /// # Errors
-/// Where it is no UUID.
-pub fn id<T: std::str::FromStr<Err = BadId>>(text: &str, field: &str) -> Result<T, Failure> {
+/// `invalid_message` if it is no UUID.
+pub(super) fn id<T: std::str::FromStr<Err = BadId>>(text: &str, field: &str) -> Result<T, Failure> {
     text.parse().map_err(|BadId| Failure::invalid(field, format!("{field} must be a UUID")))
 }

@@ -1,28 +1,28 @@
-//! The store's clock, estimated. Leases and entry times follow the store's time, so brains with wrong clocks agree. The
-//! estimate is an offset to this machine's monotonic clock, which nobody sets; a brain whose wall clock jumps does not
-//! notice. Between two readings of the store it can only be off by the drift of one interval, and even a wrong estimate
-//! costs at most an early takeover: the fence decides who may write.
+//! The store's clock, estimated. Leases and the times of entries use the store's time, so brains with wrong clocks agree. The
+//! estimate is an offset to this machine's monotonic clock, so a jump of the wall clock does not matter. Between two readings
+//! the estimate is wrong by the drift of one interval at most. A wrong estimate costs no more than an early takeover of an
+//! answer, because the fence decides who may write.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
 use chatbox_shared::clock::{Clock, Timestamp};
 
-/// The store's time, between readings of it.
+/// The estimated time of the store.
 #[derive(Debug)]
 pub struct StoreClock {
     start: Instant,
-    /// Store time in ms at `start`.
+    /// The store's time at `start`, in milliseconds.
     offset: AtomicI64,
 }
 
 impl StoreClock {
-    /// Starts from a first guess until the store was asked.
+    /// Uses `guess` until the first reading.
     pub fn new(guess: Timestamp) -> Self {
         Self { start: Instant::now(), offset: AtomicI64::new(guess.0) }
     }
 
-    /// Takes a reading. Half of the time the question took is counted as its way back.
+    /// Takes a reading that was requested at `asked` and arrived after `took`. Half of `took` is counted as the way back.
     pub fn set(&self, store_now: Timestamp, asked: Instant, took: Duration) {
         let at = asked.duration_since(self.start) + took / 2;
         self.offset.store(store_now.minus(at).0, Ordering::Relaxed);

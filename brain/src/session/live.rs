@@ -1,66 +1,68 @@
-//! A session in memory: the fold of its log, the answer that is growing, and the connections that read along. Everything
-//! is delivered under one lock, so all of them see the same things in the same order.
+//! The part of a session that changes: the fold of its log, the growing answer, and the subscribers. It is guarded by one lock
+//! and publishes under it, so all subscribers see the same events in the same order. It does no I/O.
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-use chatbox_shared::ids::Seq;
-use chatbox_shared::proto::{self, ServerMessage, server_message::Message};
-use prost::Message as _;
-use smallvec::SmallVec;
+use chatbox_shared::ids::{Seq, SessionId};
 
-use crate::connection::Connection;
-use crate::grpc::convert;
-use crate::grpc::outbox::Outbox;
+use super::audience::{Audience, Recipients, Subscriber};
+use super::event::{AnswerDelta, Publication, SessionEvent};
 use crate::ledger::UsageSum;
-use crate::session::Session;
-use crate::session::entry::{Entry, EntryMeta, EntryState};
-use crate::store::{Responses, Summary};
+use crate::log::entry::{Body, Content, Entry, EntryMeta, EntryState};
+use crate::log::state::{Responses, Summary};
 
-/// What is known and who reads along.
+/// What this brain knows of a session, and who follows it.
 pub struct Live {
-    /// The fold of the log; `state.seq` is the last entry that was delivered.
+    id: SessionId,
+    /// The fold of the log. `state.seq` is the last entry that was published.
     pub state: Summary,
-    /// In the clear; empty while it has none.
+    /// The name in plain text; empty without one.
     pub name: String,
-    /// Up to where the owner has read.
+    /// The seq up to which the owner has read.
     pub read_seq: Seq,
     /// The sum of the session's records in the ledger, as this brain knows it.
     pub usage: UsageSum,
-    /// The sum covers this many calls in the store, too.
-    pub(crate) usage_saved: u64,
-    /// How many answers ended and how long they took.
+    /// The number of calls in the sum that the session document has.
+    pub(super) usage_saved: u64,
+    /// How many answers have ended, and how long they took.
     pub responses: Responses,
-    /// The answer that is growing, as far as this brain has seen it. Boxed: most sessions have none.
+    /// The growing answer as far as this brain has seen it. Boxed, because most sessions have none.
     pub streaming: Option<Box<Entry>>,
-    /// Answers that another brain has ended, since a newer one stands behind them, whose end was not read yet: seq and
-    /// the rev that was shown.
-    pub(crate) ended_unseen: Vec<(Seq, u32)>,
-    /// Those who have caught up and get everything live.
-    subscribers: SmallVec<[Arc<Connection>; 1]>,
-    /// A save of the summary is due; see `session::summary`.
-    pub(crate) save_pending: bool,
-    /// The read marker the store has.
-    pub(crate) read_saved: Seq,
-    /// The session was erased here; whoever still holds it must write nothing more.
-    pub(crate) erased: bool,
+    /// Answers that must have ended on another brain, because a newer answer follows them, and whose end has not been read
+    /// yet: the seq, and the revision that was published.
+    pub(super) ended_unseen: Vec<(Seq, u32)>,
+    audience: Audience,
+    /// A save of the summary is scheduled; see [`super::summary`].
+    pub(super) save_pending: bool,
+    /// The read marker in the session document.
+    pub(super) read_saved: Seq,
+    /// The session was erased. Whoever still holds it must write nothing more.
+    pub(super) erased: bool,
 }
 
-/// What became of an entry that was given to a session.
+/// The result of giving an entry to a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Applied {
-    /// New, and delivered.
-    Delivered,
-    /// Known already.
+    /// The entry is new and was published.
+    Published,
+    /// The entry is known already.
     Known,
-    /// Entries between the last known one and this one are missing; nothing was done.
+    /// Entries between the last known one and this one are missing. Nothing was changed.
     Gap,
 }
 
 impl Live {
-    /// A session as the store says it is, with nobody reading along.
-    pub fn new(state: Summary, name: String, read_seq: Seq, usage: UsageSum, responses: Responses) -> Self {
+    /// A session as the store has it, without subscribers.
+    pub fn new(
+        id: SessionId,
+        state: Summary,
+        name: String,
+        read_seq: Seq,
+        usage: UsageSum,
+        responses: Responses,
+    ) -> Self {
         Self {
+            id,
             state,
             name,
             read_seq,
@@ -69,16 +71,16 @@ impl Live {
             responses,
             streaming: None,
             ended_unseen: Vec::new(),
-            subscribers: SmallVec::new(),
+            audience: Audience::default(),
             save_pending: false,
             read_saved: read_seq,
             erased: false,
         }
     }
 
-    /// Takes an entry that is durable in the log: folds it in and delivers it, if it is the next one or a later
-    /// revision of the growing answer.
-    pub fn apply(&mut self, session: &Session, entry: &Entry) -> Applied {
+    /// Takes an entry that is durable in the log. Folds it in and publishes it, if it is the next entry or a later revision of
+    /// an answer that this brain has seen growing.
+    pub(super) fn apply(&mut self, entry: &Entry) -> Applied {
         let meta = &entry.meta;
         if meta.seq > self.state.seq + 1 {
             return Applied::Gap;
@@ -86,13 +88,13 @@ impl Live {
         if meta.seq == self.state.seq + 1 {
             self.state.apply(meta);
             if meta.answer().is_some() {
-                // One answer grows at a time, so the one before has ended.
+                // A log has one growing answer at most, so the one before has ended.
                 let before = self.streaming.take();
                 self.ended_unseen.extend(before.map(|before| (before.meta.seq, before.meta.rev)));
-                self.streaming = (meta.state == EntryState::Streaming).then(|| Box::new(entry.clone()));
+                self.set_streaming(entry);
             }
-        } else if self.grows(meta) {
-            self.streaming = (meta.state == EntryState::Streaming).then(|| Box::new(entry.clone()));
+        } else if self.is_newer_revision(meta) {
+            self.set_streaming(entry);
         } else if let Some(at) = self.ended_unseen.iter().position(|(seq, rev)| *seq == meta.seq && *rev < meta.rev)
             && meta.state != EntryState::Streaming
         {
@@ -100,101 +102,59 @@ impl Live {
         } else {
             return Applied::Known;
         }
-        self.broadcast(&Message::Entry(proto::EntryEvent {
-            session_id: session.id.to_string(),
-            entry: Some(convert::entry(entry)),
-        }));
-        Applied::Delivered
+        self.publish(SessionEvent::Entry(entry), Recipients::Everyone);
+        Applied::Published
     }
 
-    /// Is this a later state of the growing answer?
-    fn grows(&self, meta: &EntryMeta) -> bool {
+    fn set_streaming(&mut self, entry: &Entry) {
+        self.streaming = (entry.meta.state == EntryState::Streaming).then(|| Box::new(entry.clone()));
+    }
+
+    /// Whether this is a newer revision of the growing answer.
+    fn is_newer_revision(&self, meta: &EntryMeta) -> bool {
         self.streaming.as_ref().is_some_and(|known| known.meta.seq == meta.seq && known.meta.rev < meta.rev)
     }
 
-    /// Appends text to the growing answer and delivers it. `false`: the answer has moved on (another attempt, or it has
-    /// ended) and the text is dropped.
-    pub fn delta(&mut self, session: &Session, seq: Seq, fence: u64, attempt: u32, text: &str) -> bool {
-        let Some(entry) = self.streaming.as_mut().filter(|entry| entry.meta.seq == seq) else { return false };
-        let crate::session::entry::Content::Text(content) = &mut entry.content else { return false };
-        let crate::session::entry::Body::Answer(answer) = &mut entry.meta.body else { return false };
+    /// Appends text to the growing answer and publishes it. If the answer has another fence or attempt by now, or has ended,
+    /// the text is dropped.
+    pub(super) fn delta(&mut self, seq: Seq, fence: u64, attempt: u32, text: &str) {
+        let Some(entry) = self.streaming.as_mut().filter(|entry| entry.meta.seq == seq) else { return };
+        let Content::Text(content) = &mut entry.content else { return };
+        let Body::Answer(answer) = &mut entry.meta.body else { return };
         if answer.fence != fence || answer.attempt != attempt {
-            return false;
+            return;
         }
         let index = answer.next_index;
         content.push_str(text);
         answer.next_index += 1;
-        self.broadcast(&Message::AiDelta(proto::AiDelta {
-            session_id: session.id.to_string(),
-            seq,
-            attempt,
-            index,
-            count: 1,
-            delta: text.to_owned(),
-        }));
-        true
+        self.publish(SessionEvent::Delta(AnswerDelta { seq, attempt, index, count: 1, text }), Recipients::Everyone);
     }
 
-    /// Adds a connection that has seen everything up to `state.seq`.
-    pub fn subscribe(&mut self, connection: &Arc<Connection>) {
-        self.unsubscribe(connection);
-        self.subscribers.push(Arc::clone(connection));
+    /// Adds a subscriber that has got everything up to `state.seq`.
+    pub(super) fn subscribe(&mut self, subscriber: Arc<dyn Subscriber>) {
+        self.audience.remove(subscriber.as_ref());
+        self.audience.add(subscriber);
     }
 
-    /// Removes a connection.
-    pub fn unsubscribe(&mut self, connection: &Connection) {
-        self.subscribers.retain(|other| !std::ptr::eq(Arc::as_ptr(other), connection));
+    /// Removes a subscriber.
+    pub(super) fn unsubscribe(&mut self, subscriber: &dyn Subscriber) {
+        self.audience.remove(subscriber);
     }
 
-    /// Does anybody read along?
-    pub fn is_watched(&self) -> bool {
-        !self.subscribers.is_empty()
+    /// Removes all subscribers and returns them.
+    pub(super) fn take_subscribers(&mut self) -> Vec<Arc<dyn Subscriber>> {
+        self.audience.take()
     }
 
-    /// Removes everybody and returns them.
-    pub fn take_subscribers(&mut self) -> SmallVec<[Arc<Connection>; 1]> {
-        std::mem::take(&mut self.subscribers)
+    /// Whether the session has subscribers.
+    pub fn is_followed(&self) -> bool {
+        !self.audience.is_empty()
     }
 
-    /// Delivers to everybody.
-    pub fn broadcast(&self, message: &Message) {
-        self.broadcast_to(message, |_| true);
-    }
-
-    /// Delivers to those the filter takes: one frame per link.
-    pub fn broadcast_to(&self, message: &Message, filter: impl Fn(&Connection) -> bool) {
-        let mut links: SmallVec<[(&Outbox, Vec<u64>); 2]> = SmallVec::new();
-        for connection in self.subscribers.iter().filter(|connection| filter(connection)) {
-            let outbox = connection.outbox();
-            match links.iter_mut().find(|(link, _)| link.same_link(outbox)) {
-                Some((_, conns)) => conns.push(connection.conn),
-                None => links.push((outbox, vec![connection.conn])),
-            }
+    /// Publishes an event to these subscribers.
+    pub(super) fn publish(&self, event: SessionEvent<'_>, to: Recipients<'_>) {
+        if self.is_followed() {
+            self.audience.publish(&Publication::new(self.id, event), to);
         }
-        if links.is_empty() {
-            return;
-        }
-        let encoded = Bytes::from(ServerMessage { message: Some(message.clone()) }.encode_to_vec());
-        for (link, conns) in links {
-            link.deliver(conns, encoded.clone(), 0);
-        }
-    }
-
-    /// Tells everybody what has changed about the session as a whole.
-    pub fn broadcast_summary(&self, session: &Session) {
-        let session = Some(convert::session(session, self));
-        self.broadcast(&Message::Session(proto::SessionInfo { session, truncated_before: 0, reset: false }));
-    }
-}
-
-impl Session {
-    /// Gives the session an entry that is durable in the log.
-    pub fn apply(&self, entry: &Entry) -> Applied {
-        self.live.lock().apply(self, entry)
-    }
-
-    /// Grows the answer at `seq`; see [`Live::delta`].
-    pub fn delta(&self, seq: Seq, fence: u64, attempt: u32, text: &str) -> bool {
-        self.live.lock().delta(self, seq, fence, attempt, text)
     }
 }

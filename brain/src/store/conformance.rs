@@ -10,7 +10,7 @@ use super::sqlite::SqliteStore;
 use super::{EntryRow, Responses, SessionRow, Store, Summary, WrappedKey};
 use crate::ledger::UsageSum;
 use crate::ledger::{Call, Purpose};
-use crate::session::entry::{Answer, Body, EntryMeta, EntryState, Event, Person, Sender};
+use crate::log::entry::{Answer, Body, EntryMeta, EntryState, LogEvent, Person, Sender};
 
 mod answers;
 mod ledger;
@@ -193,7 +193,7 @@ pub(super) fn answer(session: SessionId, seq: Seq, reply_to: Seq, generation: u3
     }
 }
 
-pub(super) fn event(session: SessionId, seq: Seq, event: Event) -> EntryRow {
+pub(super) fn event(session: SessionId, seq: Seq, event: LogEvent) -> EntryRow {
     EntryRow { content: Vec::new(), ..row(session, seq, EntryState::Final, Sender::System, Body::Event(event)) }
 }
 

@@ -11,7 +11,8 @@ use chatbox_shared::clock::Timestamp;
 use chatbox_shared::ids::{ClientMessageId, MessageId, Seq, SessionId, UserId};
 
 use crate::ledger::{Allowance, Day, DayUsage, Reservation, UsageRecord, UsageSum};
-use crate::session::entry::{EntryMeta, Person};
+use crate::log::entry::EntryMeta;
+pub use crate::log::state::{Responses, Summary};
 
 pub mod cipher;
 #[cfg(test)]
@@ -20,7 +21,6 @@ pub mod key_check;
 pub mod keyring;
 pub mod mongo;
 pub mod observed;
-pub mod readiness;
 mod record;
 pub mod sqlite;
 
@@ -56,40 +56,6 @@ pub struct SessionRow {
     pub usage: UsageSum,
     /// Number and times of the finished answers, counted when each ends.
     pub responses: Responses,
-}
-
-/// What the fold of the log up to `seq` says; see `session::state`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Summary {
-    /// The last entry folded in.
-    pub seq: Seq,
-    /// When that entry was appended.
-    pub last_at: Timestamp,
-    /// Set once the session has ended.
-    pub ended_at: Option<Timestamp>,
-    /// How many entries are messages.
-    pub message_count: u64,
-    /// The model that answers.
-    pub model_id: String,
-    /// A human has assisted at some time.
-    pub admin_assisted: bool,
-    /// The human who assists now.
-    pub admin: Option<Person>,
-    /// The seq of the latest `admin_joined`, 0 if there was none: no older message gets an AI answer any more.
-    pub joined_seq: Seq,
-    /// When the user asked for a human, while nobody has come.
-    pub help_requested_at: Option<Timestamp>,
-}
-
-/// The finished answers of a session.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Responses {
-    /// The number of finished answers.
-    pub count: u64,
-    /// The sum of their durations in milliseconds.
-    pub ms_sum: u64,
-    /// The longest duration in milliseconds.
-    pub ms_max: u64,
 }
 
 /// A data key encrypted by a master key of the keyring.

@@ -6,7 +6,7 @@ use chatbox_shared::ids::{Seq, UserId};
 use uuid::Uuid;
 
 use super::{StoreError, StoreResult};
-use crate::session::entry::Person;
+use crate::log::entry::Person;
 
 pub(super) mod entry;
 pub(super) mod session;

@@ -1,4 +1,5 @@
-//! The account of a session's calls: reserves before each, records after each, whatever the store does meanwhile.
+//! Accounts for the calls of a session: reserves usage before each call and records it after the call, even if the store is
+//! away for a while.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,28 +7,28 @@ use std::time::Duration;
 use async_trait::async_trait;
 use chatbox_shared::ids::Seq;
 
-use super::Turns;
 use super::journal::millis;
+use super::turns::Turns;
 use crate::ledger::{Allowance, Call, CallFinish, DayUsage, Purpose, Reservation, UsageRecord};
 use crate::llm::meter::{CallDenied, CallOutcome, Meter, PlannedCall};
 use crate::llm::model::Model;
 use crate::metrics::Metrics;
-use crate::session::Session;
+use crate::session::handle::Session;
 use crate::session::registry::Sessions;
 use crate::store::StoreError;
-use crate::tunables::Current;
+use crate::tunables::LiveConfig;
 use crate::usage::TokenUsage;
 
-/// A reservation is nobody's this long after its call must have ended.
+/// A reservation expires this long after its call must have ended.
 const GRACE: Duration = Duration::from_secs(30);
-/// The first wait before a store that was away is asked again; it doubles up to the second.
+/// The first wait before a store that could not be reached is tried again. It doubles up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
-/// Keeps the account of the calls for one answer or name.
+/// Accounts for the calls for one answer or one name.
 pub(super) struct SessionMeter {
     sessions: Arc<Sessions>,
-    current: Arc<Current>,
+    live_config: Arc<LiveConfig>,
     metrics: Arc<Metrics>,
     session: Arc<Session>,
     purpose: Purpose,
@@ -35,27 +36,25 @@ pub(super) struct SessionMeter {
     attempt: u32,
 }
 
-impl Turns {
-    /// The meter for the answer at `seq`, whose attempt this is when its turn begins here.
-    pub(super) fn answer_meter(&self, session: &Arc<Session>, seq: Seq, attempt: u32) -> SessionMeter {
-        self.meter(session, Purpose::Answer, seq, attempt)
-    }
+/// The meter for the answer at `seq`, whose attempt is `attempt` when its turn begins on this brain.
+pub(super) fn answer_meter(turns: &Turns, session: &Arc<Session>, seq: Seq, attempt: u32) -> SessionMeter {
+    meter(turns, session, Purpose::Answer, seq, attempt)
+}
 
-    /// The meter for a session's name.
-    pub(super) fn name_meter(&self, session: &Arc<Session>) -> SessionMeter {
-        self.meter(session, Purpose::Name, 0, 0)
-    }
+/// The meter for the name of a session.
+pub(super) fn name_meter(turns: &Turns, session: &Arc<Session>) -> SessionMeter {
+    meter(turns, session, Purpose::Name, 0, 0)
+}
 
-    fn meter(&self, session: &Arc<Session>, purpose: Purpose, seq: Seq, attempt: u32) -> SessionMeter {
-        SessionMeter {
-            sessions: Arc::clone(&self.sessions),
-            current: Arc::clone(&self.current),
-            metrics: Arc::clone(&self.metrics),
-            session: Arc::clone(session),
-            purpose,
-            seq,
-            attempt,
-        }
+fn meter(turns: &Turns, session: &Arc<Session>, purpose: Purpose, seq: Seq, attempt: u32) -> SessionMeter {
+    SessionMeter {
+        sessions: Arc::clone(&turns.sessions),
+        live_config: Arc::clone(&turns.live_config),
+        metrics: Arc::clone(&turns.metrics),
+        session: Arc::clone(session),
+        purpose,
+        seq,
+        attempt,
     }
 }
 
@@ -92,7 +91,7 @@ impl Meter for SessionMeter {
     }
 
     async fn begin(&self, reservation: &Reservation) -> Result<(), CallDenied> {
-        let allowance = self.current.get().allowance;
+        let allowance = self.live_config.get().allowance;
         match self.sessions.store.reserve_usage(reservation, &allowance).await {
             Ok(true) => Ok(()),
             Ok(false) => {
@@ -102,11 +101,11 @@ impl Meter for SessionMeter {
                 Err(CallDenied::Quota(ever.then(|| day.end())))
             }
             Err(error @ StoreError::Unavailable(_)) => {
-                tracing::debug!(session = %self.session.id, %error, "no call without an account of it");
+                tracing::debug!(session = %self.session.id, %error, "a call was not made, because it cannot be accounted for");
                 Err(CallDenied::Unavailable)
             }
             Err(error) => {
-                tracing::error!(session = %self.session.id, %error, "an account cannot be used");
+                tracing::error!(session = %self.session.id, %error, "the account of a user cannot be used");
                 Err(CallDenied::Broken)
             }
         }
@@ -123,11 +122,11 @@ impl Meter for SessionMeter {
             total_ms: millis(outcome.total),
             cost: model.cost(&outcome.usage),
         };
-        self.sessions.record_usage(&record).await;
+        record_usage(&self.sessions, &record).await;
     }
 
     async fn withdraw(&self, reservation: &Reservation) {
-        // Only what is surely there can be taken back.
+        // Whether the reservation was stored is not known. Reserving again makes sure of it, so that it can be taken back.
         let mut pause = FIRST_PAUSE;
         while let Err(error) = self.sessions.store.reserve_usage(reservation, &Allowance::default()).await {
             if !matches!(error, StoreError::Unavailable(_)) || self.sessions.lifecycle.stopping().is_cancelled() {
@@ -139,29 +138,28 @@ impl Meter for SessionMeter {
         }
         let nothing = TokenUsage::default();
         let record = reservation.record(nothing, CallFinish::Stopped, None, reservation.call.started_at);
-        self.sessions.record_usage(&record).await;
+        record_usage(&self.sessions, &record).await;
     }
 }
 
-impl Sessions {
-    /// Records a call, however long the store takes; only the end of this process gives up, and then another brain does it
-    /// once the reservation has expired.
-    pub(super) async fn record_usage(&self, record: &UsageRecord) {
-        let mut pause = FIRST_PAUSE;
-        loop {
-            match self.store.record_usage(record).await {
-                Ok(_) => return,
-                Err(StoreError::Unavailable(_)) if !self.lifecycle.stopping().is_cancelled() => {}
-                Err(error) => {
-                    tracing::error!(session = %record.call.session, call = %record.call.id, %error, "a call was not recorded");
-                    return;
-                }
+/// Records a call, however long the store takes. If the process ends before, another brain records the call once its
+/// reservation has expired.
+async fn record_usage(sessions: &Sessions, record: &UsageRecord) {
+    let mut pause = FIRST_PAUSE;
+    loop {
+        match sessions.store.record_usage(record).await {
+            Ok(_) => return,
+            Err(StoreError::Unavailable(_)) if !sessions.lifecycle.stopping().is_cancelled() => {}
+            Err(error) => {
+                let call = record.call.id;
+                tracing::error!(session = %record.call.session, %call, %error, "a call was not recorded");
+                return;
             }
-            tokio::select! {
-                () = self.lifecycle.stopping().cancelled() => {}
-                () = tokio::time::sleep(pause) => {}
-            }
-            pause = (pause * 2).min(LONGEST_PAUSE);
         }
+        tokio::select! {
+            () = sessions.lifecycle.stopping().cancelled() => {}
+            () = tokio::time::sleep(pause) => {}
+        }
+        pause = (pause * 2).min(LONGEST_PAUSE);
     }
 }

@@ -1,4 +1,4 @@
-//! What a model is asked: the conversation up to the message that is being answered, as much as fits.
+//! The prompt of an answer: the conversation up to the message to answer, as much of it as fits.
 
 use std::sync::Arc;
 
@@ -6,54 +6,54 @@ use aws_lc_rs::digest;
 use chatbox_shared::failure::Failure;
 use chatbox_shared::ids::{Seq, UserId};
 
-use super::Turns;
 use crate::llm::conversation::Conversation;
 use crate::llm::model::Model;
 use crate::llm::{PromptRole, PromptTurn, tokens};
-use crate::session::Session;
-use crate::session::entry::{Answer, Body, Entry, Sender};
+use crate::log::entry::{Answer, Body, Entry, Sender};
+use crate::session::failures;
+use crate::session::handle::Session;
+use crate::store::Store;
 
-/// Entries read from the log at once.
+/// Entries read from the log in one query.
 const PAGE: u32 = 100;
-/// More than this many entries are never read for one prompt.
+/// Entries read for one prompt at most, except that the last page is read whole.
 const MAX_ENTRIES: usize = 2000;
 
-impl Turns {
-    /// The conversation up to the message that the answer in `row` answers, as much of it as any of these models can take.
-    pub(super) async fn conversation(
-        &self,
-        session: &Arc<Session>,
-        row: &Entry,
-        models: &[Arc<Model>],
-    ) -> Result<Conversation, Failure> {
-        let Some(answer) = row.meta.answer() else { return Ok(Conversation::default()) };
-        let budget = models.iter().map(|model| model.prompt_budget()).max().unwrap_or(0);
-        let mut history: Vec<Entry> = Vec::new();
-        let (mut before, mut read_tokens) = (row.meta.seq, 0);
-        while read_tokens < budget && history.len() < MAX_ENTRIES && before > 1 {
-            let rows = self.sessions.store.entries_before(session.id, before, PAGE).await;
-            let rows = rows.map_err(|error| self.sessions.storage(session, &error))?;
-            let Some(first) = rows.first() else { break };
-            before = first.meta.seq;
-            let page: Vec<Entry> = rows.into_iter().map(|row| session.unseal(row)).collect();
-            read_tokens += page.iter().map(|entry| tokens::estimate(entry.content.text())).sum::<u64>();
-            history.splice(0..0, page);
-        }
-        let conversations = models.iter().filter_map(|model| {
-            let id = conversation_of(&history, &model.id)?;
-            Some((model.id.clone(), id))
-        });
-        Ok(Conversation {
-            turns: conversation(&history, answer),
-            user: opaque(&session.owner),
-            conversations: conversations.collect(),
-        })
+/// The conversation up to the message that the answer in `row` answers, as much of it as the model with the largest budget
+/// can take.
+pub(super) async fn conversation(
+    store: &dyn Store,
+    session: &Arc<Session>,
+    row: &Entry,
+    models: &[Arc<Model>],
+) -> Result<Conversation, Failure> {
+    let Some(answer) = row.meta.answer() else { return Ok(Conversation::default()) };
+    let budget = models.iter().map(|model| model.prompt_budget()).max().unwrap_or(0);
+    let mut history: Vec<Entry> = Vec::new();
+    let (mut before, mut read_tokens) = (row.meta.seq, 0);
+    while read_tokens < budget && history.len() < MAX_ENTRIES && before > 1 {
+        let rows = store.entries_before(session.id, before, PAGE).await;
+        let rows = rows.map_err(|error| failures::storage(session.id, &error))?;
+        let Some(first) = rows.first() else { break };
+        before = first.meta.seq;
+        let page: Vec<Entry> = rows.into_iter().map(|row| session.unseal(row)).collect();
+        read_tokens += page.iter().map(|entry| tokens::estimate(entry.content.text())).sum::<u64>();
+        history.splice(0..0, page);
     }
+    let conversations = models.iter().filter_map(|model| {
+        let id = conversation_of(&history, &model.id)?;
+        Some((model.id.clone(), id))
+    });
+    Ok(Conversation {
+        turns: prompt_turns(&history, answer),
+        user: opaque(&session.owner),
+        conversations: conversations.collect(),
+    })
 }
 
-/// The messages a model sees, in the order of the conversation: each answer behind the message it answers, also where
-/// the user had gone on writing meanwhile. Later messages than the one to answer are left out.
-fn conversation(history: &[Entry], asked: &Answer) -> Vec<PromptTurn> {
+/// The messages a model gets, in the order of the conversation: each answer follows the message it answers, even if the user
+/// wrote more before the answer. Messages after the one to answer are left out.
+fn prompt_turns(history: &[Entry], asked: &Answer) -> Vec<PromptTurn> {
     let mut placed: Vec<((Seq, Seq), PromptTurn)> = Vec::new();
     for entry in history {
         let text = entry.content.text();
@@ -74,19 +74,19 @@ fn conversation(history: &[Entry], asked: &Answer) -> Vec<PromptTurn> {
     placed.into_iter().map(|(_, turn)| turn).collect()
 }
 
-/// Of several answers to one message only the last was seen to the end.
+/// Whether this is the latest of the answers to its message. The earlier ones were replaced.
 fn is_latest(history: &[Entry], answer: &Answer) -> bool {
     let answers = history.iter().filter_map(|entry| entry.meta.answer());
     answers.filter(|other| other.reply_to == answer.reply_to).all(|other| other.generation <= answer.generation)
 }
 
-/// The provider's own id of the conversation, from the latest answer of the same model that has one.
+/// The provider's id of the conversation, from the latest answer of this model that has one.
 fn conversation_of(history: &[Entry], model_id: &str) -> Option<String> {
     let answers = history.iter().rev().filter_map(|entry| entry.meta.answer());
     answers.filter(|answer| answer.model_id == model_id).find_map(|answer| answer.conversation.clone())
 }
 
-/// A stable name for the user that says nothing about them.
+/// A stable name for the user that does not reveal who they are.
 pub(super) fn opaque(user: &UserId) -> String {
     let digest = digest::digest(&digest::SHA256, format!("chatbox user\n{user}").as_bytes());
     digest.as_ref().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
@@ -98,7 +98,7 @@ mod tests {
     use chatbox_shared::ids::{ClientMessageId, MessageId, SessionId};
 
     use super::*;
-    use crate::session::entry::{Content, EntryMeta, EntryState, Person};
+    use crate::log::entry::{Content, EntryMeta, EntryState, Person};
 
     fn entry(seq: Seq, sender: Sender, body: Body, text: &str) -> Entry {
         let meta = EntryMeta {
@@ -146,7 +146,7 @@ mod tests {
     }
 
     fn texts(history: &[Entry], asked: &Answer) -> Vec<String> {
-        conversation(history, asked).into_iter().map(|turn| turn.text).collect()
+        prompt_turns(history, asked).into_iter().map(|turn| turn.text).collect()
     }
 
     #[test]

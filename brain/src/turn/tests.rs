@@ -12,22 +12,24 @@ use chatbox_tests::provider::{FakeProvider, Gate, Script, Step};
 use prometheus_client::registry::Registry;
 use tempfile::TempDir;
 
-use super::{TurnSettings, Turns};
+use super::sweep::sweep;
+use super::turns::{TurnSettings, Turns};
+use super::{stop, worker};
 use crate::ledger::Allowance;
 use crate::llm::catalog::Catalog;
 use crate::llm::config::{ModelConfig, ProviderConfig};
 use crate::llm::endpoint::Endpoints;
+use crate::log::entry::{Body, Entry, EntryState, FinishReason, LogEvent, Person, Sender};
+use crate::log::state::Intent;
 use crate::metrics::Metrics;
-use crate::session::Session;
-use crate::session::append::{Draft, Outcome};
-use crate::session::entry::{Body, Entry, EntryState, Event, FinishReason, Person, Sender};
+use crate::session::append::{AppendOutcome, Draft, append};
+use crate::session::catch_up::catch_up;
+use crate::session::handle::Session;
 use crate::session::registry::Sessions;
-use crate::session::requests::ChatLimits;
-use crate::session::state::Intent;
 use crate::store::keyring::Keyring;
 use crate::store::sqlite::SqliteStore;
 use crate::store::{SharedStore, Store};
-use crate::tunables::{Current, Tunables};
+use crate::tunables::{ChatLimits, LiveConfig, Tunables};
 
 const LEASE: Duration = Duration::from_millis(1000);
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -88,7 +90,12 @@ impl World {
         let catalog = Catalog::build(&[model], &provider, "", &clock, &Endpoints::default()).expect("a catalog");
         let tunables = Tunables {
             catalog,
-            limits: ChatLimits { max_content_chars: 1000, max_name_chars: 100, replay_entries: 100 },
+            limits: ChatLimits {
+                max_content_chars: 1000,
+                max_name_chars: 100,
+                max_reason_chars: 100,
+                replay_entries: 100,
+            },
             connections_per_user: 10,
             allowance: Allowance::default(),
             naming_model: None,
@@ -102,7 +109,7 @@ impl World {
             sweep_interval: Duration::from_millis(50),
         };
         let metrics = Arc::new(Metrics::new(&mut Registry::default()));
-        let turns = Arc::new(Turns::new(Arc::clone(&sessions), Arc::new(Current::new(tunables)), settings, metrics));
+        let turns = Arc::new(Turns::new(Arc::clone(&sessions), Arc::new(LiveConfig::new(tunables)), settings, metrics));
         Brain { sessions, turns, lifecycle }
     }
 
@@ -134,31 +141,31 @@ impl Brain {
     }
 
     async fn say(&self, session: &Arc<Session>, text: &str) -> Entry {
-        match self.sessions.append(session, Intent::UserMessage, &message(text)).await {
-            Ok(Outcome::Appended(entry)) => entry,
+        match append(&self.sessions, session, Intent::UserMessage, &message(text)).await {
+            Ok(AppendOutcome::Appended(entry)) => entry,
             other => panic!("not appended: {other:?}"),
         }
     }
 
     async fn join(&self, session: &Arc<Session>, admin: &str) -> Entry {
         let who = Person { id: UserId::new(admin), name: None };
-        let draft = Draft::new(Sender::System, Body::Event(Event::AdminJoined(who.clone())), String::new());
-        let joined = self.sessions.append(session, Intent::Join(&who.id), &draft).await;
-        self.turns.end(session, FinishReason::Interrupted).await.expect("the answer ends");
+        let draft = Draft::new(Sender::System, Body::Event(LogEvent::AdminJoined(who.clone())), String::new());
+        let joined = append(&self.sessions, session, Intent::Join(&who.id), &draft).await;
+        stop::end(&self.turns, session, FinishReason::Interrupted).await.expect("the answer ends");
         match joined {
-            Ok(Outcome::Appended(entry)) => entry,
+            Ok(AppendOutcome::Appended(entry)) => entry,
             other => panic!("not joined: {other:?}"),
         }
     }
 
     /// Starts to look for what others left behind.
     fn sweep(&self) {
-        self.lifecycle.spawn(Arc::clone(&self.turns).sweep());
+        self.lifecycle.spawn(sweep(Arc::clone(&self.turns)));
     }
 
     /// The process dies: nothing of it runs on, nothing is handed over.
     fn kill(self) {
-        self.turns.working.clear();
+        self.turns.workers.clear();
         self.lifecycle.stopping().cancel();
     }
 }
@@ -205,9 +212,11 @@ async fn racing_writers_of_two_brains_make_one_log_without_gaps() {
             let session = sessions.get(id).await.expect("the store").expect("a session");
             for n in 0..20 {
                 let draft = message(&format!("{writer}.{n}"));
-                let first = sessions.append(&session, Intent::UserMessage, &draft).await.expect("appended");
-                let again = sessions.append(&session, Intent::UserMessage, &draft).await.expect("known");
-                let (Outcome::Appended(first), Outcome::Duplicate(again)) = (first, again) else { panic!("doubled") };
+                let first = append(&sessions, &session, Intent::UserMessage, &draft).await.expect("appended");
+                let again = append(&sessions, &session, Intent::UserMessage, &draft).await.expect("known");
+                let (AppendOutcome::Appended(first), AppendOutcome::Duplicate(again)) = (first, again) else {
+                    panic!("doubled")
+                };
                 assert_eq!(first.meta.seq, again.meta.seq);
             }
         });
@@ -224,7 +233,7 @@ async fn racing_writers_of_two_brains_make_one_log_without_gaps() {
     }
     for brain in &brains {
         let session = brain.session(id).await;
-        brain.sessions.catch_up(&session).await.expect("the store");
+        catch_up(brain.sessions.store.as_ref(), &session).await.expect("the store");
         assert_eq!(session.read(|live| live.state.message_count), 160);
     }
 }
@@ -243,8 +252,8 @@ async fn the_same_message_sent_through_two_brains_at_once_is_stored_once() {
                 let session = sessions.get(id).await.expect("the store").expect("a session");
                 // Each try is a request of its own, so it has an entry id of its own.
                 let draft = Draft { id: chatbox_shared::ids::MessageId::generate(), ..draft };
-                match sessions.append(&session, Intent::UserMessage, &draft).await.expect("taken") {
-                    Outcome::Appended(entry) | Outcome::Duplicate(entry) => (entry.meta.id, entry.meta.seq),
+                match append(&sessions, &session, Intent::UserMessage, &draft).await.expect("taken") {
+                    AppendOutcome::Appended(entry) | AppendOutcome::Duplicate(entry) => (entry.meta.id, entry.meta.seq),
                     other => panic!("{other:?}"),
                 }
             });
@@ -269,11 +278,11 @@ async fn messages_written_during_an_answer_are_answered_one_after_the_other() {
     let brain = world.brain("a");
     let session = brain.create().await;
     brain.say(&session, "a").await;
-    brain.turns.kick(&session);
+    worker::kick(&brain.turns, &session);
     world.until(&brain, session.id, 2, streams).await;
     for text in ["b", "c"] {
         brain.say(&session, text).await;
-        brain.turns.kick(&session);
+        worker::kick(&brain.turns, &session);
     }
     gate.open();
     world.until(&brain, session.id, 6, |entry| !streams(entry)).await;
@@ -300,8 +309,8 @@ async fn a_dead_owners_answer_is_begun_anew_by_another_brain() {
     {
         let (turns, sessions, session) = (Arc::clone(&dead.turns), Arc::clone(&dead.sessions), Arc::clone(&session));
         let asked = runtime.spawn(async move {
-            sessions.append(&session, Intent::UserMessage, &message("hello")).await.expect("appended");
-            turns.kick(&session);
+            append(&sessions, &session, Intent::UserMessage, &message("hello")).await.expect("appended");
+            worker::kick(&turns, &session);
         });
         asked.await.expect("asked");
     }
@@ -324,13 +333,13 @@ async fn an_owner_that_lost_its_row_writes_and_shows_nothing_more() {
     let (old, new) = (world.brain("old"), world.brain("new"));
     let session = old.create().await;
     old.say(&session, "hello").await;
-    old.turns.kick(&session);
+    worker::kick(&old.turns, &session);
     world.until(&old, session.id, 2, streams).await;
     driver.delta("mine ");
     world.until(&old, session.id, 2, |entry| entry.content.text() == "mine ").await;
     // Another brain ends the answer, as it does for a stop or a takeover that reached it.
     let there = new.session(session.id).await;
-    new.turns.end(&there, FinishReason::Stopped).await.expect("it ends");
+    stop::end(&new.turns, &there, FinishReason::Stopped).await.expect("it ends");
     driver.delta("too late");
     wait_for(async || (old.turns.count() == 0).then_some(())).await;
     let answer = world.until(&new, session.id, 2, |entry| !streams(entry)).await;
@@ -345,15 +354,16 @@ async fn an_answer_whose_owners_keep_dying_keeps_its_text_and_ends() {
     let brain = world.brain("a");
     let session = brain.create().await;
     let asked = brain.say(&session, "hello").await;
-    let draft = brain.turns.draft(asked.meta.seq, 0, None, "m".into());
-    let Ok(Outcome::Appended(mut row)) = brain.sessions.append(&session, Intent::Answer(1), &draft).await else {
+    let draft = super::claim::draft(&brain.turns, asked.meta.seq, 0, None, "m".into());
+    let Ok(AppendOutcome::Appended(mut row)) = append(&brain.sessions, &session, Intent::Answer(1), &draft).await
+    else {
         panic!("not claimed")
     };
-    row.content = crate::session::entry::Content::Text("what there was".into());
+    row.content = crate::log::entry::Content::Text("what there was".into());
     let part = row.meta.answer_mut().expect("an answer");
     part.fence = 3;
     part.lease_until = chatbox_shared::clock::Timestamp(0);
-    assert!(brain.sessions.replace_answer(&session, &row, 1).await.expect("the store"));
+    assert!(super::row::replace(world.store.as_ref(), &session, &row, 1).await.expect("the store"));
     brain.sweep();
     let answer = world.until(&brain, session.id, row.meta.seq, |entry| !streams(entry)).await;
     assert_eq!(answer.content.text(), "what there was");
@@ -382,7 +392,7 @@ async fn no_word_of_the_ai_stands_after_a_human_has_taken_over() {
     for round in 0..60u64 {
         let session = user_side.create().await;
         user_side.say(&session, "hello").await;
-        user_side.turns.kick(&session);
+        worker::kick(&user_side.turns, &session);
         tokio::time::sleep(Duration::from_micros(round * 200)).await;
         // On the same brain, and on another one that knows of the answer through the store only.
         let brain = if round % 2 == 0 { &user_side } else { &admin_side };
@@ -390,7 +400,7 @@ async fn no_word_of_the_ai_stands_after_a_human_has_taken_over() {
         let joined = brain.join(&there, "ann").await.meta.seq;
         let at_reply = world.log(&admin_side, session.id).await;
         user_side.say(&session, "is anybody there?").await;
-        user_side.turns.kick(&session);
+        worker::kick(&user_side.turns, &session);
         wait_for(async || (user_side.turns.count() == 0).then_some(())).await;
         let later = world.log(&admin_side, session.id).await;
         assert!(!at_reply.iter().any(streams), "round {round}: an answer grows on after the takeover");
@@ -409,12 +419,12 @@ async fn stopping_keeps_the_text_and_closes_the_providers_connection() {
     let brain = world.brain("a");
     let session = brain.create().await;
     brain.say(&session, "hello").await;
-    brain.turns.kick(&session);
+    worker::kick(&brain.turns, &session);
     wait_for(async || {
         session.read(|live| live.streaming.as_ref().is_some_and(|entry| entry.content.text() == "so far")).then_some(())
     })
     .await;
-    brain.turns.end(&session, FinishReason::Stopped).await.expect("it stops");
+    stop::end(&brain.turns, &session, FinishReason::Stopped).await.expect("it stops");
     let answer = world.until(&brain, session.id, 2, |entry| !streams(entry)).await;
     assert_eq!(answer.content.text(), "so far");
     let part = answer.meta.answer().expect("an answer");

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use chatbox_tests::harness::connection::{Connection, new_session};
 use chatbox_tests::harness::tokens::{claims, hs256};
-use chatbox_tests::harness::{Conversation, Dialect, Frame};
+use chatbox_tests::harness::{Conversation, Dialect, Frame, Stack};
 use chatbox_tests::provider::{Script, Step};
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -193,6 +193,18 @@ async fn a_call_for_help_is_shown_once_until_somebody_comes() -> Result<()> {
     chat.ana.settle().await?;
     let calls = chat.ana.log(&chat.session)?.entries().filter(|(_, seen)| seen.entry["event"] == "help_requested");
     ensure!(calls.count() == 2, "a later call is a new one");
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_reason_of_a_help_request_is_bounded_by_its_own_setting() -> Result<()> {
+    let stack = Stack::builder().brain("limits.max_reason_chars", 5)?.start().await?;
+    let session = new_session();
+    let mut ana = stack.user("ana")?.connect().await?;
+    ana.open(&session).await?;
+    let request = |reason: &str| json!({ "type": "help_request", "session_id": session, "reason": reason });
+    ana.ask_refused(request("stucks"), "too_large").await?;
+    ana.ask_ok(request("stück")).await?;
     Ok(())
 }
 

@@ -3,7 +3,7 @@
 use chatbox_shared::failure::ErrorCode;
 
 use super::*;
-use crate::session::entry::{FinishReason, TokenUsage};
+use crate::log::entry::{FinishReason, TokenUsage};
 use crate::store::Appended;
 
 pub(super) async fn one_answer_per_message_and_generation(store: &dyn Store) {

@@ -3,7 +3,7 @@
 use chatbox_shared::failure::ErrorCode;
 
 use super::*;
-use crate::session::entry::{FinishReason, TokenUsage};
+use crate::log::entry::{FinishReason, TokenUsage};
 use crate::store::{Appended, StoreError};
 
 pub(super) async fn every_kind_of_entry_reads_back_as_it_was_written(store: &dyn Store) {
@@ -30,12 +30,12 @@ pub(super) async fn every_kind_of_entry_reads_back_as_it_was_written(store: &dyn
         full,
         message(session, 2),
         row(session, 3, EntryState::Final, nameless, body),
-        event(session, 4, Event::AdminJoined(person("admin"))),
-        event(session, 5, Event::AdminLeft(Person { id: UserId::new("admin"), name: None })),
-        event(session, 6, Event::HelpRequested { has_reason: false }),
-        EntryRow { content: vec![1; 30], ..event(session, 7, Event::HelpRequested { has_reason: true }) },
-        event(session, 8, Event::ModelChanged("gpt".into())),
-        event(session, 9, Event::SessionEnded),
+        event(session, 4, LogEvent::AdminJoined(person("admin"))),
+        event(session, 5, LogEvent::AdminLeft(Person { id: UserId::new("admin"), name: None })),
+        event(session, 6, LogEvent::HelpRequested { has_reason: false }),
+        EntryRow { content: vec![1; 30], ..event(session, 7, LogEvent::HelpRequested { has_reason: true }) },
+        event(session, 8, LogEvent::ModelChanged("gpt".into())),
+        event(session, 9, LogEvent::SessionEnded),
         answer(session, 10, 2, 0),
     ];
     for row in &rows {
@@ -54,7 +54,7 @@ pub(super) async fn a_place_is_taken_once(store: &dyn Store) {
     let first = message(session, 1);
     assert_eq!(store.append(&first).await.unwrap(), Appended::Done);
     assert_eq!(store.append(&message(session, 1)).await.unwrap(), Appended::SeqTaken);
-    assert_eq!(store.append(&event(session, 1, Event::SessionEnded)).await.unwrap(), Appended::SeqTaken);
+    assert_eq!(store.append(&event(session, 1, LogEvent::SessionEnded)).await.unwrap(), Appended::SeqTaken);
     assert_eq!(store.append(&message(SessionId::generate(), 1)).await.unwrap(), Appended::Done);
     assert_eq!(store.entries_after(session, 0, 10).await.unwrap(), [first]);
 }
@@ -84,7 +84,7 @@ pub(super) async fn a_client_message_is_stored_once_per_sender(store: &dyn Store
 
 pub(super) async fn the_same_row_again_is_done_again(store: &dyn Store) {
     let session = SessionId::generate();
-    let rows = [message(session, 1), answer(session, 2, 1, 0), event(session, 3, Event::SessionEnded)];
+    let rows = [message(session, 1), answer(session, 2, 1, 0), event(session, 3, LogEvent::SessionEnded)];
     for row in &rows {
         assert_eq!(store.append(row).await.unwrap(), Appended::Done);
         assert_eq!(store.append(row).await.unwrap(), Appended::Done);

@@ -11,7 +11,7 @@ use super::ledger::summing;
 use super::queries::{ACCOUNTS, MESSAGES, Query, SESSIONS, USAGE};
 use super::{MongoOptions, MongoStore, indexes};
 use crate::ledger::{Allowance, CallFinish, Reservation};
-use crate::session::entry::Body;
+use crate::log::entry::Body;
 use crate::store::conformance::{answer, call, ended, message, mongo, mongo_options, session_row, summary};
 use crate::store::{EntryRow, SessionCursor, SessionRow, StateFilter, Store, StoreError, record};
 

@@ -5,7 +5,7 @@ use chatbox_shared::failure::ErrorCode;
 use chatbox_shared::ids::{ClientMessageId, MessageId, Seq, SessionId};
 
 use super::{Field, Source, Value, known, person, required, small, timestamp, unsigned};
-use crate::session::entry::{Answer, Body, EntryMeta, EntryState, Event, FinishReason, Person, Sender, TokenUsage};
+use crate::log::entry::{Answer, Body, EntryMeta, EntryState, FinishReason, LogEvent, Person, Sender, TokenUsage};
 use crate::store::{Appended, EntryRow, StoreError, StoreResult};
 
 /// Every field an entry may have.
@@ -128,25 +128,25 @@ fn push_answer<'a>(fields: &mut Vec<Field<'a>>, answer: &'a Answer) -> StoreResu
     Ok(())
 }
 
-fn push_event<'a>(fields: &mut Vec<Field<'a>>, event: &'a Event) {
+fn push_event<'a>(fields: &mut Vec<Field<'a>>, event: &'a LogEvent) {
     let name = match event {
-        Event::AdminJoined(person) => {
+        LogEvent::AdminJoined(person) => {
             push_person(fields, ["evUid", "evNm"], Some(person));
             "admin_joined"
         }
-        Event::AdminLeft(person) => {
+        LogEvent::AdminLeft(person) => {
             push_person(fields, ["evUid", "evNm"], Some(person));
             "admin_left"
         }
-        Event::HelpRequested { has_reason } => {
+        LogEvent::HelpRequested { has_reason } => {
             fields.push(("evRsn", Value::flag(*has_reason)));
             "help_requested"
         }
-        Event::ModelChanged(model) => {
+        LogEvent::ModelChanged(model) => {
             fields.push(("modelId", Value::Text(model)));
             "model_changed"
         }
-        Event::SessionEnded => "session_ended",
+        LogEvent::SessionEnded => "session_ended",
     };
     fields.push(("ev", Value::Text(name)));
 }
@@ -196,15 +196,15 @@ fn read_answer(source: &impl Source) -> StoreResult<Answer> {
     })
 }
 
-fn read_event(source: &impl Source) -> StoreResult<Event> {
+fn read_event(source: &impl Source) -> StoreResult<LogEvent> {
     let name = required("ev", source.text("ev"))?;
     let who = || required("evUid", person(source, "evUid", "evNm"));
     match name.as_str() {
-        "admin_joined" => Ok(Event::AdminJoined(who()?)),
-        "admin_left" => Ok(Event::AdminLeft(who()?)),
-        "help_requested" => Ok(Event::HelpRequested { has_reason: source.bool("evRsn")?.unwrap_or(false) }),
-        "model_changed" => Ok(Event::ModelChanged(required("modelId", source.text("modelId"))?)),
-        "session_ended" => Ok(Event::SessionEnded),
+        "admin_joined" => Ok(LogEvent::AdminJoined(who()?)),
+        "admin_left" => Ok(LogEvent::AdminLeft(who()?)),
+        "help_requested" => Ok(LogEvent::HelpRequested { has_reason: source.bool("evRsn")?.unwrap_or(false) }),
+        "model_changed" => Ok(LogEvent::ModelChanged(required("modelId", source.text("modelId"))?)),
+        "session_ended" => Ok(LogEvent::SessionEnded),
         other => known("ev", other, None),
     }
 }

@@ -1,5 +1,5 @@
-//! The way out to one gateway: a queue in front of the link's stream. It is filled under the locks of sessions, so it
-//! never waits; a gateway that does not read is cut off when the bound is reached, and resumes on a new link.
+//! The send queue of one link. Sessions fill it under their locks, so queueing never waits. A gateway that does not read fast
+//! enough loses its link when the bound is reached; its connections resume over a new link.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,14 +10,18 @@ use prost::Message;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-/// Frames that may wait for a gateway. At 10,000 connections on one link this is a few events for each.
+use super::encode;
+use crate::session::audience::Outlet;
+use crate::session::event::Publication;
+
+/// Frames that may wait. With 10,000 connections on one link these are a few events for each.
 const MAX_FRAMES: usize = 65_536;
-/// Bytes that may wait for a gateway.
+/// Bytes that may wait.
 const MAX_BYTES: usize = 64 << 20;
 
-/// Sends to one gateway. Cheap to clone.
-#[derive(Debug, Clone)]
-pub struct Outbox {
+/// The sending end.
+#[derive(Debug)]
+pub struct SendQueue {
     shared: Arc<Shared>,
     frames: mpsc::Sender<BrainFrame>,
 }
@@ -28,22 +32,22 @@ struct Shared {
     broken: CancellationToken,
 }
 
-/// The other end: what the link's stream takes from.
+/// The receiving end: the link's stream takes frames from it.
 #[derive(Debug)]
-pub struct OutboxReader {
+pub struct SendQueueReader {
     shared: Arc<Shared>,
     frames: mpsc::Receiver<BrainFrame>,
 }
 
-/// A new queue.
-pub fn outbox() -> (Outbox, OutboxReader) {
+/// A new, empty queue.
+pub fn send_queue() -> (Arc<SendQueue>, SendQueueReader) {
     let (sender, receiver) = mpsc::channel(MAX_FRAMES);
     let shared = Arc::new(Shared { waiting_bytes: AtomicUsize::new(0), broken: CancellationToken::new() });
-    (Outbox { shared: Arc::clone(&shared), frames: sender }, OutboxReader { shared, frames: receiver })
+    (Arc::new(SendQueue { shared: Arc::clone(&shared), frames: sender }), SendQueueReader { shared, frames: receiver })
 }
 
-impl Outbox {
-    /// Queues one frame. On a broken link it is dropped: the gateway resumes from the store.
+impl SendQueue {
+    /// Queues one frame. On a broken link the frame is dropped.
     pub fn send(&self, frame: Frame) {
         let frame = BrainFrame { frame: Some(frame) };
         let bytes = frame.encoded_len();
@@ -54,34 +58,35 @@ impl Outbox {
         }
     }
 
-    /// One encoded message for many connections.
+    /// Queues an encoded message for the connections with these numbers. `receipt` 0: the gateway sends no receipt.
     pub fn deliver(&self, conns: Vec<u64>, message: Bytes, receipt: u64) {
         self.send(Frame::Deliver(Deliver { conns, message, receipt }));
     }
 
-    /// The reply to one request.
+    /// Queues the reply to a request. No message is a bare acknowledgement.
     pub fn reply(&self, conn: u64, request_no: u32, message: Option<ServerMessage>) {
         self.send(Frame::Reply(Reply { conn, request_no, message }));
     }
 
-    /// Closes one connection.
+    /// Queues the end of a connection.
     pub fn kick(&self, kick: Kick) {
         self.send(Frame::Kick(kick));
     }
 
-    /// Cancelled when the gateway did not keep up, or the link is gone.
+    /// Cancelled when the bound was reached, or the link has ended.
     pub fn broken(&self) -> &CancellationToken {
         &self.shared.broken
     }
+}
 
-    /// Do both lead to the same gateway?
-    pub fn same_link(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.shared, &other.shared)
+impl Outlet for SendQueue {
+    fn publish(&self, publication: &Publication<'_>, numbers: &[u64]) {
+        self.deliver(numbers.to_vec(), publication.encoded(encode::event), 0);
     }
 }
 
-impl OutboxReader {
-    /// The next frame; `None` when the link is to end.
+impl SendQueueReader {
+    /// The next frame; `None` once the link must end.
     pub async fn next(&mut self) -> Option<BrainFrame> {
         let frame = tokio::select! {
             biased;
@@ -93,7 +98,7 @@ impl OutboxReader {
     }
 }
 
-impl Drop for OutboxReader {
+impl Drop for SendQueueReader {
     fn drop(&mut self) {
         self.shared.broken.cancel();
     }
@@ -106,24 +111,24 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_gateway_that_does_not_read_is_cut_off_at_the_bound() {
-        let (outbox, mut reader) = outbox();
+    async fn a_gateway_that_does_not_read_loses_its_link_at_the_bound() {
+        let (queue, mut reader) = send_queue();
         for _ in 0..MAX_FRAMES {
-            outbox.send(Frame::Drain(Drain {}));
+            queue.send(Frame::Drain(Drain {}));
         }
-        assert!(!outbox.broken().is_cancelled());
-        outbox.send(Frame::Drain(Drain {}));
-        assert!(outbox.broken().is_cancelled());
+        assert!(!queue.broken().is_cancelled());
+        queue.send(Frame::Drain(Drain {}));
+        assert!(queue.broken().is_cancelled());
         assert!(reader.next().await.is_none());
     }
 
     #[tokio::test]
-    async fn a_gateway_that_reads_is_never_cut_off() {
-        let (outbox, mut reader) = outbox();
+    async fn a_gateway_that_reads_keeps_its_link() {
+        let (queue, mut reader) = send_queue();
         for _ in 0..2 * MAX_FRAMES {
-            outbox.send(Frame::Drain(Drain {}));
+            queue.send(Frame::Drain(Drain {}));
             assert!(reader.next().await.is_some());
         }
-        assert!(!outbox.broken().is_cancelled());
+        assert!(!queue.broken().is_cancelled());
     }
 }

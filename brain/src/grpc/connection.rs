@@ -1,7 +1,8 @@
-//! One client connection as the brain knows it: who it is, which link leads to it, what it has open. The socket itself
-//! is the gateway's.
+//! One client connection as the brain knows it: its principal, its link, its requests, and the sessions it has open. The socket
+//! belongs to the gateway.
 
 use std::collections::VecDeque;
+use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -10,33 +11,38 @@ use bytes::Bytes;
 use chatbox_shared::auth::Principal;
 use chatbox_shared::clock::Timestamp;
 use chatbox_shared::failure::Failure;
-use chatbox_shared::ids::{ConnectionId, SessionId};
-use chatbox_shared::proto::{ClientMessage, Kick, Notice, ServerMessage, server_message::Message};
+use chatbox_shared::ids::{ConnectionId, SessionId, UserId};
+use chatbox_shared::proto::{ClientMessage, ServerMessage, server_message::Message};
 use parking_lot::Mutex;
-use prost::Message as _;
 use smallvec::SmallVec;
 use tokio::sync::oneshot;
 
-use crate::grpc::outbox::Outbox;
-use crate::session::Session;
+use super::encode;
+use super::kick::KickReason;
+use super::send_queue::SendQueue;
+use crate::service::sessions::may_follow;
+use crate::session::audience::{Follower, Outlet, Paced, Subscriber};
+use crate::session::event::SessionEvent;
+use crate::session::handle::Session;
 
-/// A typing notice is passed on this often at most.
+/// The least time between two typing events of one connection in one session.
 const TYPING_INTERVAL: Duration = Duration::from_secs(1);
 
-/// One client connection. Kept small: there are tens of thousands.
+/// One client connection. Kept small, because there are tens of thousands.
 #[derive(Debug)]
 pub struct Connection {
     /// Its number on its link.
     pub conn: u64,
     /// Its id in the cluster.
     pub id: ConnectionId,
-    /// The device the client named.
+    /// The device, if the client names one.
     pub device: Option<Box<str>>,
-    /// When its gateway accepted it; a move to another brain changes nothing about it.
+    /// When its gateway accepted it. A move to another brain does not change this.
     pub connected_at: Timestamp,
-    outbox: Outbox,
+    queue: Arc<SendQueue>,
     state: Mutex<State>,
     closed: AtomicBool,
+    /// The number of the last receipt that was requested.
     receipts: AtomicU64,
 }
 
@@ -44,66 +50,56 @@ pub struct Connection {
 struct State {
     principal: Arc<Principal>,
     opened: SmallVec<[Opened; 1]>,
-    queue: VecDeque<QueuedRequest>,
+    requests: VecDeque<QueuedRequest>,
+    /// A task answers the requests, or will.
     busy: bool,
+    /// The receipt a replay waits for.
     receipt: Option<(u64, oneshot::Sender<()>)>,
 }
 
-/// What a gateway says of a connection.
+/// A connection as its gateway announces it.
 #[derive(Debug, Clone)]
 pub struct Announced {
     /// Its number on its link.
     pub conn: u64,
     /// Its id in the cluster.
     pub id: ConnectionId,
-    /// The device the client named.
+    /// The device, if the client names one.
     pub device: Option<Box<str>>,
     /// When it was accepted.
     pub connected_at: Timestamp,
 }
 
-/// What became of an event whose delivery was waited for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Paced {
-    /// It has left the gateway's queue.
-    Taken,
-    /// The connection is gone.
-    Gone,
-    /// The socket took nothing for too long.
-    TooSlow,
-}
-
-/// A session this connection has open.
+/// A session this connection has open. Holding the session keeps it in memory.
 #[derive(Debug)]
-pub struct Opened {
-    /// The session; held so that it stays in memory.
-    pub session: Arc<Session>,
-    /// When a typing notice was last passed on.
+struct Opened {
+    session: Arc<Session>,
+    /// When a typing event was last passed on.
     last_typing: Option<Instant>,
 }
 
-/// A request that waits for those before it.
+/// A request that waits for the requests before it.
 #[derive(Debug)]
 pub struct QueuedRequest {
     /// The gateway's number for it.
     pub request_no: u32,
-    /// What is asked.
+    /// The request.
     pub message: ClientMessage,
 }
 
 impl Connection {
-    /// A connection that was just announced by its gateway.
-    pub fn new(announced: Announced, principal: Principal, outbox: Outbox) -> Self {
+    /// A connection that its gateway has just announced.
+    pub fn new(announced: Announced, principal: Principal, queue: Arc<SendQueue>) -> Self {
         Self {
             conn: announced.conn,
             id: announced.id,
             device: announced.device,
             connected_at: announced.connected_at,
-            outbox,
+            queue,
             state: Mutex::new(State {
                 principal: Arc::new(principal),
                 opened: SmallVec::new(),
-                queue: VecDeque::new(),
+                requests: VecDeque::new(),
                 busy: false,
                 receipt: None,
             }),
@@ -112,19 +108,19 @@ impl Connection {
         }
     }
 
-    /// Who is on the other side.
+    /// The principal of the client.
     pub fn principal(&self) -> Arc<Principal> {
         Arc::clone(&self.state.lock().principal)
     }
 
-    /// The token was renewed, perhaps with other roles: what it gives no right to any more is closed.
+    /// Takes the principal of a renewed token: the same user, perhaps with other roles. Sessions that the user may not read any
+    /// more are closed.
     pub fn set_principal(&self, principal: Principal) {
         let principal = Arc::new(principal);
         let lost: Vec<_> = {
             let mut state = self.state.lock();
             state.principal = Arc::clone(&principal);
-            let may_read = |session: &Session| principal.is_admin() || session.owner == principal.user;
-            let lost = state.opened.iter().filter(|opened| !may_read(&opened.session));
+            let lost = state.opened.iter().filter(|opened| !may_follow(&principal, &opened.session));
             lost.map(|opened| opened.session.id).collect()
         };
         for session in lost.into_iter().filter_map(|id| self.forget(id)) {
@@ -132,89 +128,77 @@ impl Connection {
         }
     }
 
-    /// The link that leads to it.
-    pub fn outbox(&self) -> &Outbox {
-        &self.outbox
-    }
-
-    /// Has the connection ended?
-    pub fn is_closed(&self) -> bool {
-        self.closed.load(Ordering::Acquire)
-    }
-
-    /// Ends it here: every session is left. The gateway is not told.
+    /// Ends the connection on this brain and leaves every session, without telling the gateway.
     pub fn close(&self) {
         self.closed.store(true, Ordering::Release);
-        let (opened, queue, receipt) = {
+        let (opened, requests, receipt) = {
             let mut state = self.state.lock();
-            (std::mem::take(&mut state.opened), std::mem::take(&mut state.queue), state.receipt.take())
+            (std::mem::take(&mut state.opened), std::mem::take(&mut state.requests), state.receipt.take())
         };
-        drop((queue, receipt));
+        drop((requests, receipt));
         for opened in opened {
             opened.session.unsubscribe(self);
         }
     }
 
-    /// Ends it here and tells the gateway to close the socket.
-    pub fn kick(&self, close_code: u32, code: &str, message: &str) {
+    /// Ends the connection on this brain and tells the gateway to close the socket.
+    pub fn kick(&self, reason: KickReason) {
         self.close();
-        let notice = Notice { code: code.into(), message: message.into(), session_id: String::new() };
-        self.outbox.kick(Kick { conn: self.conn, close_code, notice: Some(notice) });
+        self.queue.kick(reason.frame(self.conn));
     }
 
-    /// Queues a request. `true`: nobody works on this connection's requests, the caller must.
+    /// Queues a request. `true`: no task answers the requests of this connection, so the caller must start one.
     pub fn enqueue(&self, request: QueuedRequest) -> bool {
         let mut state = self.state.lock();
-        state.queue.push_back(request);
+        state.requests.push_back(request);
         !std::mem::replace(&mut state.busy, true)
     }
 
-    /// Keeps requests waiting until the caller works on them.
+    /// Lets requests wait until the caller answers them.
     pub fn hold_requests(&self) {
         self.state.lock().busy = true;
     }
 
     /// How many requests wait.
     pub fn queued(&self) -> usize {
-        self.state.lock().queue.len()
+        self.state.lock().requests.len()
     }
 
-    /// The next request in order; `None` ends the caller's work.
+    /// The next request in order. `None`: the caller must stop.
     pub fn next_request(&self) -> Option<QueuedRequest> {
         let mut state = self.state.lock();
-        let next = state.queue.pop_front();
+        let next = state.requests.pop_front();
         if next.is_none() {
             state.busy = false;
-            state.queue = VecDeque::new();
+            state.requests = VecDeque::new();
         }
         next
     }
 
-    /// Answers a request; no message is a bare acknowledgement.
+    /// Replies to a request. No message is a bare acknowledgement.
     pub fn reply(&self, request_no: u32, message: Option<Message>) {
-        self.outbox.reply(self.conn, request_no, message.map(|message| ServerMessage { message: Some(message) }));
+        self.queue.reply(self.conn, request_no, message.map(|message| ServerMessage { message: Some(message) }));
     }
 
-    /// Answers a request with a fault.
+    /// Replies to a request with an error.
     pub fn fail(&self, request_no: u32, failure: &Failure) {
         self.reply(request_no, Some(Message::Error(failure.into())));
     }
 
-    /// Sends an event to this connection alone.
-    pub fn deliver(&self, message: Message) {
-        self.outbox.deliver(vec![self.conn], encode(message), 0);
+    /// Sends a message to this connection alone.
+    pub fn send(&self, message: Message) {
+        self.queue.deliver(vec![self.conn], encode::message(message), 0);
     }
 
-    /// Sends an event and waits until it has left the gateway's queue, so that a long replay takes the pace of the
-    /// socket.
-    pub async fn deliver_paced(&self, message: Message, patience: Duration) -> Paced {
+    /// Sends an encoded message and waits until it has left the gateway's queue for the socket.
+    async fn send_paced(&self, message: Bytes, patience: Duration) -> Paced {
         let (sender, receiver) = oneshot::channel();
         let receipt = self.receipts.fetch_add(1, Ordering::Relaxed) + 1;
         self.state.lock().receipt = Some((receipt, sender));
         if self.is_closed() {
             return Paced::Gone;
         }
-        self.outbox.deliver(vec![self.conn], encode(message), receipt);
+        self.queue.deliver(vec![self.conn], message, receipt);
         match tokio::time::timeout(patience, receiver).await {
             Ok(Ok(())) => Paced::Taken,
             Ok(Err(_)) => Paced::Gone,
@@ -223,18 +207,18 @@ impl Connection {
         }
     }
 
-    /// The gateway reports that a paced event has left its queue.
+    /// The gateway reports that the event with this receipt, and all before it, have left its queue.
     pub fn receipt(&self, receipt: u64) {
         let mut state = self.state.lock();
         if state.receipt.as_ref().is_some_and(|(waiting, _)| *waiting <= receipt)
             && let Some((_, waiter)) = state.receipt.take()
         {
-            // The replay may have given up waiting.
+            // The replay may have stopped waiting.
             let _ = waiter.send(());
         }
     }
 
-    /// Remembers that the session is open here. `false`: the connection has ended meanwhile.
+    /// Marks the session as open. `false`: the connection has ended.
     pub fn remember(&self, session: Arc<Session>) -> bool {
         let mut state = self.state.lock();
         if self.is_closed() {
@@ -246,7 +230,7 @@ impl Connection {
         true
     }
 
-    /// Forgets the session and returns it.
+    /// Marks the session as closed, and returns it if it was open.
     pub fn forget(&self, session: SessionId) -> Option<Arc<Session>> {
         let mut state = self.state.lock();
         let at = state.opened.iter().position(|opened| opened.session.id == session)?;
@@ -259,7 +243,7 @@ impl Connection {
         state.opened.iter().find(|opened| opened.session.id == session).map(|opened| Arc::clone(&opened.session))
     }
 
-    /// May a typing notice be passed on now?
+    /// Whether a typing event may be passed on now. If so, counts it.
     pub fn may_type(&self, session: SessionId, now: Instant) -> bool {
         let mut state = self.state.lock();
         let Some(opened) = state.opened.iter_mut().find(|opened| opened.session.id == session) else { return false };
@@ -271,6 +255,39 @@ impl Connection {
     }
 }
 
-fn encode(message: Message) -> Bytes {
-    ServerMessage { message: Some(message) }.encode_to_vec().into()
+impl Subscriber for Connection {
+    fn outlet(&self) -> Arc<dyn Outlet> {
+        Arc::clone(&self.queue) as Arc<dyn Outlet>
+    }
+
+    fn number(&self) -> u64 {
+        self.conn
+    }
+
+    fn user(&self) -> UserId {
+        self.state.lock().principal.user.clone()
+    }
+
+    fn release(&self, session: SessionId) {
+        self.forget(session);
+    }
+}
+
+impl Follower for Connection {
+    fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    fn deliver(&self, session: SessionId, event: SessionEvent<'_>) {
+        self.queue.deliver(vec![self.conn], encode::event(session, &event), 0);
+    }
+
+    fn deliver_paced(
+        &self,
+        session: SessionId,
+        event: SessionEvent<'_>,
+        patience: Duration,
+    ) -> impl Future<Output = Paced> + Send {
+        self.send_paced(encode::event(session, &event), patience)
+    }
 }

@@ -1,41 +1,83 @@
-//! The pure fold of a log: what is true after its entries, and who may append what next. It does no I/O and knows no
-//! time of its own, so the same entries give the same state on every brain.
+//! The pure fold of a log: the state of a session after its entries, and who may append what next. It does no I/O and reads
+//! no clock, so the same entries give the same state on every brain.
 
 use chatbox_shared::clock::Timestamp;
 use chatbox_shared::failure::{ErrorCode, Failure};
 use chatbox_shared::ids::{Seq, UserId};
 
-use crate::session::entry::{Body, EntryMeta, Event, Person};
-use crate::store::Summary;
+use super::entry::{Body, EntryMeta, LogEvent, Person};
 
-/// What somebody wants to append.
+/// What a writer wants to append, and for whom.
 #[derive(Debug, Clone, Copy)]
 pub enum Intent<'a> {
-    /// The owner says something.
+    /// A message of the owner.
     UserMessage,
-    /// This human says something in the AI's place.
+    /// A message of this human, who must be assisting.
     AdminMessage(&'a UserId),
-    /// The AI begins an answer to the message at this seq.
+    /// An answer of the AI to the message at this seq.
     Answer(Seq),
-    /// This human takes over.
+    /// This human takes over from the AI.
     Join(&'a UserId),
     /// This human hands back to the AI.
     Leave(&'a UserId),
-    /// The owner asks for a human.
+    /// The owner requests a human.
     Help,
-    /// Another model is to answer.
+    /// This model answers from now on.
     SelectModel(&'a str),
-    /// No more messages.
+    /// The session ends: it accepts no more messages.
     End,
 }
 
-/// An intent that may go on.
+/// What to do with an intent that is not refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Allowed {
     /// Append it.
     Append,
-    /// It is so already; there is nothing to append.
-    AlreadySo,
+    /// The log already says what the intent would add: append nothing.
+    NothingToDo,
+}
+
+/// What the log says up to entry `seq`. The store keeps a copy that may be older; the log repairs it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Summary {
+    /// The last entry folded in.
+    pub seq: Seq,
+    /// When that entry was appended.
+    pub last_at: Timestamp,
+    /// When the session ended; `None` while it accepts messages.
+    pub ended_at: Option<Timestamp>,
+    /// How many entries are messages or answers.
+    pub message_count: u64,
+    /// The model that answers.
+    pub model_id: String,
+    /// Whether a human has ever assisted.
+    pub admin_assisted: bool,
+    /// The human who assists now, if any.
+    pub admin: Option<Person>,
+    /// The seq of the latest `admin_joined`; 0 without one. The AI answers no message at or before it.
+    pub joined_seq: Seq,
+    /// When the owner requested a human; `None` once one has joined.
+    pub help_requested_at: Option<Timestamp>,
+}
+
+/// How many answers of a session have ended, and how long they took.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Responses {
+    /// How many ended.
+    pub count: u64,
+    /// Sum of their total times, in milliseconds.
+    pub ms_sum: u64,
+    /// The longest of them, in milliseconds.
+    pub ms_max: u64,
+}
+
+impl Responses {
+    /// Counts one ended answer.
+    pub fn add(&mut self, took_ms: u64) {
+        self.count += 1;
+        self.ms_sum += took_ms;
+        self.ms_max = self.ms_max.max(took_ms);
+    }
 }
 
 impl Summary {
@@ -54,7 +96,7 @@ impl Summary {
         }
     }
 
-    /// Folds in the entry that follows. Later revisions of an entry change nothing here.
+    /// Folds in the next entry. Later revisions of an entry do not change the state.
     pub fn apply(&mut self, entry: &EntryMeta) {
         debug_assert_eq!(entry.seq, self.seq + 1, "the log is folded in order");
         self.seq = entry.seq;
@@ -65,18 +107,18 @@ impl Summary {
         }
     }
 
-    fn apply_event(&mut self, entry: &EntryMeta, event: &Event) {
+    fn apply_event(&mut self, entry: &EntryMeta, event: &LogEvent) {
         match event {
-            Event::AdminJoined(admin) => {
+            LogEvent::AdminJoined(admin) => {
                 self.admin = Some(admin.clone());
                 self.admin_assisted = true;
                 self.joined_seq = entry.seq;
                 self.help_requested_at = None;
             }
-            Event::AdminLeft(_) => self.admin = None,
-            Event::HelpRequested { .. } => self.help_requested_at = Some(entry.created_at),
-            Event::ModelChanged(model_id) => self.model_id.clone_from(model_id),
-            Event::SessionEnded => {
+            LogEvent::AdminLeft(_) => self.admin = None,
+            LogEvent::HelpRequested { .. } => self.help_requested_at = Some(entry.created_at),
+            LogEvent::ModelChanged(model_id) => self.model_id.clone_from(model_id),
+            LogEvent::SessionEnded => {
                 self.ended_at = Some(entry.created_at);
                 self.admin = None;
                 self.help_requested_at = None;
@@ -84,38 +126,38 @@ impl Summary {
         }
     }
 
-    /// Does a message appended now want an answer by the AI?
+    /// Whether a message appended now is answered by the AI.
     pub fn ai_answers(&self) -> bool {
         self.admin.is_none() && self.ended_at.is_none()
     }
 
-    /// May this be appended after all that was folded in?
+    /// Whether this intent is allowed after the entries folded in so far.
     ///
     /// # Errors
-    /// The reason why not, as the asker may see it.
+    /// Why it is refused, in words the client may see.
     pub fn allows(&self, intent: Intent<'_>) -> Result<Allowed, Failure> {
         if self.ended_at.is_some() {
             return match intent {
-                Intent::End => Ok(Allowed::AlreadySo),
+                Intent::End => Ok(Allowed::NothingToDo),
                 _ => Err(ErrorCode::SessionEnded.into()),
             };
         }
         match intent {
             Intent::UserMessage | Intent::End => Ok(Allowed::Append),
             Intent::AdminMessage(who) => self.must_assist(who).map(|()| Allowed::Append),
-            // Asked again, it has been done.
-            Intent::Leave(_) if self.admin.is_none() => Ok(Allowed::AlreadySo),
+            // A repeated request: the human has already left.
+            Intent::Leave(_) if self.admin.is_none() => Ok(Allowed::NothingToDo),
             Intent::Leave(who) => self.must_assist(who).map(|()| Allowed::Append),
             Intent::Answer(reply_to) if self.admin.is_none() && reply_to > self.joined_seq => Ok(Allowed::Append),
             Intent::Answer(_) => Err(Failure::with_message(ErrorCode::Conflict, "A human has taken over.")),
             Intent::Join(who) => match &self.admin {
                 None => Ok(Allowed::Append),
-                Some(admin) if admin.id == *who => Ok(Allowed::AlreadySo),
+                Some(admin) if admin.id == *who => Ok(Allowed::NothingToDo),
                 Some(admin) => Err(already_assisted(admin)),
             },
-            Intent::Help if self.help_requested_at.is_some() || self.admin.is_some() => Ok(Allowed::AlreadySo),
+            Intent::Help if self.help_requested_at.is_some() || self.admin.is_some() => Ok(Allowed::NothingToDo),
             Intent::Help => Ok(Allowed::Append),
-            Intent::SelectModel(model_id) if self.model_id == model_id => Ok(Allowed::AlreadySo),
+            Intent::SelectModel(model_id) if self.model_id == model_id => Ok(Allowed::NothingToDo),
             Intent::SelectModel(_) => Ok(Allowed::Append),
         }
     }
@@ -139,7 +181,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::session::entry::{EntryState, Sender};
+    use crate::log::entry::{EntryState, Sender};
 
     fn person(id: &str) -> Person {
         Person { id: UserId::new(id), name: Some(id.to_uppercase()) }
@@ -179,10 +221,10 @@ mod tests {
         let mut state = Summary::start("m".into(), Timestamp(0));
         state.apply(&message(1));
         assert!(state.allows(Intent::Answer(1)).is_ok());
-        state.apply(&entry(2, Body::Event(Event::AdminJoined(person("ann")))));
+        state.apply(&entry(2, Body::Event(LogEvent::AdminJoined(person("ann")))));
         assert!(!state.ai_answers());
         assert_eq!(refused(&state, Intent::Answer(1)), ErrorCode::Conflict);
-        state.apply(&entry(3, Body::Event(Event::AdminLeft(person("ann")))));
+        state.apply(&entry(3, Body::Event(LogEvent::AdminLeft(person("ann")))));
         assert_eq!(refused(&state, Intent::Answer(1)), ErrorCode::Conflict);
         state.apply(&message(4));
         assert!(state.ai_answers());
@@ -191,8 +233,8 @@ mod tests {
 
     #[test]
     fn exactly_one_human_assists_and_the_loser_learns_the_name() {
-        let state = fold([Body::Event(Event::AdminJoined(person("ann")))]);
-        assert_eq!(state.allows(Intent::Join(&UserId::new("ann"))), Ok(Allowed::AlreadySo));
+        let state = fold([Body::Event(LogEvent::AdminJoined(person("ann")))]);
+        assert_eq!(state.allows(Intent::Join(&UserId::new("ann"))), Ok(Allowed::NothingToDo));
         let failure = state.allows(Intent::Join(&UserId::new("bob"))).unwrap_err();
         assert_eq!(failure.code, ErrorCode::AlreadyAssisted);
         assert!(failure.message.contains("ANN"));
@@ -202,8 +244,8 @@ mod tests {
 
     #[test]
     fn an_ended_session_takes_nothing_more() {
-        let state = fold([Body::Event(Event::SessionEnded)]);
-        assert_eq!(state.allows(Intent::End), Ok(Allowed::AlreadySo));
+        let state = fold([Body::Event(LogEvent::SessionEnded)]);
+        assert_eq!(state.allows(Intent::End), Ok(Allowed::NothingToDo));
         let who = UserId::new("ann");
         for intent in
             [Intent::UserMessage, Intent::Answer(1), Intent::Join(&who), Intent::Help, Intent::SelectModel("x")]
@@ -214,10 +256,10 @@ mod tests {
 
     #[test]
     fn a_help_request_is_pending_until_somebody_comes() {
-        let help = || Body::Event(Event::HelpRequested { has_reason: false });
+        let help = || Body::Event(LogEvent::HelpRequested { has_reason: false });
         let state = fold([help()]);
-        assert_eq!(state.allows(Intent::Help), Ok(Allowed::AlreadySo));
-        let state = fold([help(), Body::Event(Event::AdminJoined(person("ann")))]);
+        assert_eq!(state.allows(Intent::Help), Ok(Allowed::NothingToDo));
+        let state = fold([help(), Body::Event(LogEvent::AdminJoined(person("ann")))]);
         assert_eq!(state.help_requested_at, None);
     }
 
@@ -225,10 +267,10 @@ mod tests {
         let who = prop_oneof![Just("ann"), Just("bob")];
         prop_oneof![
             3 => Just(()).prop_map(|()| Body::Message { client_msg_id: ClientMessageId::generate(), needs_answer: true }),
-            1 => who.clone().prop_map(|id| Body::Event(Event::AdminJoined(person(id)))),
-            1 => who.prop_map(|id| Body::Event(Event::AdminLeft(person(id)))),
-            1 => any::<bool>().prop_map(|has_reason| Body::Event(Event::HelpRequested { has_reason })),
-            1 => "[a-c]".prop_map(|model| Body::Event(Event::ModelChanged(model))),
+            1 => who.clone().prop_map(|id| Body::Event(LogEvent::AdminJoined(person(id)))),
+            1 => who.prop_map(|id| Body::Event(LogEvent::AdminLeft(person(id)))),
+            1 => any::<bool>().prop_map(|has_reason| Body::Event(LogEvent::HelpRequested { has_reason })),
+            1 => "[a-c]".prop_map(|model| Body::Event(LogEvent::ModelChanged(model))),
         ]
     }
 

@@ -1,4 +1,4 @@
-//! What a session's log is made of. Plain data: no protobuf, no database document, no ciphertext.
+//! The entries of a session's log. Plain data: no protobuf, no database document, no ciphertext.
 
 use chatbox_shared::clock::Timestamp;
 use chatbox_shared::failure::ErrorCode;
@@ -6,26 +6,26 @@ use chatbox_shared::ids::{ClientMessageId, MessageId, Seq, SessionId, UserId};
 
 pub use crate::usage::{FinishReason, TokenUsage};
 
-/// One entry of a log with its content in the clear.
+/// One entry of a log, its content in plain text.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Entry {
     /// Everything but the content.
     pub meta: EntryMeta,
-    /// What was said; empty for events.
+    /// The text; empty for most events.
     pub content: Content,
 }
 
-/// The content of an entry, or the fact that it cannot be read.
+/// The content of an entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Content {
-    /// What was said.
+    /// Readable text.
     Text(String),
-    /// The stored bytes do not decrypt: another key, or a changed byte. The rest of the log is unharmed.
+    /// The stored bytes do not decrypt: the key is a different one, or a byte has changed. Other entries are not affected.
     Unreadable,
 }
 
 impl Content {
-    /// The text, empty where it cannot be read.
+    /// The text; empty if it cannot be read.
     pub fn text(&self) -> &str {
         match self {
             Self::Text(text) => text,
@@ -34,7 +34,7 @@ impl Content {
     }
 }
 
-/// An entry without its content: what the store keeps in the clear.
+/// An entry without its content: the part the store keeps unencrypted.
 #[derive(Debug, Clone, PartialEq)]
 pub struct EntryMeta {
     /// This entry's id.
@@ -43,37 +43,37 @@ pub struct EntryMeta {
     pub session: SessionId,
     /// Its place in the log, from 1.
     pub seq: Seq,
-    /// Grows when the entry is published again with other contents, from 1.
+    /// Revision, from 1. It grows each time the entry is published again with different contents.
     pub rev: u32,
     /// When it was appended, by the store's clock.
     pub created_at: Timestamp,
     /// Final, streaming or failed.
     pub state: EntryState,
-    /// Who said it.
+    /// Who wrote it.
     pub sender: Sender,
-    /// What it is, with the parts only that kind has.
+    /// The kind of the entry, with the fields only this kind has.
     pub body: Body,
 }
 
-/// How far an entry has come.
+/// The state of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EntryState {
-    /// It will not change any more.
+    /// It does not change any more.
     Final,
     /// An answer that is being generated.
     Streaming,
-    /// An answer that ended in an error; it keeps the text it had.
+    /// An answer that ended in an error. It keeps the text generated until then.
     Failed,
 }
 
-/// Who said it.
+/// Who wrote an entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Sender {
     /// The session's owner.
     User(Person),
     /// The language model.
     Ai,
-    /// The human who assists.
+    /// A human who assists.
     Admin(Person),
     /// chatbox itself.
     System,
@@ -84,85 +84,85 @@ pub enum Sender {
 pub struct Person {
     /// The token's `sub`.
     pub id: UserId,
-    /// The token's `name`, where it has one.
+    /// The token's `name`, if it has one.
     pub name: Option<String>,
 }
 
-/// The parts an entry has by its kind.
+/// The fields that depend on the kind of an entry.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Body {
     /// A message of a human.
     Message {
-        /// The client's id: unique per session and sender.
+        /// The client's id of the message, unique per session and sender.
         client_msg_id: ClientMessageId,
-        /// An answer by the AI is due and nobody has begun one.
+        /// The AI must answer, and no answer has begun.
         needs_answer: bool,
     },
     /// An answer by the AI.
     Answer(Box<Answer>),
     /// Something that happened.
-    Event(Event),
+    Event(LogEvent),
 }
 
-/// An answer's own row is its lease, its journal and its place in the log.
+/// The fields of an answer. Its row in the store is the lease, the journal and the place in the log at once.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Answer {
     /// The message it answers.
     pub reply_to: Seq,
-    /// 0 for the first answer to a message, then 1, 2 … for each time it was generated anew.
+    /// 0 for the first answer to a message; 1 more each time the answer is regenerated.
     pub generation: u32,
     /// The seq of the answer this one replaces.
     pub regenerates: Option<Seq>,
     /// The model that answers.
     pub model_id: String,
-    /// The model that was asked, while a fallback answers in its place.
+    /// The model originally asked, if a fallback answers instead.
     pub asked_model: Option<String>,
-    /// Which try this is, from 1. Each starts with an empty text.
+    /// The attempt, from 1. Each attempt starts with an empty text.
     pub attempt: u32,
     /// The index the next delta of this attempt will have.
     pub next_index: u64,
-    /// The brain that generates.
+    /// The brain that generates the answer.
     pub owner: String,
-    /// Grows with every change of owner; a writer with an older one is refused.
+    /// Grows with each change of owner. The store refuses writes under an older fence.
     pub fence: u64,
-    /// When others may take it over, by the store's clock. Meaningful while streaming.
+    /// From when other brains may take the answer over, by the store's clock. Meaningful while streaming.
     pub lease_until: Timestamp,
-    /// Why it ended.
+    /// Why it ended; `None` while streaming or if it failed.
     pub finish: Option<FinishReason>,
-    /// The fault it failed with.
+    /// The error it failed with.
     pub error: Option<ErrorCode>,
-    /// When what was used up is there again, for a fault that passes at a known time.
+    /// When the failed request may succeed again, if that is known.
     pub retry_at: Option<Timestamp>,
-    /// What it used.
+    /// The tokens it used.
     pub usage: Option<TokenUsage>,
     /// Milliseconds from the request to the first delta.
     pub first_token_ms: Option<u64>,
     /// Milliseconds from the request to the end.
     pub total_ms: Option<u64>,
-    /// The provider's own name for this conversation, where the provider keeps the history (Dify).
+    /// The provider's id of the conversation, for providers that keep the history themselves (Dify).
     pub conversation: Option<String>,
 }
 
-/// Something that happened in a session. Every change of who may speak is one.
+/// An event in a session. Each change of who may write is one.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Event {
-    /// A human has taken over; the AI is silent until they leave.
+pub enum LogEvent {
+    /// A human took over. The AI does not answer until they leave.
     AdminJoined(Person),
-    /// The human has left; the AI answers again from the next message on.
+    /// The human left. The AI answers again from the next message on.
     AdminLeft(Person),
-    /// The user asks for a human.
+    /// The owner requests a human.
     HelpRequested {
-        /// In the user's words. Kept encrypted as the entry's content, not here.
+        /// Whether the owner gave a reason. The reason itself is the entry's content, which is encrypted.
         has_reason: bool,
     },
-    /// Another model answers from now on.
+    /// This model answers from now on.
     ModelChanged(String),
-    /// The session takes no more messages.
+    /// The session accepts no more messages.
     SessionEnded,
 }
 
 impl EntryMeta {
-    /// The answer's part, if this is one.
+    /// The fields of an answer; `None` for other kinds.
     pub fn answer(&self) -> Option<&Answer> {
         match &self.body {
             Body::Answer(answer) => Some(answer),
@@ -170,7 +170,7 @@ impl EntryMeta {
         }
     }
 
-    /// The answer's part, if this is one.
+    /// The fields of an answer, mutable; `None` for other kinds.
     pub fn answer_mut(&mut self) -> Option<&mut Answer> {
         match &mut self.body {
             Body::Answer(answer) => Some(answer),

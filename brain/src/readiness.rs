@@ -1,47 +1,42 @@
-//! Is the store ready to be used? It may be away when the brain starts, and a missing index makes it unusable in earnest.
+//! Whether the store can be used. The store may be unreachable when the brain starts, and without its unique indexes it must not
+//! be used at all.
 
-use std::sync::OnceLock;
 use std::time::Duration;
 
 use chatbox_shared::lifecycle::Lifecycle;
 use parking_lot::Mutex;
+use tokio::sync::watch;
 
-use super::key_check::KeyCheck;
-use super::{SharedStore, StoreResult};
 use crate::session::registry::Sessions;
+use crate::store::key_check::KeyCheck;
+use crate::store::{SharedStore, StoreResult};
 
-/// How long to wait before a store that could not be prepared is tried again.
+/// The wait before a store that could not be prepared is tried again.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Prepares the store, and tells whether it answers.
+/// Prepares the store and reports whether it can be used.
 pub struct Readiness {
     store: SharedStore,
     create_indexes: bool,
     keys: KeyCheck,
-    prepared: OnceLock<()>,
-    /// Why it is not prepared yet.
+    prepared: watch::Sender<bool>,
+    /// Why the store is not prepared yet.
     reason: Mutex<String>,
 }
 
 impl Readiness {
-    /// `create_indexes`: creates missing indexes instead of waiting for `migrate`.
+    /// `create_indexes`: create missing indexes. Otherwise wait until an operator has created them.
     pub fn new(store: SharedStore, create_indexes: bool, keys: KeyCheck) -> Self {
-        Self {
-            store,
-            create_indexes,
-            keys,
-            prepared: OnceLock::new(),
-            reason: Mutex::new("it is being prepared".into()),
-        }
+        let reason = Mutex::new("the store is being prepared".into());
+        Self { store, create_indexes, keys, prepared: watch::Sender::new(false), reason }
     }
 
-    /// Tries until the store has all it needs and `sessions` knows its time. `false`: the process drains.
+    /// Tries until the store has all indexes and `sessions` knows its time. `false`: the process drains.
     pub async fn prepare(&self, sessions: &Sessions, lifecycle: &Lifecycle) -> bool {
         loop {
             let reason = match self.try_prepare(sessions).await {
                 Ok(None) => {
-                    // Nobody else sets it.
-                    let _ = self.prepared.set(());
+                    self.prepared.send_replace(true);
                     return true;
                 }
                 Ok(Some(reason)) => reason,
@@ -58,7 +53,7 @@ impl Readiness {
         }
     }
 
-    /// The reason why the store cannot be used yet; `None` once it can.
+    /// Why the store cannot be used yet; `None` once it can.
     async fn try_prepare(&self, sessions: &Sessions) -> StoreResult<Option<String>> {
         if self.create_indexes {
             self.store.migrate().await?;
@@ -70,24 +65,24 @@ impl Readiness {
         }
         let keys = self.keys.missing(self.store.as_ref()).await?;
         Ok((!keys.is_empty()).then(|| {
+            let keys = keys.join(", ");
             format!(
-                "stored sessions need master keys that are not in keys.keyring: {}; add them, or set keys.allow_missing = true",
-                keys.join(", ")
+                "stored sessions need master keys that are not in keys.keyring: {keys}; add them, or set keys.allow_missing = true"
             )
         }))
     }
 
-    /// Has the store all it needs?
-    pub fn is_prepared(&self) -> bool {
-        self.prepared.get().is_some()
+    /// `true` once the store has all it needs. It never changes back.
+    pub fn prepared(&self) -> watch::Receiver<bool> {
+        self.prepared.subscribe()
     }
 
-    /// Ready: prepared, and it answers now.
+    /// Ready: the store is prepared and answers now.
     ///
     /// # Errors
-    /// Why not.
+    /// Why the brain is not ready.
     pub async fn check(&self) -> Result<(), String> {
         self.store.now().await.map_err(|error| error.to_string())?;
-        if self.is_prepared() { Ok(()) } else { Err(self.reason.lock().clone()) }
+        if *self.prepared.borrow() { Ok(()) } else { Err(self.reason.lock().clone()) }
     }
 }

@@ -1,0 +1,15 @@
+//! What can be asked of the brain: one function per command, over the [`Context`](context::Context) and the principal who
+//! asks. Commands and results are domain types; every edge (the link, later gRPC and HTTP) translates to and from them. Who may
+//! do what is decided in [`access`] alone.
+
+mod access;
+pub mod answers;
+pub mod context;
+pub mod help;
+pub mod history;
+pub mod messages;
+pub mod page;
+pub mod presence;
+pub mod sessions;
+pub mod takeover;
+mod writing;

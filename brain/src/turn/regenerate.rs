@@ -1,0 +1,33 @@
+//! Answering the last message again, on request.
+
+use std::sync::Arc;
+
+use chatbox_shared::failure::{ErrorCode, Failure};
+use chatbox_shared::ids::MessageId;
+use tokio::sync::oneshot;
+
+use super::claim::was_claimed;
+use super::turns::Turns;
+use super::worker::work;
+use super::workers::{Job, Regeneration, still_answering};
+use crate::session::handle::Session;
+
+/// Answers the session's last user message again, as a new entry with this id. Returns when the answer has begun. A repeated
+/// request with the same id succeeds.
+///
+/// # Errors
+/// `conflict` while an answer is growing, `not_found` without a message to answer.
+pub async fn regenerate(
+    turns: &Arc<Turns>,
+    session: &Arc<Session>,
+    model_id: String,
+    id: MessageId,
+) -> Result<(), Failure> {
+    if turns.workers.answer(session.id).is_some() {
+        // The log has one growing answer at most. The request succeeds only if an earlier try has begun that answer.
+        return if was_claimed(turns, session, id).await? { Ok(()) } else { Err(still_answering()) };
+    }
+    let (begun, outcome) = oneshot::channel();
+    work(turns, session, Some(Job::Regenerate(Regeneration { model_id, id, begun })));
+    outcome.await.map_err(|_| ErrorCode::Unavailable)?
+}
