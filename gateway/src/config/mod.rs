@@ -134,7 +134,7 @@ impl GatewaySettings {
     /// Logs a warning for every setting that makes the gateway less secure.
     pub fn warn_if_insecure(&self) {
         if self.security.any_origin() {
-            tracing::warn!("security.allowed_origins is \"*\": every web page may connect");
+            tracing::warn!("security.insecure_any_origin is on: every web page may connect");
         }
         if self.link.insecure {
             tracing::warn!("link.insecure is on: the link to the brains is not encrypted");
