@@ -101,7 +101,7 @@ async fn a_signal_reads_the_file_and_one_with_faults_changes_nothing() -> Result
         ensure!(talk.last_call()?.body.to_string().contains("Old words."), "{}", talk.last_call()?.body);
         std::fs::write(&file, good)?;
     }
-    ensure!(talk.stack.output().contains("has faults"), "the log does not say so");
+    ensure!(talk.stack.output().contains("has errors"), "the log does not say so");
     talk.edit(|text| text.replace("Old words.", "New words."))?;
     signal(pid, "HUP").await?;
     talk.reloads("taken", 1).await?;
