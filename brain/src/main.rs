@@ -22,18 +22,18 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Create missing tables and indexes, then end.
+    /// Create missing tables and indexes.
     Migrate,
-    /// Print what a user has used on each day, as one line of JSON for each, then end.
+    /// Print what a user has used on each day, as one line of JSON per day.
     Usage {
         /// The user's id: the `sub` of their tokens.
         #[arg(long)]
         user: String,
-        /// The first day, such as 2026-11-24 (UTC). Days without a call are left out.
+        /// The first day (UTC), such as 2026-11-24. Days without a call are left out.
         #[arg(long, value_parser = day, default_value = "1970-01-01")]
         from: Day,
     },
-    /// Check the settings, list every fault, then end: 0 if they are good, else 2.
+    /// Check the settings and print every error. Exits with code 0 if they are valid, else 2.
     CheckConfig,
 }
 
@@ -41,7 +41,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let config = match config::load::<BrainConfig>(arguments.config.as_deref()) {
         Ok(config) => config,
-        Err(faults) => return complain(&faults, 2),
+        Err(errors) => return complain(&errors, 2),
     };
     if let Some(Command::CheckConfig) = arguments.command {
         print("the settings are good");
@@ -70,10 +70,10 @@ fn main() -> ExitCode {
 }
 
 fn day(text: &str) -> Result<Day, String> {
-    Day::parse(text).ok_or_else(|| "is no day such as 2026-11-24".to_owned())
+    Day::parse(text).ok_or_else(|| "must be a day such as 2026-11-24".to_owned())
 }
 
-#[expect(clippy::print_stderr, reason = "before the log is set up, the terminal is all there is")]
+#[expect(clippy::print_stderr, reason = "the log is not set up yet")]
 fn complain(what: &dyn std::fmt::Display, code: u8) -> ExitCode {
     eprintln!("{what}");
     ExitCode::from(code)

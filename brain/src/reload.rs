@@ -82,7 +82,7 @@ impl Reloader {
         let (file, clock, endpoints) = (self.file.clone(), Arc::clone(&self.clock), Arc::clone(&self.endpoints));
         // Blocks: reads files, and may load the table of an encoding.
         let loading = move || {
-            let config = config::load::<BrainConfig>(file.as_deref()).map_err(|faults| faults.to_string())?;
+            let config = config::load::<BrainConfig>(file.as_deref()).map_err(|errors| errors.to_string())?;
             let tunables = tunables(&config, &clock, &endpoints).map_err(|error| error.to_string())?;
             Ok((config, tunables))
         };
@@ -92,7 +92,7 @@ impl Reloader {
             Err(why) => {
                 self.metrics.reloaded(false);
                 tracing::error!(
-                    faults = why,
+                    errors = why,
                     "the configuration was reloaded and has errors; the settings in force stay"
                 );
                 return None;

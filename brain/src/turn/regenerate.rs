@@ -23,11 +23,18 @@ pub async fn regenerate(
     model_id: String,
     id: MessageId,
 ) -> Result<(), Failure> {
-    if turns.workers.answer(session.id).is_some() {
+    if is_growing(turns, session) {
         // The log has one growing answer at most. The request succeeds only if an earlier try has begun that answer.
         return if was_claimed(turns, session, id).await? { Ok(()) } else { Err(still_answering()) };
     }
     let (begun, outcome) = oneshot::channel();
     work(turns, session, Some(Job::Regenerate(Regeneration { model_id, id, begun })));
     outcome.await.map_err(|_| ErrorCode::Unavailable)?
+}
+
+/// Whether this brain generates an answer that has not ended in the log. A worker goes on for a moment after the end of its
+/// answer was published; a client that has seen the end may have the answer regenerated.
+fn is_growing(turns: &Turns, session: &Session) -> bool {
+    let streaming = session.read(|live| live.streaming.as_ref().map(|entry| entry.meta.seq));
+    turns.workers.answer(session.id).is_some_and(|answer| Some(answer.seq) == streaming)
 }

@@ -91,7 +91,7 @@ async fn a_signal_reads_the_file_and_one_with_faults_changes_nothing() -> Result
         ensure!(last_call(&chat)?.body.to_string().contains("Old words."), "{}", last_call(&chat)?.body);
         std::fs::write(&file, good)?;
     }
-    ensure!(chat.stack.output().contains("has faults"), "the log does not say so");
+    ensure!(chat.stack.output().contains("has errors"), "the log does not say so");
     edit(&chat, |text| text.replace("Old words.", "New words."))?;
     signal(pid, Signal::HUP)?;
     reloads(&chat, "taken", 1).await?;
