@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use anyhow::{Context, Result, ensure};
 use chatbox_tests::harness::connection::new_session;
-use chatbox_tests::harness::{Stack, raw_http};
+use chatbox_tests::harness::{Stack, StoreAt, raw_http};
 
 /// The value of a metric without labels, or the sum over its labels.
 fn value(metrics: &str, name: &str) -> Result<f64> {
@@ -69,5 +69,31 @@ async fn the_protocol_page_names_every_close_code_of_the_gateway_and_no_other() 
     let words = section.split(|c: char| !c.is_ascii_digit()).filter(|word| word.len() == 4);
     let documented: BTreeSet<&str> = words.collect();
     ensure!(documented == counted, "docs/protocol.md names {documented:?}, the gateway counts {counted:?}");
+    Ok(())
+}
+
+/// The names of the metrics in an exposition: one `# TYPE` line each. Counters are exposed with the suffix `_total`.
+fn names(exposition: &str) -> BTreeSet<String> {
+    let types = exposition.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+    types
+        .filter_map(|line| line.split_once(' '))
+        .map(|(name, kind)| if kind == "counter" { format!("{name}_total") } else { name.to_owned() })
+        .collect()
+}
+
+#[tokio::test]
+async fn the_metrics_page_lists_exactly_the_metrics_of_both_services() -> Result<()> {
+    let store = StoreAt::mongodb().await?;
+    let stack = Stack::builder().store(store).start().await?;
+    let mut exposed = BTreeSet::new();
+    for ops in [stack.gateway_ops(0), stack.brain_ops()] {
+        exposed.extend(names(&raw_http::get(ops, "/metrics").await?.text()));
+    }
+    let page = page("metrics.md")?;
+    let rows = page.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
+    let documented: BTreeSet<String> = rows.filter(|name| name.starts_with("chatbox_")).map(str::to_owned).collect();
+    let missing: Vec<_> = exposed.difference(&documented).collect();
+    let unknown: Vec<_> = documented.difference(&exposed).collect();
+    ensure!(missing.is_empty() && unknown.is_empty(), "docs/metrics.md lacks {missing:?} and invents {unknown:?}");
     Ok(())
 }

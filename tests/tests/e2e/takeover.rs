@@ -216,6 +216,9 @@ async fn an_admin_who_loses_the_role_hears_nothing_more() -> Result<()> {
     chat.provider.script(Script::answer(["seen"]));
     chat.ana.converse(&chat.session, "while she may").await?;
     ada.answer(&chat.session, 1).await?;
+    // The last frame that this turn causes.
+    let summed_up = |frame: &Frame| frame.is("session") && frame.number("/session/tokens/output") > Some(0);
+    ada.seen("the usage of the turn", summed_up).await?;
     let token = hs256(chat.stack.secret(), &claims("ada"))?;
     ada.ask_ok(json!({ "type": "token_refresh", "token": token })).await?;
     ada.settle().await?;

@@ -110,6 +110,7 @@ pub(super) const PRESETS: &[Preset] = &[
         Script::steps([Step::Begin, Step::Endless { every: SECOND / 50, text: None }])
     }),
     ("flood", "text without end, as fast as it is read", || {
-        Script::steps([Step::Begin, Step::Endless { every: Duration::ZERO, text: None }])
+        // Long pieces: the limit of a client is reached in a moment, also on a busy machine.
+        Script::steps([Step::Begin, Step::Endless { every: Duration::ZERO, text: Some("on and on ".repeat(100)) }])
     }),
 ];
