@@ -151,7 +151,7 @@ pub struct Session {
     pub last_activity_at: Option<String>,
     /// The admin who assists.
     pub assisting_admin: Option<Person>,
-    /// The replay begins after this number.
+    /// The number of the first entry that is replayed. Set if the replay leaves out older entries.
     pub truncated_before: Option<u64>,
     /// True if the client's copy of the log is void.
     #[serde(default)]

@@ -80,10 +80,10 @@ impl Log {
         if let Some(epoch) = epoch {
             self.epoch = Some(epoch.to_owned());
         }
-        // The replay begins after this number. Entries between the copy and the replay are missing, so the copy is dropped.
-        if let Some(before) = truncated_before.filter(|before| *before > self.last()) {
+        // The replay begins with this number. If entries between the copy and the replay are missing, the copy is dropped.
+        if let Some(first) = truncated_before.filter(|first| *first > self.last() + 1) {
             self.entries.clear();
-            self.start = before;
+            self.start = first - 1;
         }
         void
     }
@@ -198,14 +198,23 @@ mod tests {
     }
 
     #[test]
-    fn a_truncated_replay_starts_behind_its_gap() {
+    fn a_truncated_replay_begins_with_the_entry_that_the_server_names() {
         let mut log = log([entry(1, 1, "final", 0, 0, "")]);
         assert!(!log.opened(Some("e"), false, Some(100)));
-        assert_eq!((log.after_seq(), log.first()), (100, None));
-        assert_eq!(log.entry(entry(101, 1, "final", 0, 0, "")), Change::Added);
-        assert_eq!(log.entry(entry(50, 1, "final", 0, 0, "")), Change::Nothing);
-        assert!(!log.opened(Some("e"), false, Some(90)), "nothing is missing between");
-        assert_eq!(log.after_seq(), 101);
+        assert_eq!((log.after_seq(), log.first()), (99, None));
+        assert_eq!(log.entry(entry(50, 1, "final", 0, 0, "")), Change::Nothing, "it was left out");
+        assert_eq!(log.entry(entry(100, 1, "final", 0, 0, "")), Change::Added);
+        assert_eq!((log.after_seq(), log.first()), (100, Some(100)));
+    }
+
+    #[test]
+    fn a_truncated_replay_that_continues_the_copy_keeps_it() {
+        let mut log = log([entry(1, 1, "final", 0, 0, ""), entry(2, 1, "final", 0, 0, "")]);
+        for first in [2, 3] {
+            assert!(!log.opened(Some("e"), false, Some(first)));
+            assert_eq!((log.after_seq(), log.first()), (2, Some(1)), "nothing is missing before {first}");
+        }
+        assert_eq!(log.entry(entry(3, 1, "final", 0, 0, "")), Change::Added);
     }
 
     #[test]
