@@ -167,8 +167,10 @@ class Chat:
         await self.open()
 
     async def on_session(self, frame):
-        if frame.get("reset"):
+        if frame["session"].get("reset"):
             self.log.clear()
+            self.screen = Screen()
+            self.asked.clear()
         self.log.epoch = frame["session"]["epoch"]
         self.assisted = "assisting_admin" in frame["session"]
 
