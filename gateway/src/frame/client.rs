@@ -11,14 +11,14 @@ use super::fields::Fields;
 pub const MAX_ID_CHARS: usize = 64;
 /// Largest page of a list, in elements.
 pub const MAX_PAGE: u64 = 100;
-/// Longest session name the gateway forwards. The brain applies its own, smaller limit.
+/// Longest session name the gateway forwards: the largest value of the brain's setting `limits.max_name_chars`.
 const MAX_NAME_CHARS: usize = 1_000;
 /// Longest model id.
 const MAX_MODEL_CHARS: usize = 200;
 /// Longest epoch or cursor. The brain makes both; the gateway does not interpret them.
 const MAX_OPAQUE_CHARS: usize = 1_000;
-/// Longest `reason` of a `help_request`.
-const MAX_REASON_CHARS: usize = 2_000;
+/// Longest `reason` the gateway forwards: the largest value of the brain's setting `limits.max_reason_chars`.
+const MAX_REASON_CHARS: usize = 10_000;
 /// Largest number of attachments of one message.
 const MAX_ATTACHMENTS: usize = 20;
 /// Longest token: the largest size the verifier accepts.
