@@ -117,7 +117,7 @@ pub struct Answer {
     pub model_id: String,
     /// The model originally asked, if a fallback answers instead.
     pub asked_model: Option<String>,
-    /// The attempt, from 1. Each attempt starts with an empty text.
+    /// The attempt, from 1. An attempt usually starts with an empty text.
     pub attempt: u32,
     /// The index the next delta of this attempt will have.
     pub next_index: u64,

@@ -1,4 +1,4 @@
-//! The JSON contract with clients in both directions: `docs/protocol.md` sections 3 and 4 as code. This room knows no
+//! The JSON contract with clients in both directions: `docs/protocol.md` sections 2 and 5 to 7 as code. This room knows no
 //! socket and no connection.
 //!
 //! Client frames are read strictly: a frame outside the contract is rejected, and the error names the field. Server
