@@ -131,6 +131,14 @@ fn files() -> Result<TempDir> {
     Ok(folder)
 }
 
+/// The example with its certificates and secrets in this folder: those in `/etc/chatbox`, and those with a relative path.
+fn with_files_in(example: &str, folder: &str) -> String {
+    let relative = ["ca.pem", "brain.pem", "brain.key", "gateway.pem", "gateway.key"];
+    relative.iter().fold(example.replace(FILES, folder), |example, name| {
+        example.replace(&format!("\"{name}\""), &format!("\"{folder}/{name}\""))
+    })
+}
+
 /// The environment of an example: the secret that it does not take from a file, and the providers' keys.
 fn environment(service: &str, example: &str) -> Launch {
     let (file_key, variable, value) = match service {
@@ -158,7 +166,7 @@ async fn every_toml_example_is_accepted() -> Result<()> {
                 _ => bail!("{place}: an example begins with neither `# brain.toml` nor `# gateway.toml`\n{example}"),
             };
             let file = folder.path().join("example.toml");
-            fs::write(&file, example.replace(FILES, &path))?;
+            fs::write(&file, with_files_in(example, &path))?;
             let mut launch = environment(service, example);
             launch.args = ["check-config", "--config"].map(str::to_owned).to_vec();
             launch.args.push(file.display().to_string());
