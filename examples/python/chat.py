@@ -1,5 +1,7 @@
 #!/usr/bin/env python3
 """A chatbox client: type a line, read the answer. Reads from a pipe as well: echo "Hello" | chat.py
+With --join and the token of an admin: take a session over from the AI, talk to its user, and hand back at the end of
+the input.
 
 Needs Python 3.9 or newer and `pip install websockets` (13 or newer).
 
@@ -36,7 +38,7 @@ class Log:
         self.entries = {}
 
     def final_up_to(self):
-        """The highest `seq` up to which every entry is final: where to resume."""
+        """The highest `seq` up to which every entry is no longer streaming: where to resume."""
         seq = 0
         while self.entries.get(seq + 1, {}).get("state", "streaming") != "streaming":
             seq += 1
@@ -67,17 +69,20 @@ class Log:
 
 
 class Screen:
-    """Prints answers as they grow."""
+    """Prints what others say, answers as they grow."""
 
-    def __init__(self):
+    def __init__(self, own_role):
+        self.own_role = own_role
         self.printed = {}  # by seq
         self.done = set()
 
     def show(self, entry):
-        seq = entry["seq"]
-        if entry["sender"]["role"] == "user" or seq in self.done:
+        seq, role = entry["seq"], entry["sender"]["role"]
+        if role == self.own_role or seq in self.done:
             return
         text = entry["content"] if entry["kind"] == "message" else f"[{entry['event']}]"
+        if self.own_role == "admin":
+            text = f"{role}: {text}"
         printed = self.printed.get(seq, "")
         if not text.startswith(printed):
             print("\n[the answer begins again]")
@@ -92,18 +97,22 @@ class Screen:
 class Chat:
     def __init__(self, options):
         self.options = options
+        self.role = "admin" if options.join else "user"
         self.log = Log()
-        self.screen = Screen()
+        self.screen = Screen(self.role)
         self.unacknowledged = deque()  # (client_msg_id, text); the first is on its way
         self.asked = set()  # seqs of our messages
         self.assisted = False  # while a human assists, the AI does not answer
         self.input_ended = False
+        self.left = False  # the admin has handed back to the AI
         self.socket = None
         self.ready = False
         self.failed = False
 
     def finished(self):
-        """The input has ended, and everything that was said is acknowledged and answered."""
+        """The input has ended, and everything that was said is acknowledged and answered; for an admin: handed back."""
+        if self.role == "admin":
+            return self.left
         answered = {e.get("reply_to_seq") for e in self.log.entries.values() if e["state"] != "streaming"}
         return self.input_ended and not self.unacknowledged and (self.assisted or self.asked <= answered)
 
@@ -147,16 +156,21 @@ class Chat:
 
     async def open(self):
         self.ready = False
+        if self.role == "admin":
+            await self.send("admin_join")  # the reply and the replay are those of session_open
+            return
         resume = {"after_seq": self.log.final_up_to()}
         if self.log.epoch:
             resume["epoch"] = self.log.epoch
         await self.send("session_open", create=True, **resume)
 
     async def send_first(self):
-        """One message at a time: the next one goes when this one is acknowledged."""
+        """One message at a time: the next one goes when this one is acknowledged. After the last one an admin leaves."""
         if self.ready and self.unacknowledged:
             client_msg_id, text = self.unacknowledged[0]
-            await self.send("user_message", id=client_msg_id, client_msg_id=client_msg_id, content=text)
+            await self.send(f"{self.role}_message", id=client_msg_id, client_msg_id=client_msg_id, content=text)
+        elif self.ready and self.input_ended and self.role == "admin":
+            await self.send("admin_leave", id="leave")
 
     async def say(self, text):
         self.unacknowledged.append((str(uuid.uuid4()), text))
@@ -169,7 +183,7 @@ class Chat:
     async def on_session(self, frame):
         if frame["session"].get("reset"):
             self.log.clear()
-            self.screen = Screen()
+            self.screen = Screen(self.role)
             self.asked.clear()
         self.log.epoch = frame["session"]["epoch"]
         self.assisted = "assisting_admin" in frame["session"]
@@ -189,6 +203,7 @@ class Chat:
             await self.open()
 
     async def on_ack(self, frame):
+        self.left = self.left or frame.get("reply_to") == "leave"
         if self.unacknowledged and self.unacknowledged[0][0] == frame.get("client_msg_id"):
             self.unacknowledged.popleft()
             self.asked.add(frame["seq"])
@@ -201,6 +216,7 @@ class Chat:
             return
         print(f"[{frame['code']}: {frame['message']}]", file=sys.stderr)
         self.failed = True
+        self.left = self.left or frame.get("reply_to") == "leave"
         if not self.ready:
             sys.exit(1)
         if self.unacknowledged and self.unacknowledged[0][0] == frame.get("reply_to"):
@@ -231,6 +247,11 @@ async def main(options):
         chat.input_ended = True
         if chat.socket and chat.finished():
             await chat.socket.close()
+        elif chat.socket and options.join and not chat.unacknowledged:
+            try:
+                await chat.send_first()
+            except ConnectionClosed:
+                pass  # the admin leaves on the next connection
 
     threading.Thread(target=read, daemon=True).start()
     speaking = asyncio.create_task(speak())
@@ -244,6 +265,7 @@ if __name__ == "__main__":
     parser.add_argument("--url", default="ws://127.0.0.1:8080/chat/ws", help="the gateway [default: %(default)s]")
     parser.add_argument("--token", default=os.environ.get("CHATBOX_TOKEN"), help="[default: $CHATBOX_TOKEN]")
     parser.add_argument("--session", default=str(uuid.uuid4()), help="go on with this session [default: a new one]")
+    parser.add_argument("--join", action="store_true", help="take the session over; needs the token of an admin")
     arguments = parser.parse_args()
     if not arguments.token:
         parser.error("no token: use --token or CHATBOX_TOKEN")
