@@ -165,7 +165,7 @@ class Chat:
         await self.send("session_open", create=True, **resume)
 
     async def send_first(self):
-        """One message at a time: the next one goes when this one is acknowledged. After the last one an admin leaves."""
+        """One message at a time: the next one goes when this one is acknowledged. After the last, an admin leaves."""
         if self.ready and self.unacknowledged:
             client_msg_id, text = self.unacknowledged[0]
             await self.send(f"{self.role}_message", id=client_msg_id, client_msg_id=client_msg_id, content=text)

@@ -1,5 +1,5 @@
 //! `docs/by-hand.md`, carried out: every block of the page that begins with "```sh", in order, in one shell, with the
-//! programs that this test belongs to. Blocks marked "```sh install" are left out. Other ports take the place of the
+//! programs that this test belongs to. Blocks marked "```sh install" or "```sh aside" are left out. Other ports replace the
 //! page's, so that tests can run at the same time.
 
 use std::env;

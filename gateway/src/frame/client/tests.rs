@@ -228,6 +228,17 @@ fn what_only_the_server_may_say_is_refused() {
     }
 }
 
+/// The brain's settings for names and reasons go up to these limits, and the brain answers with `too_large` below them.
+#[test]
+fn names_and_reasons_are_forwarded_up_to_the_largest_setting_of_the_brain() {
+    for (kind, field, limit) in [("session_rename", "name", 1_000), ("help_request", "reason", 10_000)] {
+        let frame =
+            |chars: usize| format!(r#"{{"type":"{kind}","session_id":"{SESSION}","{field}":"{}"}}"#, "é".repeat(chars));
+        accepted(&frame(limit));
+        assert_eq!(refused(&frame(limit + 1)), invalid(field));
+    }
+}
+
 #[test]
 fn a_long_message_is_told_the_limit_and_who_asked() {
     let text = |content: String| {
