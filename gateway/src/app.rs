@@ -62,7 +62,8 @@ impl App {
         let mut metrics_registry = Registry::with_prefix("chatbox_gateway");
         register_process_metrics(&mut metrics_registry, clock.now());
         let metrics = Metrics::new(&mut metrics_registry);
-        let verifier = TokenVerifier::new(settings.auth.options(), Arc::clone(&clock), &lifecycle)?;
+        let verifier =
+            TokenVerifier::new(settings.auth.options(metrics.jwks_stale.clone()), Arc::clone(&clock), &lifecycle)?;
         let verifier = Arc::new(verifier);
         let connections = ConnectionRegistry::new(metrics.clone());
         let links = chatbox_link::start(
@@ -154,7 +155,7 @@ fn serve_ops(
     if !settings.auth.jwks_url.is_empty() {
         ops = ops.check("token_keys", CHECK_TIMEOUT, move || {
             let loaded = verifier.has_keys();
-            async move { if loaded { Ok(()) } else { Err("the JWKS document was not loaded yet".to_owned()) } }
+            async move { if loaded { Ok(()) } else { Err("the JWKS document cannot be read".to_owned()) } }
         });
     }
     ops.serve(lifecycle);

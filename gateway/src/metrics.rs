@@ -52,6 +52,8 @@ labels! {
         Parameter = "parameter",
         /// The token is missing or invalid.
         Unauthorized = "unauthorized",
+        /// The keys that check tokens are not available.
+        NoKeys = "no_keys",
         /// No brain can be reached.
         NoBrain = "no_brain",
         /// The client left before the WebSocket was open.
@@ -129,6 +131,8 @@ pub struct Metrics {
     pub sockets_max: Gauge,
     /// Failed `accept` calls.
     pub accept_errors: Counter,
+    /// For how many seconds the JWKS document could not be read; 0 after a good read.
+    pub jwks_stale: Gauge,
     /// Open WebSocket connections.
     pub connections: Gauge,
     /// Handshakes by outcome. Counted by [`Metrics::handshake`].
@@ -185,6 +189,12 @@ impl Metrics {
             let _zero = self.handshakes.get_or_create(&HandshakeLabels { outcome: *outcome });
         }
         registry.register("handshakes", "Handshakes by outcome", self.handshakes.clone());
+        registry.register_with_unit(
+            "jwks_stale",
+            "Time for which the JWKS document could not be read",
+            Unit::Seconds,
+            self.jwks_stale.clone(),
+        );
     }
 
     fn register_connections(&self, registry: &mut Registry) {

@@ -31,6 +31,7 @@ pub(super) fn read(text: &str) -> Result<Option<SessionCursor>, Failure> {
 #[cfg(test)]
 mod tests {
     use chatbox_shared::ids::SessionId;
+    use proptest::prelude::*;
 
     use super::*;
 
@@ -41,6 +42,21 @@ mod tests {
         assert_eq!(read(&write(None)), Ok(None));
         for bad in ["x", "MTc", "%%%", &URL_SAFE_NO_PAD.encode("17.nope")] {
             assert_eq!(read(bad).unwrap_err().field.as_deref(), Some("cursor"), "{bad}");
+        }
+    }
+
+    proptest! {
+        /// Whatever a client sends as a cursor is read or refused, without a panic.
+        #[test]
+        fn any_text_is_read_or_refused(text in any::<String>(), inner in "[0-9.-]{0,24}[0-9a-f.-]{0,40}") {
+            drop(read(&text));
+            drop(read(&URL_SAFE_NO_PAD.encode(inner)));
+        }
+
+        #[test]
+        fn any_time_reads_back(last_at in any::<i64>()) {
+            let cursor = Some(SessionCursor { last_at: Timestamp(last_at), id: SessionId::generate() });
+            prop_assert_eq!(read(&write(cursor)), Ok(cursor));
         }
     }
 }

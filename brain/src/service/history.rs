@@ -4,6 +4,7 @@ use chatbox_shared::auth::Principal;
 use chatbox_shared::failure::Failure;
 use chatbox_shared::ids::{Seq, SessionId};
 
+use super::audit::{self, Reading};
 use super::context::Context;
 use super::{access, page};
 use crate::log::entry::Entry;
@@ -25,6 +26,7 @@ pub async fn history(
     limit: u32,
 ) -> Result<Vec<Entry>, Failure> {
     let session = access::readable(cx, by, id).await?;
+    audit::read(by, &session, Reading::History);
     let before = if before == 0 { Seq::MAX } else { before };
     let rows = cx.sessions.store.entries_before(session.id, before, page::rows(limit)?).await;
     let rows = rows.map_err(|error| failures::storage(session.id, &error))?;

@@ -3,6 +3,7 @@
 //! do what is decided in [`access`] alone.
 
 mod access;
+mod audit;
 pub mod answers;
 pub mod context;
 pub mod help;

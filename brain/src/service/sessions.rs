@@ -6,6 +6,7 @@ use chatbox_shared::auth::Principal;
 use chatbox_shared::failure::{ErrorCode, Failure};
 use chatbox_shared::ids::{Seq, SessionId};
 
+use super::audit::{self, Reading};
 use super::context::Context;
 use super::writing::append_event;
 use super::{access, page};
@@ -76,6 +77,7 @@ pub async fn resume(
     epoch: String,
 ) -> Result<OpenedSession, Failure> {
     let session = access::readable(cx, by, id).await?;
+    audit::read(by, &session, Reading::Resume);
     let opened = opened(cx, session, ReplayFrom { after_seq, epoch, limit: u64::MAX }).await?;
     let (session, from) = (&opened.session, &opened.from);
     if from.after_seq > session.seq() || (!from.epoch.is_empty() && from.epoch != session.epoch) {
@@ -159,7 +161,9 @@ pub async fn delete(cx: &Context, by: &Principal, id: SessionId) -> Result<(), F
         Err(failure) => return Err(failure),
     };
     stop::abandon(&cx.turns, &session).await;
-    erase::erase(&cx.sessions, &session).await
+    erase::erase(&cx.sessions, &session).await?;
+    audit::deleted(by, id);
+    Ok(())
 }
 
 /// The model with this id, or the default model for an empty id.

@@ -5,6 +5,7 @@ use chatbox_shared::failure::Failure;
 use chatbox_shared::ids::{Seq, SessionId};
 
 use super::access;
+use super::audit::{self, Reading};
 use super::context::Context;
 use super::sessions::{OpenedSession, opened};
 use super::writing::append_event;
@@ -19,6 +20,7 @@ use crate::turn::stop;
 /// `forbidden` if the principal is no admin.
 pub async fn watch(cx: &Context, by: &Principal, id: SessionId, after_seq: Seq) -> Result<OpenedSession, Failure> {
     let session = access::as_admin(cx, by, id).await?;
+    audit::read(by, &session, Reading::Watch);
     opened(cx, session, replay_from(cx, after_seq)).await
 }
 
@@ -32,6 +34,7 @@ pub async fn join(cx: &Context, by: &Principal, id: SessionId) -> Result<OpenedS
     append_event(cx, &session, Intent::Join(&by.user), event, String::new()).await?;
     // From this entry on the log refuses new answers. An answer that was growing before it must end before the reply.
     stop::end(&cx.turns, &session, FinishReason::Interrupted).await?;
+    audit::read(by, &session, Reading::Join);
     opened(cx, session, replay_from(cx, 0)).await
 }
 

@@ -3,8 +3,9 @@
 use std::path::Path;
 use std::time::Duration;
 
-use chatbox_shared::auth::{self, JwksSource, MIN_JWKS_INTERVAL, Rules};
+use chatbox_shared::auth::{self, AcceptedTypes, JwksOptions, JwksSource, MIN_JWKS_INTERVAL, Rules};
 use chatbox_shared::config::ConfigErrors;
+use prometheus_client::metrics::gauge::Gauge;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use url::Url;
@@ -26,6 +27,12 @@ pub struct AuthSection {
     pub jwks_url: String,
     /// Seconds between two downloads of the JWKS document.
     pub jwks_refresh_seconds: u64,
+    /// Whether the URL may be `http://`.
+    pub insecure_jwks_url: bool,
+    /// Seconds for which downloads may fail until the last keys are no longer used.
+    pub jwks_max_stale_seconds: u64,
+    /// The accepted types of tokens.
+    pub accepted_types: Vec<String>,
     /// The required `iss` claim. Empty: not checked.
     pub issuer: String,
     /// The required `aud` claim. Empty: not checked.
@@ -53,17 +60,37 @@ impl AuthSection {
         if file && let Err(error) = auth::check_jwks_file(Path::new(&self.jwks_file)) {
             faults.add("auth.jwks_file", error);
         }
-        if url
-            && !Url::parse(&self.jwks_url).is_ok_and(|url| ["http", "https"].contains(&url.scheme()) && url.has_host())
-        {
-            faults.add("auth.jwks_url", "must be an http or https URL");
+        if url {
+            self.validate_url(faults);
         }
         within(faults, "auth.jwks_refresh_seconds", self.jwks_refresh_seconds, MIN_JWKS_INTERVAL.as_secs(), 86_400);
+        within(faults, "auth.jwks_max_stale_seconds", self.jwks_max_stale_seconds, 60, 7 * 86_400);
+        let named = !self.accepted_types.is_empty() && self.accepted_types.iter().all(|name| !name.is_empty());
+        faults.ensure(named, "auth.accepted_types", "must have at least one type, and no empty one");
         within(faults, "auth.leeway_seconds", self.leeway_seconds, 0, 300);
     }
 
-    /// The options of the token verifier.
-    pub fn options(&self) -> auth::Options {
+    fn validate_url(&self, faults: &mut ConfigErrors) {
+        let scheme = Url::parse(&self.jwks_url).ok().filter(Url::has_host).map(|url| url.scheme().to_owned());
+        match scheme.as_deref() {
+            Some("https") => {}
+            Some("http") => faults.ensure(
+                self.insecure_jwks_url,
+                "auth.jwks_url",
+                "must be https://, because whoever changes an http:// response can sign tokens; for a network that nobody else \
+                 can reach set auth.insecure_jwks_url = true",
+            ),
+            _ => faults.add("auth.jwks_url", "must be an https URL"),
+        }
+    }
+
+    /// Whether the keys come over plain HTTP.
+    pub(super) fn is_jwks_insecure(&self) -> bool {
+        self.jwks_url.starts_with("http://")
+    }
+
+    /// The options of the token verifier. `jwks_stale` is the metric of failing downloads.
+    pub fn options(&self, jwks_stale: Gauge) -> auth::Options {
         let source = if self.jwks_file.is_empty() {
             Url::parse(&self.jwks_url).ok().map(JwksSource::Url)
         } else {
@@ -72,11 +99,17 @@ impl AuthSection {
         let given = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
         auth::Options {
             hs256_secret: self.hs256_secret.clone(),
-            jwks: source.map(|source| (source, Duration::from_secs(self.jwks_refresh_seconds))),
+            jwks: source.map(|source| JwksOptions {
+                source,
+                refresh: Duration::from_secs(self.jwks_refresh_seconds),
+                max_stale: Duration::from_secs(self.jwks_max_stale_seconds),
+                stale_seconds: jwks_stale,
+            }),
             rules: Rules {
                 issuer: given(&self.issuer),
                 audience: given(&self.audience),
                 leeway: Duration::from_secs(self.leeway_seconds),
+                types: AcceptedTypes::new(self.accepted_types.iter().cloned()),
             },
         }
     }

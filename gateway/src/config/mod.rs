@@ -139,6 +139,9 @@ impl GatewaySettings {
         if self.link.insecure {
             tracing::warn!("link.insecure is on: the link to the brains is not encrypted");
         }
+        if self.auth.is_jwks_insecure() {
+            tracing::warn!("auth.insecure_jwks_url is on: the keys of tokens are read over an unprotected connection");
+        }
         if self.auth.allow_query_token {
             tracing::warn!("auth.allow_query_token is on: tokens in URLs appear in the logs of proxies");
         }

@@ -31,6 +31,8 @@ fn every_error_is_reported_at_once() {
         ("CHATBOX__AUTH__JWKS_URL", "ftp://a"),
         ("CHATBOX__AUTH__JWKS_FILE", "/nonexistent/jwks.json"),
         ("CHATBOX__AUTH__JWKS_REFRESH_SECONDS", "29"),
+        ("CHATBOX__AUTH__JWKS_MAX_STALE_SECONDS", "1"),
+        ("CHATBOX__AUTH__ACCEPTED_TYPES", "[]"),
         ("CHATBOX__LIMITS__MAX_FRAME_BYTES", "1"),
         ("CHATBOX__LIMITS__MAX_HEADER_BYTES", "100"),
         ("CHATBOX__HEARTBEAT__INTERVAL_MS", "0"),
@@ -49,6 +51,8 @@ fn every_error_is_reported_at_once() {
         "auth.jwks_url",
         "auth.jwks_file",
         "auth.jwks_refresh_seconds",
+        "auth.jwks_max_stale_seconds",
+        "auth.accepted_types",
         "limits.max_frame_bytes",
         "limits.max_header_bytes",
         "heartbeat.interval_ms",
@@ -76,6 +80,14 @@ fn any_origin_requires_a_second_setting() {
     let any = ("CHATBOX__SECURITY__ALLOWED_ORIGINS", r#"["*"]"#);
     assert!(load(&[any]).expect_err("an error").has("security.allowed_origins"));
     assert!(load(&[any, ("CHATBOX__SECURITY__INSECURE_ANY_ORIGIN", "true")]).is_ok());
+}
+
+#[test]
+fn a_plaintext_jwks_requires_a_second_setting() {
+    let plain = ("CHATBOX__AUTH__JWKS_URL", "http://idp.example.com/jwks.json");
+    assert!(load(&[plain]).expect_err("an error").has("auth.jwks_url"));
+    assert!(load(&[plain, ("CHATBOX__AUTH__INSECURE_JWKS_URL", "true")]).is_ok());
+    assert!(load(&[("CHATBOX__AUTH__JWKS_URL", "https://idp.example.com/jwks.json")]).is_ok());
 }
 
 #[test]

@@ -30,7 +30,8 @@ impl Connection {
         refreshed
     }
 
-    /// Takes over a renewed token of the same user. Any other result closes the connection.
+    /// Takes over a renewed token of the same user. Any other result closes the connection, except missing keys: then the
+    /// client may send the token again, as long as its present token is valid.
     pub(super) fn refreshed(&mut self, id: Option<Box<str>>, outcome: Result<Verified, TokenError>) {
         match outcome {
             Ok(verified) if verified.principal.user == self.accepted.verified.principal.user => {
@@ -39,9 +40,14 @@ impl Connection {
                 self.uplink.push(UplinkMessage::Refresh);
                 self.push_text(id.as_deref().and_then(frame::ack));
             }
+            Err(error @ TokenError::KeysUnavailable) => {
+                tracing::warn!(connection = %self.accepted.id, %error, "renewed token not checked");
+                self.refuse(id.as_deref(), &Failure::new(ErrorCode::Unavailable));
+            }
             outcome => {
-                let reason = outcome.err().map_or("another_user", TokenError::reason);
-                tracing::info!(connection = %self.accepted.id, reason, "renewed token rejected");
+                let detail = outcome.as_ref().err().map(tracing::field::display);
+                let reason = outcome.as_ref().err().map_or("another_user", |error| error.reason());
+                tracing::info!(connection = %self.accepted.id, reason, detail, "renewed token rejected");
                 self.refuse(id.as_deref(), &Failure::new(ErrorCode::Unauthorized));
                 self.close(CloseCode::TOKEN);
             }

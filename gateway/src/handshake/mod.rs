@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use chatbox_shared::auth::TokenVerifier;
+use chatbox_shared::auth::{TokenError, TokenVerifier};
 use chatbox_shared::failure::{ErrorCode, Failure};
 use chatbox_shared::ids::ConnectionId;
 use http::{HeaderMap, Request, Response};
@@ -86,16 +86,17 @@ pub struct Admitted {
     pub response: Response<Full<Bytes>>,
 }
 
-/// Why a handshake is rejected: the label of the metric, the reason for the log, and the error for the client.
+/// Why a handshake is rejected: the label of the metric, the reason and its details for the log, and the error for the client.
 struct Rejection {
     outcome: HandshakeOutcome,
     reason: &'static str,
+    token: Option<TokenError>,
     failure: Failure,
 }
 
 impl Rejection {
     fn new(outcome: HandshakeOutcome, code: ErrorCode, reason: &'static str) -> Self {
-        Self { outcome, reason, failure: Failure::new(code) }
+        Self { outcome, reason, token: None, failure: Failure::new(code) }
     }
 
     /// A rejection with a random hint when to retry, so that clients rejected together do not retry together.
@@ -116,6 +117,17 @@ impl Rejection {
     }
 }
 
+impl From<TokenError> for Rejection {
+    /// Without keys the token may be valid: the client tries again, and keeps its token.
+    fn from(error: TokenError) -> Self {
+        let rejection = match error {
+            TokenError::KeysUnavailable => Self::unavailable(HandshakeOutcome::NoKeys),
+            _ => Self::unauthorized(error.reason()),
+        };
+        Self { token: Some(error), ..rejection }
+    }
+}
+
 impl From<UpgradeError> for Rejection {
     fn from(error: UpgradeError) -> Self {
         let outcome = HandshakeOutcome::NotWebSocket;
@@ -124,6 +136,7 @@ impl From<UpgradeError> for Rejection {
             UpgradeError::Malformed => Self {
                 outcome,
                 reason: "malformed",
+                token: None,
                 failure: Failure::with_message(ErrorCode::InvalidMessage, "The WebSocket handshake is malformed."),
             },
         }
@@ -160,13 +173,14 @@ impl Handshake {
     /// The response that rejects the request. The rejection was counted and logged.
     pub async fn admit<B>(&self, request: &Request<B>, peer: IpAddr) -> Result<Admitted, Response<Full<Bytes>>> {
         let client = self.client(peer, request.headers());
-        self.check(request, client).await.map_err(|Rejection { outcome, reason, failure }| {
+        self.check(request, client).await.map_err(|Rejection { outcome, reason, token, failure }| {
             self.metrics.handshake(outcome);
             // The URL and the headers are not logged, because they may hold tokens.
             tracing::info!(
                 %client,
                 outcome = outcome.as_str(),
                 reason,
+                detail = token.map(tracing::field::display),
                 error_id = failure.error_id,
                 "handshake rejected"
             );
@@ -199,10 +213,11 @@ impl Handshake {
             .map_err(|error| Rejection::new(HandshakeOutcome::Origin, ErrorCode::OriginNotAllowed, error.reason()))?;
         let token = token::find(headers, query, self.allow_query_token)
             .map_err(|error| Rejection::unauthorized(error.reason()))?;
-        let verified = self.verifier.verify(&token).await.map_err(|error| Rejection::unauthorized(error.reason()))?;
+        let verified = self.verifier.verify(&token).await?;
         let device = device::device(query).map_err(|error| Rejection {
             outcome: HandshakeOutcome::Parameter,
             reason: "device",
+            token: None,
             failure: Failure::invalid("device", error.to_string()),
         })?;
         if !(self.brain_ready)() {

@@ -57,7 +57,9 @@ impl Server {
         let (lifecycle, closing) = (Lifecycle::new(), CancellationToken::new());
         let brain = Arc::new(AtomicBool::new(true));
         let metrics = Metrics::new(&mut Registry::default());
-        let verifier = TokenVerifier::new(settings.auth.options(), Arc::new(SystemClock), &lifecycle).expect("keys");
+        let verifier =
+            TokenVerifier::new(settings.auth.options(metrics.jwks_stale.clone()), Arc::new(SystemClock), &lifecycle)
+                .expect("keys");
         let brain_ready = Arc::clone(&brain);
         let handshake = Handshake::new(
             settings.handshake(max_connections),

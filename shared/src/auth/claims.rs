@@ -5,7 +5,8 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::token::{TokenError, decode_part};
+use super::kind::AcceptedTypes;
+use super::token::{TokenError, decode_part, present};
 use crate::clock::Timestamp;
 use crate::ids::UserId;
 
@@ -54,31 +55,46 @@ pub struct Rules {
     pub audience: Option<String>,
     /// Tolerated difference between the clocks of issuer and service.
     pub leeway: Duration,
+    /// The accepted kinds of token.
+    pub types: AcceptedTypes,
 }
 
 impl Default for Rules {
     fn default() -> Self {
-        Self { issuer: None, audience: None, leeway: DEFAULT_LEEWAY }
+        Self { issuer: None, audience: None, leeway: DEFAULT_LEEWAY, types: AcceptedTypes::default() }
     }
 }
 
-/// The claims that are read. They are kept as JSON, so that a wrong type differs from an absent claim.
+/// The claims that are read. They are kept as JSON, so that a wrong type differs from an absent claim. The times keep
+/// `null` apart from an absent claim, because an absent `nbf` restricts nothing.
 #[derive(Deserialize)]
 struct Claims {
     sub: Option<Value>,
+    #[serde(default, deserialize_with = "present")]
     exp: Option<Value>,
+    #[serde(default, deserialize_with = "present")]
     nbf: Option<Value>,
     iss: Option<Value>,
     aud: Option<Value>,
     name: Option<Value>,
     roles: Option<Value>,
+    typ: Option<Value>,
+    token_use: Option<Value>,
+    token_type: Option<Value>,
 }
 
 impl Rules {
     /// Checks the claims against these rules and the time.
     pub(super) fn check(&self, payload: &str, now: Timestamp) -> Result<Verified, TokenError> {
         let claims: Claims = decode_part(payload)?;
-        let expires_at = numeric_date(claims.exp.as_ref(), "exp")?.ok_or(TokenError::Claim("exp"))?.plus(self.leeway);
+        if ![&claims.typ, &claims.token_use, &claims.token_type]
+            .iter()
+            .all(|kind| self.types.allows_claim(kind.as_ref()))
+        {
+            return Err(TokenError::Type);
+        }
+        let expires_at =
+            numeric_date(claims.exp.as_ref(), "exp")?.ok_or(TokenError::Claim("exp", ABSENT))?.plus(self.leeway);
         if now >= expires_at {
             return Err(TokenError::Expired);
         }
@@ -100,13 +116,30 @@ impl Rules {
     }
 }
 
+/// What is found where a claim is absent.
+const ABSENT: &str = "absent";
+
+/// What a claim is, in words.
+fn found(claim: Option<&Value>) -> &'static str {
+    match claim {
+        None => ABSENT,
+        Some(Value::Null) => "null",
+        Some(Value::Bool(_)) => "a boolean",
+        Some(Value::Number(_)) => "a number",
+        Some(Value::String(_)) => "a text",
+        Some(Value::Array(_)) => "a list",
+        Some(Value::Object(_)) => "an object",
+    }
+}
+
 /// A NumericDate: seconds since 1970, perhaps with a fraction. Absent is `None`.
 fn numeric_date(value: Option<&Value>, claim: &'static str) -> Result<Option<Timestamp>, TokenError> {
     let Some(value) = value else { return Ok(None) };
     if let Some(seconds) = value.as_i64() {
         return Ok(Some(Timestamp(seconds.saturating_mul(1000))));
     }
-    let seconds = value.as_f64().filter(|seconds| seconds.is_finite()).ok_or(TokenError::Claim(claim))?;
+    let seconds = value.as_f64().filter(|seconds| seconds.is_finite());
+    let seconds = seconds.ok_or(TokenError::Claim(claim, found(Some(value))))?;
     #[expect(
         clippy::cast_possible_truncation,
         reason = "the cast of a float saturates, and fractions of a millisecond do not matter"
@@ -124,34 +157,38 @@ fn names_audience(claim: Option<&Value>, wanted: &str) -> bool {
 
 /// The user id. Control characters are refused, because ids appear in logs and metrics.
 fn subject(claim: Option<Value>) -> Result<UserId, TokenError> {
-    match claim {
-        Some(Value::String(subject))
-            if (1..=MAX_SUBJECT_CHARS).contains(&subject.chars().count()) && !subject.chars().any(char::is_control) =>
-        {
-            Ok(UserId::new(subject))
-        }
-        _ => Err(TokenError::Claim("sub")),
+    let refused = |found| Err(TokenError::Claim("sub", found));
+    let Some(Value::String(subject)) = claim else { return refused(found(claim.as_ref())) };
+    match subject.chars().count() {
+        0 => refused("an empty text"),
+        length if length > MAX_SUBJECT_CHARS => refused("a text of more than 128 characters"),
+        _ if subject.chars().any(char::is_control) => refused("a text with control characters"),
+        _ => Ok(UserId::new(subject)),
     }
 }
 
+/// The display name. `null` is no name.
 fn name(claim: Option<Value>) -> Result<Option<String>, TokenError> {
     match claim {
         None => Ok(None),
         Some(Value::String(name)) if name.chars().count() <= MAX_NAME_CHARS => {
             Ok(Some(name).filter(|name| !name.is_empty()))
         }
-        Some(_) => Err(TokenError::Claim("name")),
+        Some(Value::String(_)) => Err(TokenError::Claim("name", "a text of more than 256 characters")),
+        other => Err(TokenError::Claim("name", found(other.as_ref()))),
     }
 }
 
+/// The roles. `null` is no role.
 fn roles(claim: Option<Value>) -> Result<Vec<String>, TokenError> {
-    let Some(claim) = claim else { return Ok(Vec::new()) };
-    let Value::Array(roles) = claim else { return Err(TokenError::Claim("roles")) };
-    roles
-        .into_iter()
-        .map(|role| match role {
-            Value::String(role) => Ok(role),
-            _ => Err(TokenError::Claim("roles")),
-        })
-        .collect()
+    let roles = match claim {
+        None => return Ok(Vec::new()),
+        Some(Value::Array(roles)) => roles,
+        other => return Err(TokenError::Claim("roles", found(other.as_ref()))),
+    };
+    let text = |role| match role {
+        Value::String(role) => Ok(role),
+        _ => Err(TokenError::Claim("roles", "a list with an element that is not a text")),
+    };
+    roles.into_iter().map(text).collect()
 }

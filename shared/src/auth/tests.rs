@@ -81,6 +81,13 @@ async fn hostile_headers_are_refused() {
         (json!({"typ": "JWT"}), TokenError::Malformed),
         (json!({"alg": "HS256", "crit": ["exp"], "exp": 1}), TokenError::Malformed),
         (json!({"alg": "HS256", "kid": {"$ne": null}}), TokenError::Malformed),
+        (json!({"alg": "HS256", "kid": null}), TokenError::Malformed),
+        (json!({"alg": "HS256", "crit": null}), TokenError::Malformed),
+        (json!({"alg": "HS256", "typ": null}), TokenError::Malformed),
+        (json!({"alg": "HS256", "typ": "refresh+jwt"}), TokenError::Type),
+        (json!({"alg": "HS256", "typ": "secevent+jwt"}), TokenError::Type),
+        (json!({"alg": "HS256", "typ": "application/logout+jwt"}), TokenError::Type),
+        (json!({"alg": "HS256", "typ": ""}), TokenError::Type),
         (json!({"alg": "HS256", "kid": "k".repeat(257)}), TokenError::UnknownKey),
         (json!(["HS256"]), TokenError::Malformed),
     ] {
@@ -129,10 +136,10 @@ async fn hostile_shapes_are_refused() {
 async fn claims_must_be_there_and_of_their_type() {
     let verifier = verifier_with(Rules::default());
     for (claims, expected) in [
-        (json!({"sub": "u"}), Some(TokenError::Claim("exp"))),
-        (with(claims(), "exp", json!(null)), Some(TokenError::Claim("exp"))),
-        (with(claims(), "exp", json!("1900000000")), Some(TokenError::Claim("exp"))),
-        (with(claims(), "exp", json!({"$gt": 0})), Some(TokenError::Claim("exp"))),
+        (json!({"sub": "u"}), Some(TokenError::Claim("exp", "absent"))),
+        (with(claims(), "exp", json!(null)), Some(TokenError::Claim("exp", "null"))),
+        (with(claims(), "exp", json!("1900000000")), Some(TokenError::Claim("exp", "a text"))),
+        (with(claims(), "exp", json!({"$gt": 0})), Some(TokenError::Claim("exp", "an object"))),
         (with(claims(), "exp", json!(NOW - 30)), Some(TokenError::Expired)),
         (with(claims(), "exp", json!(-1)), Some(TokenError::Expired)),
         (with(claims(), "exp", json!(i64::MIN)), Some(TokenError::Expired)),
@@ -142,22 +149,56 @@ async fn claims_must_be_there_and_of_their_type() {
         (with(claims(), "exp", json!(1e300)), None),
         (with(claims(), "nbf", json!(NOW + 31)), Some(TokenError::NotYetValid)),
         (with(claims(), "nbf", json!(NOW + 30)), None),
-        (with(claims(), "nbf", json!("soon")), Some(TokenError::Claim("nbf"))),
-        (json!({"exp": NOW + 600}), Some(TokenError::Claim("sub"))),
-        (with(claims(), "sub", json!("")), Some(TokenError::Claim("sub"))),
-        (with(claims(), "sub", json!(7)), Some(TokenError::Claim("sub"))),
-        (with(claims(), "sub", json!("ü".repeat(129))), Some(TokenError::Claim("sub"))),
+        (with(claims(), "nbf", json!("soon")), Some(TokenError::Claim("nbf", "a text"))),
+        (with(claims(), "nbf", json!(null)), Some(TokenError::Claim("nbf", "null"))),
+        (json!({"exp": NOW + 600}), Some(TokenError::Claim("sub", "absent"))),
+        (with(claims(), "sub", json!("")), Some(TokenError::Claim("sub", "an empty text"))),
+        (with(claims(), "sub", json!(7)), Some(TokenError::Claim("sub", "a number"))),
+        (
+            with(claims(), "sub", json!("ü".repeat(129))),
+            Some(TokenError::Claim("sub", "a text of more than 128 characters")),
+        ),
         (with(claims(), "sub", json!("ü".repeat(128))), None),
-        (with(claims(), "sub", json!("a\r\nb")), Some(TokenError::Claim("sub"))),
-        (with(claims(), "name", json!(["Ada"])), Some(TokenError::Claim("name"))),
-        (with(claims(), "roles", json!("admin")), Some(TokenError::Claim("roles"))),
-        (with(claims(), "roles", json!(["admin", 7])), Some(TokenError::Claim("roles"))),
-        (with(claims(), "roles", json!({"admin": true})), Some(TokenError::Claim("roles"))),
+        (with(claims(), "sub", json!("a\r\nb")), Some(TokenError::Claim("sub", "a text with control characters"))),
+        (with(claims(), "name", json!(["Ada"])), Some(TokenError::Claim("name", "a list"))),
+        (with(claims(), "roles", json!("admin")), Some(TokenError::Claim("roles", "a text"))),
+        (
+            with(claims(), "roles", json!(["admin", 7])),
+            Some(TokenError::Claim("roles", "a list with an element that is not a text")),
+        ),
+        (with(claims(), "roles", json!({"admin": true})), Some(TokenError::Claim("roles", "an object"))),
         (json!([1, 2]), Some(TokenError::Malformed)),
         (json!("text"), Some(TokenError::Malformed)),
     ] {
         assert_eq!(verifier.verify(&hs256(&header(), &claims)).await.err(), expected, "{claims}");
     }
+}
+
+#[tokio::test]
+async fn only_access_tokens_are_accepted() {
+    let verifier = verifier_with(Rules::default());
+    for (name, kind, accepted) in [
+        ("token_use", "access", true),
+        ("token_use", "id", false),
+        ("token_use", "refresh", false),
+        ("typ", "Bearer", true),
+        ("typ", "ID", false),
+        ("typ", "Refresh", false),
+        ("typ", "Offline", false),
+        ("token_type", "access", true),
+        ("token_type", "refresh", false),
+    ] {
+        let token = hs256(&header(), &with(claims(), name, json!(kind)));
+        let expected = if accepted { None } else { Some(TokenError::Type) };
+        assert_eq!(verifier.verify(&token).await.err(), expected, "{name}: {kind}");
+    }
+    for typ in ["JWT", "jwt", "at+jwt", "application/AT+JWT"] {
+        assert!(verifier.verify(&hs256(&json!({"alg": "HS256", "typ": typ}), &claims())).await.is_ok(), "{typ}");
+    }
+    let strict = verifier_with(Rules { types: AcceptedTypes::new(["at+jwt"]), ..Rules::default() });
+    assert_eq!(strict.verify(&hs256(&header(), &claims())).await, Err(TokenError::Type));
+    let with_ids = verifier_with(Rules { types: AcceptedTypes::new(["JWT", "ID"]), ..Rules::default() });
+    assert!(with_ids.verify(&hs256(&header(), &with(claims(), "token_use", json!("id")))).await.is_ok());
 }
 
 #[tokio::test]
@@ -195,6 +236,16 @@ fn a_verifier_shows_no_key() {
     assert!(!shown.contains(SECRET), "{shown}");
 }
 
+/// A member of a head: absent, one of these texts, or JSON of another type.
+fn member(texts: &'static [&'static str]) -> impl Strategy<Value = Option<Value>> {
+    prop_oneof![
+        Just(None),
+        prop::sample::select(texts).prop_map(|text| Some(json!(text))),
+        prop::sample::select(vec![json!(null), json!(7), json!(true), json!([]), json!({}), json!(["HS256"])])
+            .prop_map(Some),
+    ]
+}
+
 proptest! {
     /// No text is accepted by accident, and none makes the check panic.
     #[test]
@@ -203,6 +254,33 @@ proptest! {
         let verifier = verifier_with(Rules::default());
         prop_assert!(runtime.block_on(verifier.verify(&text)).is_err());
         prop_assert!(runtime.block_on(verifier.verify(&dotted)).is_err());
+    }
+
+    /// Heads with the members that are read, of any type: only the allowed ones are accepted, also under a good signature.
+    #[test]
+    fn any_head_under_a_good_signature_is_judged_by_its_members(
+        alg in member(&["HS256", "none", "RS256", "hs256"]),
+        typ in member(&["JWT", "at+jwt", "ID", "application/jwt"]),
+        kid in member(&["k", ""]),
+        crit in member(&["exp"]),
+        other in "[a-z0-9]{5,8}",
+    ) {
+        let mut head = json!({});
+        for (name, value) in [("alg", &alg), ("typ", &typ), ("kid", &kid), ("crit", &crit), (other.as_str(), &kid)] {
+            if let Some(value) = value {
+                head[name] = value.clone();
+            }
+        }
+        let is = |member: &Option<Value>, texts: &[&str]| {
+            member.as_ref().is_some_and(|value| value.as_str().is_some_and(|text| texts.contains(&text)))
+        };
+        let good = is(&alg, &["HS256"])
+            && (typ.is_none() || is(&typ, &["JWT", "at+jwt", "application/jwt"]))
+            && (kid.is_none() || is(&kid, &["k", ""]))
+            && crit.is_none();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("runtime");
+        let verified = runtime.block_on(verifier_with(Rules::default()).verify(&hs256(&head, &claims())));
+        prop_assert_eq!(verified.is_ok(), good, "{}: {:?}", head, verified);
     }
 
     /// Changing any one character of a good token makes it a bad one.

@@ -1,10 +1,10 @@
 //! A token in compact form: its size, its three parts, its algorithm (from the allow-list) and its signature.
-//! Of the header only `alg`, `kid` and `crit` are read.
+//! Of the header only `alg`, `typ`, `kid` and `crit` are read.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::DecodingKey;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 /// Longer tokens are refused before anything is decoded.
@@ -24,6 +24,12 @@ pub enum TokenError {
     /// `none`, an unknown name, or an algorithm without a configured key.
     #[error("the token's algorithm is not allowed here")]
     Algorithm,
+    /// The keys were never read, or not for too long. The token may be valid.
+    #[error("the keys that check the token are not available")]
+    KeysUnavailable,
+    /// An id token, a refresh token, or a type that is not accepted.
+    #[error("the token is of another type than an access token")]
+    Type,
     /// No key of this kind under this `kid`.
     #[error("no key fits the token")]
     UnknownKey,
@@ -42,9 +48,9 @@ pub enum TokenError {
     /// Not meant for the configured audience.
     #[error("the token is for another audience")]
     Audience,
-    /// A claim is missing, or has the wrong type or size.
-    #[error("the token's claim {0} is missing or invalid")]
-    Claim(&'static str),
+    /// A claim is absent, or has the wrong type or size: its name, and what was found. Never its value.
+    #[error("the token's claim {0} is {1}, which is not accepted")]
+    Claim(&'static str, &'static str),
 }
 
 impl TokenError {
@@ -54,13 +60,15 @@ impl TokenError {
             Self::TooLong => "too_long",
             Self::Malformed => "malformed",
             Self::Algorithm => "algorithm",
+            Self::KeysUnavailable => "keys_unavailable",
+            Self::Type => "type",
             Self::UnknownKey => "unknown_key",
             Self::Signature => "signature",
             Self::Expired => "expired",
             Self::NotYetValid => "not_yet_valid",
             Self::Issuer => "issuer",
             Self::Audience => "audience",
-            Self::Claim(_) => "claim",
+            Self::Claim(..) => "claim",
         }
     }
 }
@@ -101,19 +109,27 @@ impl Algorithm {
     }
 }
 
-/// The header. A repeated member, or one of another type, is an error.
+/// The header. A repeated member, or one of another type (`null` too), is an error.
 #[derive(Deserialize)]
 struct Header {
     alg: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "present")]
+    typ: Option<String>,
+    #[serde(default, deserialize_with = "present")]
     kid: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "present")]
     crit: Option<Value>,
+}
+
+/// Reads a member that is present. Without this function serde reads `null` like an absent member.
+pub(super) fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
 }
 
 /// A token whose signature has not been checked yet.
 pub(super) struct Token<'a> {
     pub(super) algorithm: Algorithm,
+    pub(super) typ: Option<String>,
     pub(super) kid: Option<String>,
     /// The claims, still encoded, because they are decoded only after the signature is checked.
     pub(super) payload: &'a str,
@@ -143,7 +159,7 @@ impl<'a> Token<'a> {
         if header.kid.as_ref().is_some_and(|kid| kid.len() > MAX_KID_BYTES) {
             return Err(TokenError::UnknownKey);
         }
-        Ok(Self { algorithm, kid: header.kid, payload, signed, signature })
+        Ok(Self { algorithm, typ: header.typ, kid: header.kid, payload, signed, signature })
     }
 
     pub(super) fn check_signature(&self, key: &DecodingKey) -> Result<(), TokenError> {

@@ -3,13 +3,12 @@
 //! The time is a parameter (a [`Clock`]).
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use jsonwebtoken::DecodingKey;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::claims::{Rules, Verified};
-use super::jwks::{Jwks, JwksError, JwksSource};
+use super::jwks::{Jwks, JwksError, JwksOptions};
 use super::secret::{WeakSecret, check_secret};
 use super::token::{Algorithm, Token, TokenError};
 use crate::clock::Clock;
@@ -20,8 +19,8 @@ use crate::lifecycle::Lifecycle;
 pub struct Options {
     /// The HS256 secret; see [`check_secret`].
     pub hs256_secret: Option<SecretString>,
-    /// The source of the public keys, and how often it is read.
-    pub jwks: Option<(JwksSource, Duration)>,
+    /// The public keys.
+    pub jwks: Option<JwksOptions>,
     /// Requirements on the claims.
     pub rules: Rules,
 }
@@ -63,7 +62,7 @@ impl TokenVerifier {
             None => None,
         };
         let jwks = match &options.jwks {
-            Some((source, refresh)) => Some(Jwks::start(source, *refresh, lifecycle)?),
+            Some(options) => Some(Jwks::start(options, lifecycle)?),
             None => None,
         };
         if hs256.is_none() && jwks.is_none() {
@@ -79,20 +78,24 @@ impl TokenVerifier {
     /// Why the token is refused.
     pub async fn verify(&self, token: &str) -> Result<Verified, TokenError> {
         let token = Token::parse(token)?;
+        if !self.rules.types.allows_header(token.typ.as_deref()) {
+            return Err(TokenError::Type);
+        }
         match token.algorithm {
             Algorithm::Hs256 => token.check_signature(self.hs256.as_ref().ok_or(TokenError::Algorithm)?)?,
             Algorithm::Rs256 | Algorithm::Es256 | Algorithm::EdDsa => {
                 let jwks = self.jwks.as_ref().ok_or(TokenError::Algorithm)?;
-                let key = jwks.key(token.algorithm, token.kid.as_deref()).await.ok_or(TokenError::UnknownKey)?;
+                let key = jwks.key(token.algorithm, token.kid.as_deref()).await?;
                 token.check_signature(&key)?;
             }
         }
         self.rules.check(token.payload, self.clock.now())
     }
 
-    /// True if any token can be checked now. False only while a JWKS was never read and there is no secret.
+    /// True if any token can be checked now. False only without a secret, while the JWKS was never read or could not be read
+    /// for too long.
     pub fn has_keys(&self) -> bool {
-        self.hs256.is_some() || self.jwks.as_ref().is_some_and(|jwks| jwks.is_loaded())
+        self.hs256.is_some() || self.jwks.as_ref().is_some_and(|jwks| jwks.is_usable())
     }
 }
 

@@ -49,6 +49,30 @@ async fn an_admin_who_watches_sees_what_the_user_sees_and_nobody_sees_the_admin(
     Ok(())
 }
 
+/// Waits for the audit line of an action on the session.
+async fn audited(chat: &mut Conversation, action: &str, user: &str) -> Result<()> {
+    let session = chat.session.clone();
+    let fits = |line: &Value| {
+        let is = |field: &str, value: &str| line[field] == value;
+        (is("target", "audit") && is("action", action) && is("user", user) && is("session", &session)).then_some(())
+    };
+    chat.stack.brain_process().logged(&format!("the audit line {action} of {user}"), fits).await
+}
+
+#[tokio::test]
+async fn reads_of_another_users_session_and_deletions_are_in_the_audit_log() -> Result<()> {
+    let mut chat = Conversation::start(Dialect::OpenAi).await?;
+    let mut ada = chat.stack.admin("ada")?.connect().await?;
+    ada.open_with(session_request(&chat.session, "admin_watch")).await?;
+    audited(&mut chat, "watch", "ada").await?;
+    ada.ask(json!({ "type": "history", "session_id": chat.session, "before_seq": 100 })).await?;
+    audited(&mut chat, "history", "ada").await?;
+    ada.open_with(session_request(&chat.session, "admin_join")).await?;
+    audited(&mut chat, "join", "ada").await?;
+    chat.ana.ask_ok(json!({ "type": "session_delete", "session_id": chat.session })).await?;
+    audited(&mut chat, "delete", "ana").await
+}
+
 #[tokio::test]
 async fn an_admin_who_joins_ends_the_answer_and_speaks_instead_of_the_ai() -> Result<()> {
     let mut chat = Conversation::start(Dialect::OpenAi).await?;

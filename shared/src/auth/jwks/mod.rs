@@ -1,7 +1,9 @@
-//! The cached keys of a JWKS document. They are refreshed at an interval, and when a token names an unknown key. If a read
-//! fails, the keys of the last good read stay in use.
+//! The cached keys of a JWKS document. They are refreshed at an interval, and when a token names an unknown key. A read that
+//! succeeds replaces all keys, also by none: the issuer has withdrawn them. If reads fail, the keys of the last good read
+//! stay in use for a limited time, because a withdrawal cannot be seen meanwhile.
 //!
-//! One task does all reads, so that callers neither multiply nor cancel a fetch.
+//! One task does all reads, so that callers neither multiply nor cancel a fetch. It is critical: without it, a withdrawn key
+//! would be accepted for ever.
 
 mod source;
 mod keys;
@@ -12,11 +14,12 @@ use std::time::Duration;
 
 use jsonwebtoken::DecodingKey;
 use parking_lot::{Mutex, RwLock};
+use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::token::Algorithm;
+use super::token::{Algorithm, TokenError};
 use crate::lifecycle::Lifecycle;
 
 pub use error::JwksError;
@@ -32,15 +35,51 @@ const READ_LIMIT: Duration = Duration::from_secs(5);
 /// How long a caller waits for the read it requested: a little longer than [`READ_LIMIT`].
 const WAIT_LIMIT: Duration = Duration::from_secs(6);
 
+/// Where the public keys are, and how long they are valid.
+#[derive(Debug, Clone)]
+pub struct JwksOptions {
+    /// The document.
+    pub source: JwksSource,
+    /// The time between two reads.
+    pub refresh: Duration,
+    /// How long reads may fail until the keys of the last good read are no longer used.
+    pub max_stale: Duration,
+    /// Shows for how many seconds reads have failed; 0 after a good read.
+    pub stale_seconds: Gauge,
+}
+
 /// The cached keys.
 #[derive(Debug)]
 pub(super) struct Jwks {
-    keys: RwLock<Arc<KeySet>>,
+    state: RwLock<State>,
+    max_stale: Duration,
+    stale_seconds: Gauge,
     gate: Mutex<Gate>,
     /// Wakes the reader for a read that a caller claimed at the gate.
     wake: Notify,
     /// Counts finished reads, failed ones too.
     reads: watch::Sender<u64>,
+}
+
+/// What the reads have found.
+#[derive(Debug)]
+struct State {
+    /// The keys of the last good read; `None` before the first one.
+    keys: Option<KeySet>,
+    /// The end of the first failed read after the last good one.
+    failing_since: Option<Instant>,
+}
+
+impl State {
+    /// The keys, unless reads have failed for `max_stale`.
+    fn usable(&self, max_stale: Duration) -> Option<&KeySet> {
+        let is_stale = self.failing_for().is_some_and(|failing| failing >= max_stale);
+        self.keys.as_ref().filter(|_| !is_stale)
+    }
+
+    fn failing_for(&self) -> Option<Duration> {
+        self.failing_since.map(|since| since.elapsed())
+    }
 }
 
 /// Allows one read at a time, and one per [`MIN_INTERVAL`].
@@ -68,32 +107,37 @@ impl Jwks {
     ///
     /// # Errors
     /// Where a file contains no usable key, or no HTTP client can be made.
-    pub(super) fn start(source: &JwksSource, refresh: Duration, lifecycle: &Lifecycle) -> Result<Arc<Self>, JwksError> {
-        let reader = Reader::new(source)?;
-        let keys = match source {
-            JwksSource::File(path) => source::read_file(path)?,
-            JwksSource::Url(_) => KeySet::default(),
+    pub(super) fn start(options: &JwksOptions, lifecycle: &Lifecycle) -> Result<Arc<Self>, JwksError> {
+        let reader = Reader::new(&options.source)?;
+        let keys = match &options.source {
+            JwksSource::File(path) => Some(source::read_usable_file(path)?),
+            JwksSource::Url(_) => None,
         };
         let jwks = Arc::new(Self {
-            keys: RwLock::new(Arc::new(keys)),
+            state: RwLock::new(State { keys, failing_since: None }),
+            max_stale: options.max_stale,
+            stale_seconds: options.stale_seconds.clone(),
             gate: Mutex::default(),
             wake: Notify::new(),
             reads: watch::Sender::new(0),
         });
         let drain = lifecycle.draining().clone();
-        lifecycle.spawn(Arc::clone(&jwks).keep_fresh(reader, refresh.max(MIN_INTERVAL), drain));
+        lifecycle.critical("jwks", Arc::clone(&jwks).keep_fresh(reader, options.refresh.max(MIN_INTERVAL), drain));
         Ok(jwks)
     }
 
-    /// True if any read has found a key.
-    pub(super) fn is_loaded(&self) -> bool {
-        !self.keys.read().is_empty()
+    /// True if the document was read, and not too long ago.
+    pub(super) fn is_usable(&self) -> bool {
+        self.state.read().usable(self.max_stale).is_some()
     }
 
     /// The key for this algorithm with this id. An unknown key causes a read first, at most one per [`MIN_INTERVAL`].
-    pub(super) async fn key(&self, algorithm: Algorithm, kid: Option<&str>) -> Option<DecodingKey> {
-        if let Some(key) = self.find(algorithm, kid) {
-            return Some(key);
+    ///
+    /// # Errors
+    /// [`TokenError::UnknownKey`], or [`TokenError::KeysUnavailable`] while no key can be used.
+    pub(super) async fn key(&self, algorithm: Algorithm, kid: Option<&str>) -> Result<DecodingKey, TokenError> {
+        if let Ok(key) = self.find(algorithm, kid) {
+            return Ok(key);
         }
         // Subscribe before asking the gate, so that the end of a running read is not missed.
         let mut reads = self.reads.subscribe();
@@ -103,8 +147,10 @@ impl Jwks {
         self.find(algorithm, kid)
     }
 
-    fn find(&self, algorithm: Algorithm, kid: Option<&str>) -> Option<DecodingKey> {
-        self.keys.read().find(algorithm, kid).cloned()
+    fn find(&self, algorithm: Algorithm, kid: Option<&str>) -> Result<DecodingKey, TokenError> {
+        let state = self.state.read();
+        let keys = state.usable(self.max_stale).ok_or(TokenError::KeysUnavailable)?;
+        keys.find(algorithm, kid).cloned().ok_or(TokenError::UnknownKey)
     }
 
     /// Requests a read. True if a read is running now.
@@ -137,7 +183,7 @@ impl Jwks {
         }
     }
 
-    /// Reads once. True if the read found keys.
+    /// Reads once. True if the document could be read.
     async fn read(&self, reader: &Reader) -> bool {
         let outcome = match tokio::time::timeout(READ_LIMIT, reader.read()).await {
             Ok(outcome) => outcome,
@@ -145,12 +191,44 @@ impl Jwks {
         };
         let ok = outcome.is_ok();
         match outcome {
-            Ok(keys) => *self.keys.write() = Arc::new(keys),
-            Err(error) => tracing::warn!(%error, "cannot read the JWKS; the previous keys stay in use"),
+            Ok(keys) => self.replace(keys),
+            Err(error) => self.failed(&error),
         }
         self.gate.lock().in_flight = false;
         self.reads.send_modify(|reads| *reads += 1);
         ok
+    }
+
+    fn replace(&self, keys: KeySet) {
+        if keys.is_empty() {
+            tracing::warn!("the JWKS contains no usable key: all tokens that need one are refused");
+        }
+        *self.state.write() = State { keys: Some(keys), failing_since: None };
+        self.stale_seconds.set(0);
+    }
+
+    /// Notes a failed read, and warns how long the keys stay usable.
+    fn failed(&self, error: &JwksError) {
+        let failing = {
+            let mut state = self.state.write();
+            let since = *state.failing_since.get_or_insert_with(Instant::now);
+            (since.elapsed(), state.keys.is_some())
+        };
+        let (failing, loaded) = (failing.0.as_secs(), failing.1);
+        self.stale_seconds.set(i64::try_from(failing).unwrap_or(i64::MAX));
+        let usable = self.max_stale.as_secs().saturating_sub(failing);
+        match (loaded, usable) {
+            (false, _) => tracing::warn!(%error, "cannot read the JWKS; it was never read, so there are no keys"),
+            (true, 0) => {
+                tracing::error!(%error, failing_seconds = failing, "cannot read the JWKS; its keys are too old and no longer used")
+            }
+            (true, _) => tracing::warn!(
+                %error,
+                failing_seconds = failing,
+                usable_seconds = usable,
+                "cannot read the JWKS; the keys of the last read stay in use for a limited time"
+            ),
+        }
     }
 }
 

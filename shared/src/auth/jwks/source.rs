@@ -26,10 +26,16 @@ pub enum JwksSource {
 /// # Errors
 /// Why it does not.
 pub fn check_jwks_file(path: &Path) -> Result<(), JwksError> {
-    read_file(path).map(drop)
+    read_usable_file(path).map(drop)
 }
 
-pub(super) fn read_file(path: &Path) -> Result<KeySet, JwksError> {
+/// Reads a file that must contain a usable key, because a service does not start without one.
+pub(super) fn read_usable_file(path: &Path) -> Result<KeySet, JwksError> {
+    let keys = read_file(path)?;
+    if keys.is_empty() { Err(JwksError::NoUsableKey) } else { Ok(keys) }
+}
+
+fn read_file(path: &Path) -> Result<KeySet, JwksError> {
     let mut document = Vec::new();
     let limit = u64::try_from(MAX_BYTES).unwrap_or(u64::MAX);
     std::fs::File::open(path)?.take(limit + 1).read_to_end(&mut document)?;

@@ -139,10 +139,25 @@ impl Server {
     }
 
     fn verifier(&self) -> TokenVerifier {
-        let jwks = Some((JwksSource::Url(self.url.clone()), Duration::from_secs(300)));
+        self.verifier_with(MAX_STALE, &Gauge::default())
+    }
+
+    fn verifier_with(&self, max_stale: Duration, stale_seconds: &Gauge) -> TokenVerifier {
+        let options = JwksOptions {
+            max_stale,
+            stale_seconds: stale_seconds.clone(),
+            ..options(JwksSource::Url(self.url.clone()))
+        };
+        let jwks = Some(options);
         TokenVerifier::new(Options { jwks, ..Options::default() }, Arc::new(SystemClock), &self.lifecycle)
             .expect("verifier")
     }
+}
+
+const MAX_STALE: Duration = Duration::from_secs(3600);
+
+fn options(source: JwksSource) -> JwksOptions {
+    JwksOptions { source, refresh: Duration::from_secs(300), max_stale: MAX_STALE, stale_seconds: Gauge::default() }
 }
 
 /// Lets so much time pass at once.
@@ -176,7 +191,7 @@ async fn each_kind_of_key_verifies_its_own_tokens_only() {
 async fn a_public_key_is_no_hs256_secret() {
     let rsa = Pair::rsa("rsa");
     let server = Server::start(Mode::Give(document(&[&rsa]))).await;
-    let jwks = Some((JwksSource::Url(server.url.clone()), Duration::from_secs(300)));
+    let jwks = Some(options(JwksSource::Url(server.url.clone())));
     let both = Options { jwks, hs256_secret: Some(SECRET.into()), ..Options::default() };
     let both = TokenVerifier::new(both, Arc::new(SystemClock), &server.lifecycle).expect("verifier");
     let only_jwks = server.verifier();
@@ -259,7 +274,6 @@ async fn a_jwks_that_fails_keeps_the_keys() {
     assert!(verifier.verify(&pair.token()).await.is_ok());
     let failures = [
         Mode::Fail,
-        Mode::Give(b"{\"keys\":[]}".to_vec()),
         Mode::Give(b"<html>".to_vec()),
         Mode::Give(Vec::new()),
         Mode::Give(vec![b' '; source::MAX_BYTES + 1]),
@@ -303,7 +317,7 @@ async fn a_jwks_that_comes_later_is_read_when_it_is_there() {
     let pair = Pair::p256("ec");
     let server = Server::start(Mode::Fail).await;
     let verifier = server.verifier();
-    assert_eq!(verifier.verify(&pair.token()).await, Err(TokenError::UnknownKey));
+    assert_eq!(verifier.verify(&pair.token()).await, Err(TokenError::KeysUnavailable));
     assert!(!verifier.has_keys());
     server.set(Mode::Give(document(&[&pair])));
     pass(MIN_INTERVAL).await;
@@ -312,12 +326,49 @@ async fn a_jwks_that_comes_later_is_read_when_it_is_there() {
 }
 
 #[tokio::test]
+async fn an_empty_document_withdraws_the_keys() {
+    let pair = Pair::ed25519("ed");
+    let server = Server::start(Mode::Give(document(&[&pair]))).await;
+    let verifier = server.verifier();
+    assert!(verifier.verify(&pair.token()).await.is_ok());
+    server.set(Mode::Give(b"{\"keys\":[]}".to_vec()));
+    pass(MIN_INTERVAL).await;
+    let unknown = Pair::ed25519("unknown").token();
+    assert_eq!(verifier.verify(&unknown).await, Err(TokenError::UnknownKey));
+    assert_eq!(verifier.verify(&pair.token()).await, Err(TokenError::UnknownKey), "the key was withdrawn");
+    assert!(verifier.has_keys(), "the gateway knows that no key is valid");
+}
+
+#[tokio::test]
+async fn keys_that_cannot_be_read_again_for_too_long_are_not_used() {
+    let (pair, unknown) = (Pair::ed25519("ed"), Pair::ed25519("unknown"));
+    let server = Server::start(Mode::Give(document(&[&pair]))).await;
+    let stale = Gauge::default();
+    let verifier = server.verifier_with(Duration::from_secs(120), &stale);
+    assert!(verifier.verify(&pair.token()).await.is_ok());
+    server.set(Mode::Fail);
+    for seconds in [0, 30, 60, 90] {
+        pass(MIN_INTERVAL).await;
+        // The unknown key causes a read, which fails.
+        assert_eq!(verifier.verify(&unknown.token()).await, Err(TokenError::UnknownKey));
+        assert!(stale.get() >= seconds, "{} after {seconds}", stale.get());
+        assert!(verifier.verify(&pair.token()).await.is_ok(), "{seconds} s");
+    }
+    pass(MIN_INTERVAL).await;
+    assert_eq!(verifier.verify(&pair.token()).await, Err(TokenError::KeysUnavailable));
+    assert!(!verifier.has_keys());
+    server.set(Mode::Give(document(&[&pair])));
+    pass(MIN_INTERVAL).await;
+    assert!(verifier.verify(&pair.token()).await.is_ok(), "the keys are read again");
+    assert_eq!(stale.get(), 0);
+}
+
+#[tokio::test]
 async fn a_file_is_read_at_the_start_and_again_when_its_keys_change() {
     let (old, new) = (Pair::ed25519("old"), Pair::p256("new"));
     let folder = tempfile::tempdir().expect("folder");
     let path = folder.path().join("jwks.json");
-    let options =
-        || Options { jwks: Some((JwksSource::File(path.clone()), Duration::from_secs(300))), ..Options::default() };
+    let options = || Options { jwks: Some(options(JwksSource::File(path.clone()))), ..Options::default() };
     let lifecycle = Lifecycle::new();
     let start = || TokenVerifier::new(options(), Arc::new(SystemClock), &lifecycle);
     assert!(start().is_err(), "there is no file");

@@ -110,7 +110,8 @@ impl KeyServer {
 async fn keys_come_from_a_url_and_made_up_kids_do_not_become_requests() -> Result<()> {
     let key = SigningKey::generate("EdDSA")?;
     let server = KeyServer::start(jwks(&[key.jwk("one")?])).await?;
-    let stack = Stack::builder().gateway("auth.jwks_url", server.url.as_str())?.start().await?;
+    let builder = Stack::builder().gateway("auth.jwks_url", server.url.as_str())?;
+    let stack = builder.gateway("auth.insecure_jwks_url", true)?.start().await?;
     eventually("the keys", || async { stack.handshake().bearer(&key.token("one", &claims("ana"))).connect().await })
         .await?;
     ensure!(server.asked() == 1, "{} requests for the first keys", server.asked());
