@@ -468,3 +468,39 @@ async fn a_row_that_cannot_be_read_does_not_stop_the_recovery_of_others() {
     world.until(&alive, readable.id, seq, |entry| !streams(entry)).await;
     world.until(&alive, forgotten.id, 2, |entry| !streams(entry)).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_is_regenerated_only_after_every_message_has_its_first_answer() {
+    let world = World::new().await;
+    world.provider.script(Script::answer(["first"]));
+    world.provider.script(Script::answer(["second"]));
+    let brain = world.brain("a");
+    let session = brain.create().await;
+    brain.say(&session, "hello").await;
+    // The message waits: no worker has been told of it.
+    let id = chatbox_shared::ids::MessageId::generate();
+    let refused = super::regenerate::regenerate(&brain.turns, &session, "m".into(), id).await;
+    assert_eq!(refused.map_err(|failure| failure.code), Err(chatbox_shared::failure::ErrorCode::Conflict));
+    // The worker that refused has begun the first answer. Its end is shown before anything else may be asked.
+    wait_for(async || session.read(|live| live.state.seq == 2 && live.streaming.is_none()).then_some(())).await;
+    let again = super::regenerate::regenerate(&brain.turns, &session, "m".into(), id).await;
+    assert_eq!(again.map_err(|failure| failure.code), Ok(()));
+    let answer = world.until(&brain, session.id, 3, |entry| !streams(entry)).await;
+    assert_eq!((answer.content.text(), reply_to(&answer)), ("second", 1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drain_begins_no_answer() {
+    let world = World::new().await;
+    world.provider.script(Script::answer(["by another brain"]));
+    let (draining, other) = (world.brain("draining"), world.brain("other"));
+    let session = draining.create().await;
+    draining.say(&session, "hello").await;
+    draining.lifecycle.draining().cancel();
+    worker::kick(&draining.turns, &session);
+    wait_for(async || (draining.turns.count() == 0).then_some(())).await;
+    assert_eq!(world.log(&other, session.id).await.len(), 1);
+    other.sweep();
+    let answer = world.until(&other, session.id, 2, |entry| !streams(entry)).await;
+    assert_eq!(answer.meta.answer().expect("an answer").owner, "other");
+}
