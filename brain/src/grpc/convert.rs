@@ -78,6 +78,7 @@ fn event(event: &LogEvent, reason: String) -> proto::Event {
         LogEvent::HelpRequested { .. } => "help_requested",
         LogEvent::ModelChanged(_) => "model_changed",
         LogEvent::SessionEnded => "session_ended",
+        LogEvent::Unknown => "unknown",
     }
     .to_owned();
     match event {
@@ -85,7 +86,7 @@ fn event(event: &LogEvent, reason: String) -> proto::Event {
             wire.admin = Some(person(who, proto::SenderRole::Admin))
         }
         LogEvent::ModelChanged(model_id) => wire.model_id.clone_from(model_id),
-        LogEvent::HelpRequested { .. } | LogEvent::SessionEnded => {}
+        LogEvent::HelpRequested { .. } | LogEvent::SessionEnded | LogEvent::Unknown => {}
     }
     wire
 }

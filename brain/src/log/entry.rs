@@ -159,6 +159,8 @@ pub enum LogEvent {
     ModelChanged(String),
     /// The session accepts no more messages.
     SessionEnded,
+    /// An event that a newer version appended, and that this version does not know.
+    Unknown,
 }
 
 impl EntryMeta {

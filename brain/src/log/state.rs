@@ -123,6 +123,7 @@ impl Summary {
                 self.admin = None;
                 self.help_requested_at = None;
             }
+            LogEvent::Unknown => {}
         }
     }
 

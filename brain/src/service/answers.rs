@@ -25,7 +25,8 @@ pub async fn stop(cx: &Context, by: &Principal, id: SessionId) -> Result<(), Fai
 /// with the same id succeeds. Empty `model_id`: the session's model answers.
 ///
 /// # Errors
-/// `conflict` while an answer is growing, `not_found` without a message to answer.
+/// `conflict` while an answer is growing, or while a message waits for its first answer; `not_found` without a message to
+/// answer.
 pub async fn regenerate(
     cx: &Context,
     by: &Principal,

@@ -62,7 +62,9 @@ suite! {
         only_the_fence_may_write,
         one_of_many_takes_an_answer_over,
         an_update_replaces_everything_that_changes,
-        leases_that_ended;
+        leases_that_ended,
+        expired_leases_come_in_pages,
+        an_event_of_a_newer_version_is_an_unknown_event;
     ledger:
         a_record_reads_back_as_it_was_written,
         a_reservation_reads_back_and_counts_once,
@@ -85,10 +87,32 @@ async fn mongodb_conforms() {
         let store = mongo(&server, name).await;
         case(&store).await;
     }
+    let store = mongo(&server, "unreadable").await;
+    let client = mongodb::Client::with_uri_str(server.uri()).await.unwrap();
+    let messages = client.database("unreadable").collection::<bson::Document>("messages");
+    answers::unreadable_rows(&store, async |session, seq| {
+        let row = bson::doc! { "sid": bson::Uuid::from_uuid_1(session.0), "seq": i64::try_from(seq).unwrap() };
+        messages.update_one(row, bson::doc! { "$unset": { "fen": "" } }).await.unwrap();
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn sqlite_skips_rows_that_it_cannot_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("chatbox.db");
+    let store = SqliteStore::open(&file).unwrap();
+    store.migrate().await.unwrap();
+    let raw = rusqlite::Connection::open(&file).unwrap();
+    answers::unreadable_rows(&store, async |session, seq| {
+        let row = (session.0.as_bytes().as_slice(), i64::try_from(seq).unwrap());
+        raw.execute("UPDATE messages SET fen = NULL WHERE sid = ?1 AND seq = ?2", row).unwrap();
+    })
+    .await;
 }
 
 /// A migrated store in a database of its own. Names of databases are short: 63 bytes.
-pub(super) async fn mongo(server: &chatbox_tests::mongod::Mongod, database: &str) -> MongoStore {
+pub(crate) async fn mongo(server: &chatbox_tests::mongod::Mongod, database: &str) -> MongoStore {
     let store = MongoStore::connect(mongo_options(server, database)).await.unwrap();
     store.migrate().await.unwrap();
     store

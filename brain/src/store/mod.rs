@@ -13,16 +13,19 @@ use chatbox_shared::ids::{ClientMessageId, MessageId, Seq, SessionId, UserId};
 use crate::ledger::{Allowance, Day, DayUsage, Reservation, UsageRecord, UsageSum};
 use crate::log::entry::EntryMeta;
 pub use crate::log::state::{Responses, Summary};
+use unreadable::UnreadableRows;
 
 pub mod cipher;
 #[cfg(test)]
-mod conformance;
+pub(crate) mod conformance;
 pub mod key_check;
 pub mod keyring;
 pub mod mongo;
 pub mod observed;
+mod pages;
 mod record;
 pub mod sqlite;
+pub mod unreadable;
 
 /// An entry as it is stored: all in clear text except the content.
 #[derive(Debug, Clone, PartialEq)]
@@ -102,6 +105,44 @@ pub struct SessionCursor {
     pub id: SessionId,
 }
 
+/// The version of an answer's row. Every write to the row names the version that the writer has seen, and succeeds only if the
+/// row still has it. Each write changes the version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AnswerVersion {
+    /// Its fence: who owns it.
+    pub fence: u64,
+    /// Its revision.
+    pub rev: u32,
+    /// The end of its lease. Each renewal changes it, so a delayed save cannot replace a later one.
+    pub lease_until: Timestamp,
+}
+
+impl AnswerVersion {
+    /// The version of this row; `None` if it is no answer.
+    pub fn of(meta: &EntryMeta) -> Option<Self> {
+        let answer = meta.answer()?;
+        Some(Self { fence: answer.fence, rev: meta.rev, lease_until: answer.lease_until })
+    }
+}
+
+/// A page of streaming answers whose lease has ended, oldest lease first.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LeasePage {
+    /// The answers of the page that can be read.
+    pub rows: Vec<EntryRow>,
+    /// Where the next page begins; `None` after the last page.
+    pub next: Option<LeaseCursor>,
+}
+
+/// The start of a page of leases: after the answer with this lease and id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LeaseCursor {
+    /// When its lease ended.
+    pub lease_until: Timestamp,
+    /// Its id, which orders answers of equal leases.
+    pub id: MessageId,
+}
+
 /// Why an operation failed. After `Unavailable` it is unknown whether a write took place.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -121,8 +162,14 @@ pub type StoreResult<T> = Result<T, StoreError>;
 
 /// The storage of sessions, logs and the ledger. All writes are durable when they return: on a majority, journaled. All
 /// reads see every acknowledged write (read concern majority). Pages are sorted by the store and bounded by `limit`.
+///
+/// A row that this version cannot read never fails a page. Pages of a log, and reads of one entry, contain a placeholder for
+/// the row: a failed answer with the error `internal`. Other pages leave the row out.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
+    /// The rows that this store could not read.
+    fn unreadable_rows(&self) -> UnreadableRows;
+
     /// The store's clock, which is the clock of leases and entries. Succeeds only if the store answers.
     async fn now(&self) -> StoreResult<Timestamp>;
 
@@ -193,15 +240,15 @@ pub trait Store: Send + Sync + 'static {
         id: ClientMessageId,
     ) -> StoreResult<Option<EntryRow>>;
 
-    /// The session's streaming answer.
+    /// The session's streaming answer. `None` also if this version cannot read it.
     async fn streaming_answer(&self, session: SessionId) -> StoreResult<Option<EntryRow>>;
 
     /// The answer to `reply_to` with the highest generation.
     async fn latest_answer(&self, session: SessionId, reply_to: Seq) -> StoreResult<Option<EntryRow>>;
 
-    /// Replaces the mutable fields of an answer (rev, state, content, the answer's part), if it is still streaming
-    /// under `fence`. `false`: it is not, and nothing was changed.
-    async fn update_answer(&self, row: &EntryRow, fence: u64) -> StoreResult<bool>;
+    /// Replaces the mutable fields of an answer (rev, state, content, the answer's part), if it is still streaming and
+    /// has this version. `false`: it is not, and nothing was changed.
+    async fn update_answer(&self, row: &EntryRow, seen: AnswerVersion) -> StoreResult<bool>;
 
     /// The session's oldest message that needs an answer.
     async fn next_unanswered(&self, session: SessionId) -> StoreResult<Option<EntryRow>>;
@@ -209,8 +256,13 @@ pub trait Store: Send + Sync + 'static {
     /// Marks the message as needing no answer: one has begun, or a human has taken over.
     async fn clear_need(&self, session: SessionId, id: MessageId, seq: Seq) -> StoreResult<()>;
 
-    /// Streaming answers of all sessions whose lease ended before `now`, oldest lease first.
-    async fn expired_answers(&self, now: Timestamp, limit: u32) -> StoreResult<Vec<EntryRow>>;
+    /// Streaming answers of all sessions whose lease ended before `before`, oldest lease first, beginning after `after`.
+    async fn expired_answers(
+        &self,
+        before: Timestamp,
+        after: Option<LeaseCursor>,
+        limit: u32,
+    ) -> StoreResult<LeasePage>;
 
     /// Messages of all sessions appended in `from..before` that need an answer, oldest first.
     async fn unanswered_between(&self, from: Timestamp, before: Timestamp, limit: u32) -> StoreResult<Vec<EntryRow>>;

@@ -12,8 +12,10 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+use super::unreadable::UnreadableRows;
 use super::{
-    Appended, EntryRow, SessionCursor, SessionRow, SharedStore, StateFilter, Store, StoreError, StoreResult, Summary,
+    AnswerVersion, Appended, EntryRow, LeaseCursor, LeasePage, SessionCursor, SessionRow, SharedStore, StateFilter,
+    Store, StoreError, StoreResult, Summary,
 };
 use crate::ledger::{Allowance, Day, DayUsage, Reservation, UsageRecord, UsageSum};
 
@@ -84,6 +86,7 @@ impl Observed {
                 drop(seconds.get_or_create(&Labels { op, outcome }));
             }
         }
+        inner.unreadable_rows().register(registry);
         registry.register(METRIC, "Duration of store operations", seconds.clone());
         Arc::new(Self { inner, limit, seconds })
     }
@@ -111,6 +114,10 @@ macro_rules! observed {
 
         #[async_trait]
         impl Store for Observed {
+            fn unreadable_rows(&self) -> UnreadableRows {
+                self.inner.unreadable_rows()
+            }
+
             $(async fn $name(&self, $($argument: $type),*) -> StoreResult<$output> {
                 self.observe(stringify!($name), self.inner.$name($($argument),*)).await
             })*
@@ -139,10 +146,10 @@ observed! {
     fn entry_by_client_id(session: SessionId, sender: &UserId, id: ClientMessageId) -> Option<EntryRow>;
     fn streaming_answer(session: SessionId) -> Option<EntryRow>;
     fn latest_answer(session: SessionId, reply_to: Seq) -> Option<EntryRow>;
-    fn update_answer(row: &EntryRow, fence: u64) -> bool;
+    fn update_answer(row: &EntryRow, seen: AnswerVersion) -> bool;
     fn next_unanswered(session: SessionId) -> Option<EntryRow>;
     fn clear_need(session: SessionId, id: MessageId, seq: Seq) -> ();
-    fn expired_answers(now: Timestamp, limit: u32) -> Vec<EntryRow>;
+    fn expired_answers(before: Timestamp, after: Option<LeaseCursor>, limit: u32) -> LeasePage;
     fn unanswered_between(from: Timestamp, before: Timestamp, limit: u32) -> Vec<EntryRow>;
     fn reserve_usage(reservation: &Reservation, allowance: &Allowance) -> bool;
     fn record_usage(record: &UsageRecord) -> UsageRecord;

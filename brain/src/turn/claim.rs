@@ -53,6 +53,9 @@ pub(super) async fn claim_again(
     if latest.as_ref().is_some_and(|row| row.meta.id == id) {
         return Ok(None);
     }
+    if is_due(turns, session).await? {
+        return Err(still_answering());
+    }
     let latest = latest.as_ref().and_then(|row| Some((row.meta.seq, row.meta.answer()?)));
     let (generation, regenerates) = latest.map_or((0, None), |(seq, answer)| (answer.generation + 1, Some(seq)));
     let draft = Draft { id, ..draft(turns, reply_to, generation, regenerates, model_id) };
@@ -66,6 +69,15 @@ pub(super) async fn claim_again(
 pub(super) async fn was_claimed(turns: &Turns, session: &Session, id: MessageId) -> Result<bool, Failure> {
     let (_, latest) = latest(turns, session).await?;
     Ok(latest.is_some_and(|row| row.meta.id == id))
+}
+
+/// Whether a message waits for its first answer, which comes before any other. A message whose answer has begun may have its
+/// mark for a moment.
+async fn is_due(turns: &Turns, session: &Session) -> Result<bool, Failure> {
+    let storage = |error| failures::storage(session.id, &error);
+    let Some(due) = turns.store().next_unanswered(session.id).await.map_err(storage)? else { return Ok(false) };
+    let answer = turns.store().latest_answer(session.id, due.meta.seq).await.map_err(storage)?;
+    Ok(answer.is_none())
 }
 
 /// The seq of the last user message, and the latest answer to it.

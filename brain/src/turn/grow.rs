@@ -7,8 +7,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use chatbox_shared::failure::{ErrorCode, Failure};
+use tokio::time::MissedTickBehavior;
 
-use super::journal::Journal;
+use super::journal::{Journal, Save};
 use super::row;
 use super::turns::Turns;
 use super::workers::RunningAnswer;
@@ -16,17 +17,28 @@ use crate::llm::answer::{AnswerError, AnswerEvent, AnswerOutcome, Answering};
 use crate::llm::model::Model;
 use crate::log::entry::{Entry, FinishReason, TokenUsage};
 use crate::session::handle::Session;
+use crate::store::AnswerVersion;
 
 /// The wait before a store that could not be reached is tried again.
 pub(super) const PAUSE: Duration = Duration::from_millis(250);
 
-/// A save under way: when it began, and whether the row was still this brain's.
-type Save = Pin<Box<dyn Future<Output = (Instant, Result<bool, Failure>)> + Send>>;
+/// A save under way.
+type PendingSave = Pin<Box<dyn Future<Output = SaveResult> + Send>>;
+
+/// A save that has ended.
+struct SaveResult {
+    /// The version it wrote.
+    written: AnswerVersion,
+    /// When it began.
+    begun: Instant,
+    /// Whether the row was still this brain's.
+    outcome: Result<bool, Failure>,
+}
 
 /// Everything that can happen while an answer grows.
 enum GrowEvent {
     Model(Option<AnswerEvent>),
-    Saved(Instant, Result<bool, Failure>),
+    Saved(SaveResult),
     SaveDue,
     EndRequested(FinishReason),
     HandOver,
@@ -55,20 +67,23 @@ pub(super) struct Growing<'a> {
 }
 
 impl Growing<'_> {
-    /// Takes text until the answer ends. While the lease is not sure, no text is taken, so none is shown.
+    /// Takes text until the answer ends. While the lease is not sure, or too much text waits for a save, no text is taken, so
+    /// none is shown.
     pub(super) async fn grow(&mut self, answering: &mut Answering) -> GrowEnd {
         let settings = &self.turns.settings;
-        let mut save: Option<Save> = None;
-        let first = tokio::time::Instant::now() + settings.checkpoint;
-        let mut due = tokio::time::interval_at(first, settings.checkpoint);
+        let mut save: Option<PendingSave> = None;
+        // A save also renews the lease. Two may fail before the lease has run out.
+        let every = settings.checkpoint.min(settings.lease / 3);
+        let mut due = tokio::time::interval_at(tokio::time::Instant::now() + every, every);
+        due.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let event = tokio::select! {
                 biased;
                 reason = self.running.end_requested() => GrowEvent::EndRequested(reason),
                 () = self.turns.hand_over.cancelled() => GrowEvent::HandOver,
-                (begun, saved) = pending(&mut save), if save.is_some() => GrowEvent::Saved(begun, saved),
+                saved = pending(&mut save), if save.is_some() => GrowEvent::Saved(saved),
                 _ = due.tick(), if save.is_none() => GrowEvent::SaveDue,
-                piece = answering.next(), if self.journal.owned() => GrowEvent::Model(piece),
+                piece = answering.next(), if self.journal.may_show(settings) => GrowEvent::Model(piece),
             };
             match event {
                 GrowEvent::Model(piece) => {
@@ -77,13 +92,12 @@ impl Growing<'_> {
                     }
                 }
                 GrowEvent::SaveDue => save = Some(self.save()),
-                GrowEvent::Saved(begun, Ok(true)) => {
+                GrowEvent::Saved(result) => {
                     save = None;
-                    self.journal.saved(begun, settings.lease);
+                    if self.saved(&result) == Some(false) {
+                        return GrowEnd::Lost;
+                    }
                 }
-                GrowEvent::Saved(_, Ok(false)) => return GrowEnd::Lost,
-                // The next tick tries again. Once the lease has run out, no text is taken until a save succeeds.
-                GrowEvent::Saved(_, Err(_)) => save = None,
                 GrowEvent::EndRequested(reason) => return GrowEnd::Finished(reason),
                 GrowEvent::HandOver => {
                     // This save renews the lease, so it must be done before the lease is given up.
@@ -95,14 +109,14 @@ impl Growing<'_> {
     }
 
     /// Takes one piece of the answer. `None`: the answer goes on.
-    async fn take(&mut self, piece: Option<AnswerEvent>, save: &mut Option<Save>) -> Option<GrowEnd> {
+    async fn take(&mut self, piece: Option<AnswerEvent>, save: &mut Option<PendingSave>) -> Option<GrowEnd> {
         match piece {
             Some(AnswerEvent::Delta(text)) => {
                 self.journal.push(&text);
                 if self.journal.is_full() {
                     return Some(GrowEnd::Finished(FinishReason::Length));
                 }
-                if save.is_none() && self.journal.unsaved_bytes() >= self.turns.settings.checkpoint_bytes {
+                if save.is_none() && self.journal.wants_save(&self.turns.settings) {
                     *save = Some(self.save());
                 }
                 None
@@ -144,15 +158,15 @@ impl Growing<'_> {
     async fn restart(&mut self, before: Entry, text: String) -> Option<GrowEnd> {
         self.journal.restart(text);
         let end = loop {
-            match self.save().await {
-                (begun, Ok(true)) => {
-                    self.journal.saved(begun, self.turns.settings.lease);
+            let result = self.save().await;
+            match (self.saved(&result), result.outcome) {
+                (Some(true), _) => {
                     self.journal.show();
                     return self.journal.is_full().then_some(GrowEnd::Finished(FinishReason::Length));
                 }
-                (_, Ok(false)) => return Some(GrowEnd::Lost),
-                (_, Err(failure)) if !self.journal.owned() => break GrowEnd::Failed(failure.code.into()),
-                (_, Err(_)) => {}
+                (Some(false), _) => return Some(GrowEnd::Lost),
+                (None, Err(failure)) if !self.journal.owned() => break GrowEnd::Failed(failure.code.into()),
+                (None, _) => {}
             }
             tokio::select! {
                 reason = self.running.end_requested() => break GrowEnd::Finished(reason),
@@ -170,21 +184,38 @@ impl Growing<'_> {
         }
     }
 
-    fn save(&mut self) -> Save {
-        let (entry, fence, begun) = self.journal.begin_save(self.turns);
+    /// Begins a save. It is given up after a third of the lease, so that the next one can still renew the lease.
+    fn save(&mut self) -> PendingSave {
+        let Save { entry, seen, written, begun } = self.journal.begin_save(self.turns);
         let (store, session) = (Arc::clone(&self.turns.sessions.store), Arc::clone(self.session));
-        Box::pin(async move { (begun, row::replace(store.as_ref(), &session, &entry, fence).await) })
+        let limit = self.turns.settings.lease / 3;
+        Box::pin(async move {
+            let saving = row::replace_own(store.as_ref(), &session, &entry, seen);
+            let outcome = tokio::time::timeout(limit, saving).await;
+            let outcome = outcome.unwrap_or_else(|_| Err(ErrorCode::StorageUnavailable.into()));
+            SaveResult { written, begun, outcome }
+        })
+    }
+
+    /// Takes the result of a save. `Some(false)`: another brain has the row. `None`: it is unknown whether the store has the
+    /// save. The next save tries again; once the lease has run out, no text is taken until a save succeeds.
+    fn saved(&mut self, result: &SaveResult) -> Option<bool> {
+        match &result.outcome {
+            Ok(true) => self.journal.saved(result.written, result.begun, self.turns.settings.lease),
+            Ok(false) | Err(_) => self.journal.not_saved(),
+        }
+        result.outcome.as_ref().ok().copied()
     }
 }
 
 /// Waits for a save under way, so that an older state cannot arrive after a newer one. Its result does not matter.
-async fn finish_save(save: &mut Option<Save>) {
+async fn finish_save(save: &mut Option<PendingSave>) {
     if let Some(save) = save.take() {
         drop(save.await);
     }
 }
 
-async fn pending(save: &mut Option<Save>) -> (Instant, Result<bool, Failure>) {
+async fn pending(save: &mut Option<PendingSave>) -> SaveResult {
     match save {
         Some(save) => save.await,
         None => std::future::pending().await,

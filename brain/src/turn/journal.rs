@@ -8,11 +8,12 @@ use chatbox_shared::clock::Timestamp;
 use chatbox_shared::failure::ErrorCode;
 
 use super::row;
-use super::turns::Turns;
+use super::turns::{TurnSettings, Turns};
 use crate::llm::answer::AnswerError;
 use crate::log::entry::{Body, Content, Entry, EntryState, FinishReason, TokenUsage};
 use crate::session::handle::Session;
 use crate::session::usage;
+use crate::store::AnswerVersion;
 
 /// Bytes of an answer at most. A longer answer ends there with the finish reason `length`. Well under the bounds of a client's
 /// queue and of a frame of the link.
@@ -27,8 +28,14 @@ pub(super) struct Journal {
     session: Arc<Session>,
     /// The row as it will be written next.
     entry: Entry,
-    fence: u64,
+    /// The version of the stored row, as far as this brain knows.
+    stored: AnswerVersion,
+    /// Bytes of text that no finished save contains.
     unsaved_bytes: usize,
+    /// Those of them that the save under way contains.
+    saving_bytes: usize,
+    /// When the oldest of the unsaved text was shown.
+    unsaved_since: Option<Instant>,
     /// Until when no other brain can own the row, by this machine's monotonic clock.
     owned_until: Instant,
     begun: Instant,
@@ -39,9 +46,19 @@ impl Journal {
     /// The journal of a row that this brain has just written. `None`: the row is no answer.
     pub(super) fn new(session: Arc<Session>, entry: Entry, store_now: Timestamp) -> Option<Self> {
         let answer = entry.meta.answer()?;
-        let (fence, left) = (answer.fence, answer.lease_until.since(store_now));
+        let (stored, left) = (AnswerVersion::of(&entry.meta)?, answer.lease_until.since(store_now));
         let begun = Instant::now();
-        Some(Self { session, entry, fence, unsaved_bytes: 0, owned_until: begun + left, begun, first_token: None })
+        Some(Self {
+            session,
+            entry,
+            stored,
+            unsaved_bytes: 0,
+            saving_bytes: 0,
+            unsaved_since: None,
+            owned_until: begun + left,
+            begun,
+            first_token: None,
+        })
     }
 
     /// The row as it stands.
@@ -49,12 +66,21 @@ impl Journal {
         &self.entry
     }
 
-    /// Bytes of text that are not saved yet.
-    pub(super) fn unsaved_bytes(&self) -> usize {
-        self.unsaved_bytes
+    /// Whether the text that no save contains yet is long enough for a save. It is half of what may be shown unsaved, so that
+    /// a save is done before text has to wait for it.
+    pub(super) fn wants_save(&self, settings: &TurnSettings) -> bool {
+        (self.unsaved_bytes - self.saving_bytes) * 2 >= settings.checkpoint_bytes
     }
 
-    /// Whether text may be shown. After the lease has run out another brain may be answering.
+    /// Whether more text may be shown. What is shown and not saved is bounded in bytes and time: a brain that takes the answer
+    /// over, or ends it, takes that much back from those who have read it.
+    pub(super) fn may_show(&self, settings: &TurnSettings) -> bool {
+        self.owned()
+            && self.unsaved_bytes < settings.checkpoint_bytes
+            && self.unsaved_since.is_none_or(|since| since.elapsed() <= settings.checkpoint)
+    }
+
+    /// Whether the lease lasts. After it has run out another brain may be answering.
     pub(super) fn owned(&self) -> bool {
         Instant::now() < self.owned_until
     }
@@ -70,14 +96,14 @@ impl Journal {
             content.push_str(text);
         }
         self.unsaved_bytes += text.len();
-        self.session.delta(seq, self.fence, attempt, text);
+        self.unsaved_since.get_or_insert_with(Instant::now);
+        self.session.delta(seq, self.stored.fence, attempt, text);
     }
 
     /// Begins a new attempt with this text, because the provider has withdrawn the text before. It must be saved before it is
     /// shown, so that no other brain can begin an attempt with the same number.
     pub(super) fn restart(&mut self, text: String) {
         let text = beginning(&text, MAX_ANSWER_BYTES);
-        self.unsaved_bytes += text.len();
         self.entry.content = Content::Text(text.to_owned());
         self.entry.meta.rev += 1;
         if let Some(answer) = self.entry.meta.answer_mut() {
@@ -123,19 +149,32 @@ impl Journal {
         }
     }
 
-    /// Begins a save: what to write, under which fence, and when it began. More text may be pushed meanwhile.
-    pub(super) fn begin_save(&mut self, turns: &Turns) -> (Entry, u64, Instant) {
-        let lease_until = turns.sessions.now().plus(turns.settings.lease);
+    /// Begins a save. More text may be pushed meanwhile.
+    pub(super) fn begin_save(&mut self, turns: &Turns) -> Save {
+        let mut written = self.stored;
         if let Some(answer) = self.entry.meta.answer_mut() {
-            answer.lease_until = lease_until;
+            // Each save has another lease, so that each has a version of its own.
+            let after_last = answer.lease_until.plus(Duration::from_millis(1));
+            answer.lease_until = turns.sessions.now().plus(turns.settings.lease).max(after_last);
+            written.lease_until = answer.lease_until;
         }
-        self.unsaved_bytes = 0;
-        (self.entry.clone(), self.fence, Instant::now())
+        written.rev = self.entry.meta.rev;
+        self.saving_bytes = self.unsaved_bytes;
+        Save { entry: self.entry.clone(), seen: self.stored, written, begun: Instant::now() }
     }
 
-    /// A save that began at `begun` has succeeded, and so renewed the lease.
-    pub(super) fn saved(&mut self, begun: Instant, lease: Duration) {
+    /// A save has succeeded, and so renewed the lease.
+    pub(super) fn saved(&mut self, written: AnswerVersion, begun: Instant, lease: Duration) {
         self.owned_until = begun + lease;
+        self.stored = written;
+        self.unsaved_bytes -= self.saving_bytes;
+        self.saving_bytes = 0;
+        self.unsaved_since = (self.unsaved_bytes > 0).then_some(begun);
+    }
+
+    /// A save has failed. Whether the store has it is unknown.
+    pub(super) fn not_saved(&mut self) {
+        self.saving_bytes = 0;
     }
 
     /// Writes the end of the answer and publishes it. Tries until the store answers, or until the process stops.
@@ -148,13 +187,13 @@ impl Journal {
         row::finish(&mut self.entry, end.state, end.finish, end.error.map(|error| error.code));
         if let Some(answer) = self.entry.meta.answer_mut() {
             // The fence is kept: it marks a change of owner, and the owner ends its own row here.
-            answer.fence = self.fence;
+            answer.fence = self.stored.fence;
             answer.first_token_ms = self.first_token.map(millis);
             answer.total_ms = Some(millis(total));
         }
         let mut wait = Duration::from_millis(50);
         loop {
-            match row::replace(turns.store(), &self.session, &self.entry, self.fence).await {
+            match row::replace_own(turns.store(), &self.session, &self.entry, self.stored).await {
                 Ok(true) => break,
                 Ok(false) => return Err(RowLost),
                 Err(failure) if failure.code == ErrorCode::StorageUnavailable => {
@@ -174,14 +213,24 @@ impl Journal {
 
     /// Saves the text and ends the lease now, so that another brain takes the answer over at once.
     pub(super) async fn release(mut self, turns: &Turns) {
-        let now = turns.sessions.now();
         if let Some(answer) = self.entry.meta.answer_mut() {
-            answer.lease_until = now;
+            answer.lease_until = row::HANDED_OVER;
         }
-        if let Err(failure) = row::replace(turns.store(), &self.session, &self.entry, self.fence).await {
+        if let Err(failure) = row::replace_own(turns.store(), &self.session, &self.entry, self.stored).await {
             tracing::warn!(session = %self.session.id, %failure, "a lease was not handed over; it will expire");
         }
     }
+}
+
+/// A save: what it writes over which version of the row.
+pub(super) struct Save {
+    pub(super) entry: Entry,
+    /// The version it replaces.
+    pub(super) seen: AnswerVersion,
+    /// The version it writes.
+    pub(super) written: AnswerVersion,
+    /// When it began.
+    pub(super) begun: Instant,
 }
 
 /// The beginning of a text, at most this many bytes, cut between characters.

@@ -16,7 +16,8 @@ use crate::session::handle::Session;
 /// request with the same id succeeds.
 ///
 /// # Errors
-/// `conflict` while an answer is growing, `not_found` without a message to answer.
+/// `conflict` while an answer is growing, or while a message waits for its first answer; `not_found` without a message to
+/// answer.
 pub async fn regenerate(
     turns: &Arc<Turns>,
     session: &Arc<Session>,
@@ -29,6 +30,10 @@ pub async fn regenerate(
     }
     let (begun, outcome) = oneshot::channel();
     work(turns, session, Some(Job::Regenerate(Regeneration { model_id, id, begun })));
+    if is_growing(turns, session) {
+        // An answer began since the first check. Its worker has refused the requests it found then, perhaps not this one.
+        turns.workers.refuse_regenerations(session.id);
+    }
     outcome.await.map_err(|_| ErrorCode::Unavailable)?
 }
 

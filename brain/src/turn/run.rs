@@ -23,11 +23,15 @@ use crate::session::usage;
 /// How long to wait for a call to end after it was stopped. Only a store that does not answer can take so long.
 const STOP_PATIENCE: Duration = Duration::from_secs(3);
 
+/// How long to wait for the reason why an answer was lost. The provider is stopped after that.
+const LOST_PATIENCE: Duration = Duration::from_millis(500);
+
 /// Generates the answer of a row that this brain has just claimed.
 pub(super) async fn run(turns: &Arc<Turns>, session: &Arc<Session>, row: Entry) {
     let Some(journal) = Journal::new(Arc::clone(session), row, turns.sessions.now()) else { return };
     let running = Arc::new(RunningAnswer::new(journal.entry().meta.seq));
     turns.workers.set_answer(session.id, Some(Arc::clone(&running)));
+    turns.workers.refuse_regenerations(session.id);
     turns.metrics.answer_begun();
     let outcome = generate(turns, session, journal, &running).await;
     turns.metrics.answer_ended(outcome);
@@ -146,7 +150,11 @@ async fn end_call(
     let finish = match end {
         GrowEnd::Finished(reason) => CallFinish::of(*reason),
         GrowEnd::Failed(_) => CallFinish::Failed,
-        GrowEnd::Lost => finish_of_lost(turns, session, seq).await,
+        GrowEnd::Lost => {
+            // The provider must not generate on while the store does not answer.
+            let finish = tokio::time::timeout(LOST_PATIENCE, finish_of_lost(turns, session, seq)).await;
+            finish.unwrap_or(CallFinish::Lost)
+        }
         GrowEnd::HandedOver => CallFinish::HandedOver,
     };
     answering.stop(finish);

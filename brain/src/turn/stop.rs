@@ -12,6 +12,7 @@ use crate::log::entry::{EntryState, FinishReason};
 use crate::session::catch_up::catch_up;
 use crate::session::failures;
 use crate::session::handle::Session;
+use crate::store::AnswerVersion;
 
 /// How long to wait for an answer of this brain to end. Only a store that does not answer can take so long.
 const PATIENCE: Duration = Duration::from_secs(4);
@@ -71,10 +72,13 @@ async fn end_in_store(
         let mut entry = session.unseal(row);
         // The entry can be published only after all entries before it.
         catch_up(store, session).await?;
-        let fence = row::finish(&mut entry, EntryState::Final, Some(reason), None);
-        if row::replace(store, session, &entry, fence).await? {
+        let Some(seen) = AnswerVersion::of(&entry.meta) else { return Ok(()) };
+        row::finish(&mut entry, EntryState::Final, Some(reason), None);
+        if row::replace(store, session, &entry, seen).await? {
             session.apply(&entry);
             return Ok(());
         }
+        // The owner has saved meanwhile: read its text again, so that the end keeps it.
+        tokio::time::sleep(row::RETRY_PAUSE).await;
     }
 }

@@ -28,7 +28,7 @@ use crate::session::handle::Session;
 use crate::session::registry::Sessions;
 use crate::store::keyring::Keyring;
 use crate::store::sqlite::SqliteStore;
-use crate::store::{SharedStore, Store};
+use crate::store::{AnswerVersion, SharedStore, Store};
 use crate::tunables::{ChatLimits, LiveConfig, Tunables};
 
 const LEASE: Duration = Duration::from_millis(1000);
@@ -38,6 +38,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 struct World {
     store: SharedStore,
     keys: String,
+    /// How long a brain of this world owns an answer without renewing its lease.
+    lease: Duration,
     provider: FakeProvider,
     _folder: TempDir,
 }
@@ -58,6 +60,7 @@ impl World {
         Self {
             store: Arc::new(store),
             keys,
+            lease: LEASE,
             provider: FakeProvider::start().await.expect("a provider"),
             _folder: folder,
         }
@@ -102,7 +105,7 @@ impl World {
         };
         let settings = TurnSettings {
             owner: name.into(),
-            lease: LEASE,
+            lease: self.lease,
             checkpoint: Duration::from_millis(100),
             checkpoint_bytes: 64,
             max_attempts: 3,
@@ -359,11 +362,12 @@ async fn an_answer_whose_owners_keep_dying_keeps_its_text_and_ends() {
     else {
         panic!("not claimed")
     };
+    let claimed = AnswerVersion::of(&row.meta).expect("an answer");
     row.content = crate::log::entry::Content::Text("what there was".into());
     let part = row.meta.answer_mut().expect("an answer");
     part.fence = 3;
     part.lease_until = chatbox_shared::clock::Timestamp(0);
-    assert!(super::row::replace(world.store.as_ref(), &session, &row, 1).await.expect("the store"));
+    assert!(super::row::replace(world.store.as_ref(), &session, &row, claimed).await.expect("the store"));
     brain.sweep();
     let answer = world.until(&brain, session.id, row.meta.seq, |entry| !streams(entry)).await;
     assert_eq!(answer.content.text(), "what there was");
@@ -431,4 +435,72 @@ async fn stopping_keeps_the_text_and_closes_the_providers_connection() {
     assert_eq!(part.finish, Some(FinishReason::Stopped));
     assert!(part.usage.expect("an estimate").estimated);
     wait_for(async || world.provider.journal()[0].ended().map(|_| ())).await;
+}
+
+/// A streaming answer of a brain that is gone, to a message in a new session.
+async fn abandoned(world: &World, dead: &Brain) -> (Arc<Session>, Seq) {
+    let session = dead.create().await;
+    let asked = dead.say(&session, "hello").await;
+    let mut draft = super::claim::draft(&dead.turns, asked.meta.seq, 0, None, "m".into());
+    if let Body::Answer(answer) = &mut draft.body {
+        answer.lease_until = dead.sessions.now().minus(Duration::from_secs(60));
+    }
+    let claimed = append(&dead.sessions, &session, Intent::Answer(asked.meta.seq), &draft).await;
+    let Ok(AppendOutcome::Appended(row)) = claimed else { panic!("not claimed: {claimed:?}") };
+    world.store.clear_need(session.id, asked.meta.id, asked.meta.seq).await.expect("the store");
+    (session, row.meta.seq)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_row_that_cannot_be_read_does_not_stop_the_recovery_of_others() {
+    let world = World::new().await;
+    world.provider.script(Script::answer(["recovered"]));
+    let (dead, alive) = (world.brain("dead"), world.brain("alive"));
+    let (broken, seq) = abandoned(&world, &dead).await;
+    let raw = rusqlite::Connection::open(world._folder.path().join("chat.db")).expect("the file");
+    let row = (broken.id.0.as_bytes().as_slice(), i64::try_from(seq).expect("a seq"));
+    raw.execute("UPDATE messages SET fen = NULL WHERE sid = ?1 AND seq = ?2", row).expect("damaged");
+    let (readable, seq) = abandoned(&world, &dead).await;
+    let forgotten = dead.create().await;
+    dead.say(&forgotten, "hello").await;
+    world.provider.script(Script::answer(["found"]));
+    alive.sweep();
+    world.until(&alive, readable.id, seq, |entry| !streams(entry)).await;
+    world.until(&alive, forgotten.id, 2, |entry| !streams(entry)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_is_regenerated_only_after_every_message_has_its_first_answer() {
+    let world = World::new().await;
+    world.provider.script(Script::answer(["first"]));
+    world.provider.script(Script::answer(["second"]));
+    let brain = world.brain("a");
+    let session = brain.create().await;
+    brain.say(&session, "hello").await;
+    // The message waits: no worker has been told of it.
+    let id = chatbox_shared::ids::MessageId::generate();
+    let refused = super::regenerate::regenerate(&brain.turns, &session, "m".into(), id).await;
+    assert_eq!(refused.map_err(|failure| failure.code), Err(chatbox_shared::failure::ErrorCode::Conflict));
+    // The worker that refused has begun the first answer. Its end is shown before anything else may be asked.
+    wait_for(async || session.read(|live| live.state.seq == 2 && live.streaming.is_none()).then_some(())).await;
+    let again = super::regenerate::regenerate(&brain.turns, &session, "m".into(), id).await;
+    assert_eq!(again.map_err(|failure| failure.code), Ok(()));
+    let answer = world.until(&brain, session.id, 3, |entry| !streams(entry)).await;
+    assert_eq!((answer.content.text(), reply_to(&answer)), ("second", 1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drain_begins_no_answer() {
+    let world = World::new().await;
+    world.provider.script(Script::answer(["by another brain"]));
+    let (draining, other) = (world.brain("draining"), world.brain("other"));
+    let session = draining.create().await;
+    draining.say(&session, "hello").await;
+    draining.lifecycle.draining().cancel();
+    worker::kick(&draining.turns, &session);
+    wait_for(async || (draining.turns.count() == 0).then_some(())).await;
+    assert_eq!(world.log(&other, session.id).await.len(), 1);
+    other.sweep();
+    let answer = world.until(&other, session.id, 2, |entry| !streams(entry)).await;
+    assert_eq!(answer.meta.answer().expect("an answer").owner, "other");
 }

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::workers::Workers;
@@ -12,6 +13,9 @@ use crate::metrics::Metrics;
 use crate::session::registry::Sessions;
 use crate::store::Store;
 use crate::tunables::LiveConfig;
+
+/// How many answers are taken over at once. Each takes a few operations of the store.
+const ADOPTIONS: usize = 32;
 
 /// How answers are generated.
 #[derive(Debug, Clone)]
@@ -22,7 +26,7 @@ pub struct TurnSettings {
     pub lease: Duration,
     /// A growing answer is saved this often …
     pub checkpoint: Duration,
-    /// … or after this many new bytes.
+    /// … or earlier, so that at most this many bytes are shown unsaved.
     pub checkpoint_bytes: usize,
     /// After this many owners an answer is given up instead of being taken over again.
     pub max_attempts: u32,
@@ -39,6 +43,8 @@ pub struct Turns {
     pub(super) workers: Workers,
     /// Cancelled to hand running answers over to other brains.
     pub(super) hand_over: CancellationToken,
+    /// Limits how many answers are taken over at once.
+    pub(super) adopting: Semaphore,
 }
 
 impl Turns {
@@ -50,7 +56,8 @@ impl Turns {
         metrics: Arc<Metrics>,
     ) -> Self {
         let (workers, hand_over) = (Workers::default(), CancellationToken::new());
-        Self { sessions, live_config, settings, metrics, workers, hand_over }
+        let adopting = Semaphore::new(ADOPTIONS);
+        Self { sessions, live_config, settings, metrics, workers, hand_over, adopting }
     }
 
     pub(super) fn store(&self) -> &dyn Store {

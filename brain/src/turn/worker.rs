@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use chatbox_shared::failure::ErrorCode;
 use chatbox_shared::ids::SessionId;
 
 use super::adopt::adopt;
@@ -31,7 +32,7 @@ pub(super) fn work(turns: &Arc<Turns>, session: &Arc<Session>, job: Option<Job>)
 
 async fn run_worker(turns: &Arc<Turns>, session: &Arc<Session>) {
     loop {
-        for job in turns.workers.take_jobs(session.id) {
+        while let Some(job) = turns.workers.next_job(session.id) {
             if let Some(row) = begin(turns, session, job).await {
                 run(turns, session, row).await;
             }
@@ -40,20 +41,35 @@ async fn run_worker(turns: &Arc<Turns>, session: &Arc<Session>) {
         if turns.workers.remove_if_idle(session.id) {
             return;
         }
-        if turns.hand_over.is_cancelled() {
+        if is_draining(turns) {
+            turns.workers.refuse_regenerations(session.id);
             turns.workers.remove(session.id);
             return;
         }
     }
 }
 
+/// During a drain no answer begins here. Messages stay unanswered; the sweep of another brain finds them.
+fn is_draining(turns: &Turns) -> bool {
+    turns.sessions.lifecycle.draining().is_cancelled() || turns.hand_over.is_cancelled()
+}
+
 /// Claims the row that the job is about. `None`: there is nothing to generate.
 async fn begin(turns: &Turns, session: &Arc<Session>, job: Job) -> Option<Entry> {
     match job {
-        Job::Adopt(row) => adopt(turns, session, row).await.unwrap_or_else(|failure| {
-            tracing::debug!(session = %session.id, %failure, "an expired answer was not taken over");
+        Job::Adopt(_) if is_draining(turns) => None,
+        Job::Adopt(row) => {
+            let _permit = turns.adopting.acquire().await.ok()?;
+            adopt(turns, session, row).await.unwrap_or_else(|failure| {
+                tracing::debug!(session = %session.id, %failure, "an expired answer was not taken over");
+                None
+            })
+        }
+        Job::Regenerate(Regeneration { begun, .. }) if is_draining(turns) => {
+            // The requester may have stopped waiting.
+            let _told = begun.send(Err(ErrorCode::Unavailable.into()));
             None
-        }),
+        }
         Job::Regenerate(Regeneration { model_id, id, begun }) => {
             let (outcome, row) = match claim_again(turns, session, model_id, id).await {
                 Ok(row) => (Ok(()), row),
@@ -68,13 +84,9 @@ async fn begin(turns: &Turns, session: &Arc<Session>, job: Job) -> Option<Entry>
 
 /// Answers the messages that need it, oldest first, until none does or another brain answers.
 async fn answer_all(turns: &Arc<Turns>, session: &Arc<Session>) {
-    // During a hand-over messages stay unanswered; the sweep of another brain finds them.
-    while !turns.hand_over.is_cancelled() {
+    while !is_draining(turns) {
         match claim_next(turns, session).await {
-            Ok(Some(row)) => {
-                turns.workers.refuse_regenerations(session.id);
-                run(turns, session, row).await;
-            }
+            Ok(Some(row)) => run(turns, session, row).await,
             Ok(None) => return,
             Err(failure) => {
                 tracing::debug!(session = %session.id, %failure, "no answer begun; the sweep will try again");

@@ -1,5 +1,6 @@
 //! The workers of this brain: which sessions have one, what it still has to do, and which answer it generates.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use chatbox_shared::failure::{ErrorCode, Failure};
@@ -20,9 +21,19 @@ struct SessionWorker {
     /// A message or a job came meanwhile: look again before stopping.
     again: bool,
     /// What must be done before a message is answered.
-    jobs: Vec<Job>,
+    jobs: VecDeque<Job>,
     /// The answer being generated; `None` between two answers.
     answer: watch::Sender<Option<Arc<RunningAnswer>>>,
+}
+
+impl SessionWorker {
+    /// Adds a job. The sweep finds an answer again and again until it is taken over: of its jobs only the latest counts.
+    fn add(&mut self, job: Option<Job>) {
+        if let Some(Job::Adopt(row)) = &job {
+            self.jobs.retain(|job| !matches!(job, Job::Adopt(queued) if queued.meta.seq == row.meta.seq));
+        }
+        self.jobs.extend(job);
+    }
 }
 
 /// An answer to generate other than the one to the oldest unanswered message.
@@ -97,7 +108,7 @@ impl Workers {
         match self.sessions.entry(session) {
             MapEntry::Occupied(mut worker) => {
                 worker.get_mut().again = true;
-                worker.get_mut().jobs.extend(job);
+                worker.get_mut().add(job);
                 false
             }
             MapEntry::Vacant(place) => {
@@ -107,16 +118,17 @@ impl Workers {
         }
     }
 
-    /// Takes the jobs. Work that is given after this sets `again`.
-    pub(super) fn take_jobs(&self, session: SessionId) -> Vec<Job> {
-        let Some(mut worker) = self.sessions.get_mut(&session) else { return Vec::new() };
+    /// Takes the next job. The others stay, so that [`Workers::refuse_regenerations`] finds them. Work that is given after this
+    /// sets `again`.
+    pub(super) fn next_job(&self, session: SessionId) -> Option<Job> {
+        let mut worker = self.sessions.get_mut(&session)?;
         worker.again = false;
-        std::mem::take(&mut worker.jobs)
+        worker.jobs.pop_front()
     }
 
-    /// Removes the worker if no work was given since [`Workers::take_jobs`]. `true`: it was removed.
+    /// Removes the worker if it has no job and no work was given since [`Workers::next_job`]. `true`: it was removed.
     pub(super) fn remove_if_idle(&self, session: SessionId) -> bool {
-        self.sessions.remove_if(&session, |_, worker| !worker.again).is_some()
+        self.sessions.remove_if(&session, |_, worker| !worker.again && worker.jobs.is_empty()).is_some()
     }
 
     /// Removes the worker with the work it has.
@@ -133,7 +145,7 @@ impl Workers {
                     // The requester may have stopped waiting.
                     let _told = regeneration.begun.send(Err(still_answering()));
                 }
-                Job::Adopt(_) => worker.jobs.push(job),
+                Job::Adopt(_) => worker.jobs.push_back(job),
             }
         }
     }

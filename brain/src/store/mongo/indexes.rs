@@ -75,7 +75,7 @@ pub(super) fn declared() -> Vec<IndexSpec> {
         // A session's streaming answer.
         unique(SID_STREAMING, doc! { "sid": 1, "st": 1 }, Some(doc! { "st": STREAMING })),
         // Sweep: streaming answers whose lease has ended.
-        messages("exp_streaming", doc! { "exp": 1 }, doc! { "st": STREAMING }),
+        messages("exp_id_streaming", doc! { "exp": 1, "_id": 1 }, doc! { "st": STREAMING }),
         // A session's oldest message that needs an answer.
         messages("sid_need_seq", doc! { "sid": 1, "need": 1, "seq": 1 }, doc! { "need": true }),
         // Sweep: messages that need an answer.

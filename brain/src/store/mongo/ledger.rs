@@ -106,9 +106,12 @@ impl MongoStore {
     pub(super) async fn reservations(&self, query: Query<'_>, limit: u32) -> StoreResult<Vec<Reservation>> {
         let mut found = Vec::new();
         for account in self.find(query, limit).await? {
-            let user = record::usage::read_user(&account)?;
-            for entry in open(&account) {
-                found.push(record::usage::read_reservation(&Stored(entry.clone()), user.clone())?);
+            let reservations = record::usage::read_user(&account).and_then(|user| {
+                let read = |entry: &Document| record::usage::read_reservation(&Stored(entry.clone()), user.clone());
+                Ok(open(&account).map(|entry| self.unreadable.skip("accounts", None, read(entry))).collect::<Vec<_>>())
+            });
+            for reservation in self.unreadable.skip("accounts", None, reservations)?.unwrap_or_default() {
+                found.extend(reservation?);
             }
         }
         found.sort_by_key(|reservation| reservation.expires_at);

@@ -11,9 +11,15 @@ use mongodb::Collection;
 pub use connection::MongoOptions;
 pub use uri::check_uri;
 
+use super::pages::{ListedRow, full_page, lease_page};
 use super::record::{self, MAX_SEQ, signed};
-use super::{Appended, EntryRow, SessionCursor, SessionRow, StateFilter, Store, StoreResult, Summary};
+use super::unreadable::UnreadableRows;
+use super::{
+    AnswerVersion, Appended, EntryRow, LeaseCursor, LeasePage, SessionCursor, SessionRow, StateFilter, Store,
+    StoreResult, Summary,
+};
 use crate::ledger::{Allowance, Day, DayUsage, Reservation, UsageRecord, UsageSum};
+use crate::log::entry::EntryState;
 use crate::sabotage::{self, Sabotage};
 use connection::Connection;
 use documents::{Stored, document, replacement};
@@ -43,6 +49,7 @@ const NAMESPACE_NOT_FOUND: i32 = 26;
 /// A store in a MongoDB database.
 pub struct MongoStore {
     connection: Connection,
+    unreadable: UnreadableRows,
 }
 
 impl MongoStore {
@@ -54,7 +61,7 @@ impl MongoStore {
     /// [`super::StoreError::Refused`] for an invalid connection string, [`super::StoreError::Unavailable`] where its
     /// DNS name cannot be resolved.
     pub async fn connect(options: MongoOptions) -> StoreResult<Self> {
-        Ok(Self { connection: Connection::new(options).await? })
+        Ok(Self { connection: Connection::new(options).await?, unreadable: UnreadableRows::default() })
     }
 
     fn collection(&self, name: &str) -> Collection<Document> {
@@ -77,7 +84,21 @@ impl MongoStore {
     }
 
     async fn entries(&self, query: Query<'_>, limit: u32) -> StoreResult<Vec<EntryRow>> {
-        self.find(query, limit).await?.iter().map(record::entry::read).collect()
+        let found = self.find(query, limit).await?;
+        let rows = found.iter().map(|row| record::entry::read_or_replace(row, &self.unreadable));
+        rows.filter_map(Result::transpose).collect()
+    }
+
+    /// The next `limit` sessions of a list, each with its place.
+    async fn listed(
+        &self,
+        user: &UserId,
+        filter: StateFilter,
+        after: Option<SessionCursor>,
+        limit: u32,
+    ) -> StoreResult<Vec<ListedRow>> {
+        let found = self.find(Query::List(user, filter, after), limit).await?;
+        found.iter().map(|row| record::session::read_listed(row, &self.unreadable)).collect()
     }
 
     async fn one_entry(&self, query: Query<'_>) -> StoreResult<Option<EntryRow>> {
@@ -118,6 +139,10 @@ fn is_missing_collection(error: &mongodb::error::Error) -> bool {
 
 #[async_trait]
 impl Store for MongoStore {
+    fn unreadable_rows(&self) -> UnreadableRows {
+        self.unreadable.clone()
+    }
+
     async fn now(&self) -> StoreResult<Timestamp> {
         self.connection.hello().await
     }
@@ -178,7 +203,7 @@ impl Store for MongoStore {
         after: Option<SessionCursor>,
         limit: u32,
     ) -> StoreResult<Vec<SessionRow>> {
-        self.find(Query::List(user, filter, after), limit).await?.iter().map(record::session::read).collect()
+        full_page(after, limit, |after, limit| self.listed(user, filter, after, limit)).await
     }
 
     async fn save_summary(&self, session: SessionId, summary: &Summary) -> StoreResult<()> {
@@ -253,20 +278,22 @@ impl Store for MongoStore {
     }
 
     async fn streaming_answer(&self, session: SessionId) -> StoreResult<Option<EntryRow>> {
-        self.one_entry(Query::Streaming(session)).await
+        // A placeholder does not stream.
+        let row = self.one_entry(Query::Streaming(session)).await?;
+        Ok(row.filter(|row| row.meta.state == EntryState::Streaming))
     }
 
     async fn latest_answer(&self, session: SessionId, reply_to: Seq) -> StoreResult<Option<EntryRow>> {
         self.one_entry(Query::AnswersTo(session, reply_to)).await
     }
 
-    async fn update_answer(&self, row: &EntryRow, fence: u64) -> StoreResult<bool> {
+    async fn update_answer(&self, row: &EntryRow, seen: AnswerVersion) -> StoreResult<bool> {
         let update = replacement(record::entry::CHANGING, &record::entry::fields(row)?);
         let (session, seq) = (row.meta.session, row.meta.seq);
         if sabotage::is_on(Sabotage::NoFenceCheck) {
             return self.update(Query::Entry(session, seq), update).await;
         }
-        self.update(Query::Fenced(session, seq, fence), update).await
+        self.update(Query::Version(session, seq, seen), update).await
     }
 
     async fn next_unanswered(&self, session: SessionId) -> StoreResult<Option<EntryRow>> {
@@ -277,8 +304,17 @@ impl Store for MongoStore {
         self.update(Query::EntryWithId(session, seq, id), doc! { "$unset": { "need": "" } }).await.map(drop)
     }
 
-    async fn expired_answers(&self, now: Timestamp, limit: u32) -> StoreResult<Vec<EntryRow>> {
-        self.entries(Query::Expired(now), limit).await
+    async fn expired_answers(
+        &self,
+        before: Timestamp,
+        after: Option<LeaseCursor>,
+        limit: u32,
+    ) -> StoreResult<LeasePage> {
+        let found = self.find(Query::Expired(before, after), limit).await?;
+        let rows = found
+            .iter()
+            .map(|row| Ok((record::entry::read_lease(row), record::entry::read_or_skip(row, &self.unreadable)?)));
+        Ok(lease_page(rows.collect::<StoreResult<_>>()?, limit))
     }
 
     async fn unanswered_between(&self, from: Timestamp, before: Timestamp, limit: u32) -> StoreResult<Vec<EntryRow>> {
@@ -316,6 +352,8 @@ impl Store for MongoStore {
     }
 
     async fn user_usage(&self, user: &UserId, from: Day, limit: u32) -> StoreResult<Vec<DayUsage>> {
-        self.find(Query::AccountsFrom(user, from), limit).await?.iter().map(record::usage::read_account).collect()
+        let found = self.find(Query::AccountsFrom(user, from), limit).await?;
+        let accounts = found.iter().map(|row| self.unreadable.skip("accounts", None, record::usage::read_account(row)));
+        accounts.filter_map(Result::transpose).collect()
     }
 }

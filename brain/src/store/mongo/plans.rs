@@ -13,7 +13,9 @@ use super::{MongoOptions, MongoStore, indexes};
 use crate::ledger::{Allowance, CallFinish, Reservation};
 use crate::log::entry::Body;
 use crate::store::conformance::{answer, call, ended, message, mongo, mongo_options, session_row, summary};
-use crate::store::{EntryRow, SessionCursor, SessionRow, StateFilter, Store, StoreError, record};
+use crate::store::{
+    AnswerVersion, EntryRow, LeaseCursor, SessionCursor, SessionRow, StateFilter, Store, StoreError, record,
+};
 
 /// How many documents a page has here.
 const LIMIT: i64 = 20;
@@ -94,6 +96,8 @@ fn queries<'a>(
     let after = Some(SessionCursor { last_at: session.summary.last_at, id: session.id });
     let (long, seq) = (message.meta.session, message.meta.seq);
     let Body::Message { client_msg_id, .. } = message.meta.body else { panic!("a message") };
+    let lease_until = growing.meta.answer().map_or(Timestamp(0), |answer| answer.lease_until);
+    let lease = LeaseCursor { lease_until, id: growing.meta.id };
     // At a cursor, those of the same time are looked at too: two in this data.
     let page = LIMIT + 2;
     let mut all = vec![
@@ -115,10 +119,11 @@ fn queries<'a>(
         (Query::ByClientId(long, user, ClientMessageId::generate()), 0),
         (Query::Streaming(growing.meta.session), 1),
         (Query::Streaming(long), 0),
-        (Query::Fenced(growing.meta.session, growing.meta.seq, 1), 1),
+        (Query::Version(growing.meta.session, growing.meta.seq, AnswerVersion::of(&growing.meta).unwrap()), 1),
         (Query::AnswersTo(long, seq), LIMIT),
         (Query::Unanswered(long), LIMIT),
-        (Query::Expired(Timestamp(500)), LIMIT),
+        (Query::Expired(Timestamp(500), None), LIMIT),
+        (Query::Expired(Timestamp(i64::MAX), Some(lease)), LIMIT + 2),
         (Query::UnansweredBetween(Timestamp(0), Timestamp(100_000)), LIMIT),
         (Query::UsageUpTo(session.id, 100), 1),
     ];
@@ -157,10 +162,10 @@ fn kind(query: &Query<'_>) -> usize {
         Query::EntryWithId(..) => 10,
         Query::ByClientId(..) => 11,
         Query::Streaming(_) => 12,
-        Query::Fenced(..) => 13,
+        Query::Version(..) => 13,
         Query::AnswersTo(..) => 14,
         Query::Unanswered(_) => 15,
-        Query::Expired(_) => 16,
+        Query::Expired(..) => 16,
         Query::UnansweredBetween(..) => 17,
         Query::UsageUpTo(..) => 18,
         Query::Record(..) => 19,

@@ -10,7 +10,7 @@ use crate::ledger::{Allowance, Day, Reservation};
 use crate::store::record::entry::STREAMING;
 use crate::store::record::session::{ACTIVE, ENDED};
 use crate::store::record::{MAX_SEQ, signed};
-use crate::store::{SessionCursor, StateFilter, StoreResult};
+use crate::store::{AnswerVersion, LeaseCursor, SessionCursor, StateFilter, StoreResult};
 
 /// The collection of sessions.
 pub(super) const SESSIONS: &str = "sessions";
@@ -57,14 +57,14 @@ pub(super) enum Query<'a> {
     ByClientId(SessionId, &'a UserId, ClientMessageId),
     /// The session's streaming answer.
     Streaming(SessionId),
-    /// One streaming answer under this fence.
-    Fenced(SessionId, Seq, u64),
+    /// One streaming answer, if it has this version.
+    Version(SessionId, Seq, AnswerVersion),
     /// The answers to a message, latest generation first.
     AnswersTo(SessionId, Seq),
     /// The session's messages that need an answer, oldest first.
     Unanswered(SessionId),
-    /// Streaming answers whose lease ended before this time, oldest lease first.
-    Expired(Timestamp),
+    /// A page of streaming answers whose lease ended before this time, oldest lease first.
+    Expired(Timestamp, Option<LeaseCursor>),
     /// Messages of this time range that need an answer, oldest first.
     UnansweredBetween(Timestamp, Timestamp),
     /// One session, if its saved sum has no more calls than this.
@@ -115,10 +115,10 @@ impl Query<'_> {
             | Self::EntryWithId(..)
             | Self::ByClientId(..)
             | Self::Streaming(_)
-            | Self::Fenced(..)
+            | Self::Version(..)
             | Self::AnswersTo(..)
             | Self::Unanswered(_)
-            | Self::Expired(_)
+            | Self::Expired(..)
             | Self::UnansweredBetween(..) => MESSAGES,
         }
     }
@@ -152,12 +152,17 @@ impl Query<'_> {
                 doc! { "sid": id_to_bson(session.0), "uid": sender.as_str(), "cmid": id_to_bson(id.0) }
             }
             Self::Streaming(session) => doc! { "sid": id_to_bson(session.0), "st": STREAMING },
-            Self::Fenced(session, seq, fence) => {
-                doc! { "sid": id_to_bson(session.0), "seq": signed(seq)?, "st": STREAMING, "fen": signed(fence)? }
-            }
+            Self::Version(session, seq, AnswerVersion { fence, rev, lease_until }) => doc! {
+                "sid": id_to_bson(session.0),
+                "seq": signed(seq)?,
+                "st": STREAMING,
+                "fen": signed(fence)?,
+                "rev": i64::from(rev),
+                "exp": time_to_bson(lease_until.0),
+            },
             Self::AnswersTo(session, reply_to) => doc! { "sid": id_to_bson(session.0), "re": signed(reply_to)? },
             Self::Unanswered(session) => doc! { "sid": id_to_bson(session.0), "need": true },
-            Self::Expired(now) => doc! { "st": STREAMING, "exp": { "$lt": time_to_bson(now.0) } },
+            Self::Expired(before, after) => expired(before, after),
             Self::UnansweredBetween(from, before) => {
                 doc! { "need": true, "ts": { "$gte": time_to_bson(from.0), "$lt": time_to_bson(before.0) } }
             }
@@ -189,7 +194,8 @@ impl Query<'_> {
             Self::LogBefore(..) => Some(doc! { "seq": -1 }),
             Self::KeyAfter(_) => Some(doc! { "dk.kid": 1 }),
             Self::AnswersTo(..) => Some(doc! { "gen": -1 }),
-            Self::Expired(_) | Self::OpenOf(_) | Self::OpenExpired(_) => Some(doc! { "exp": 1 }),
+            Self::Expired(..) => Some(doc! { "exp": 1, "_id": 1 }),
+            Self::OpenOf(_) | Self::OpenExpired(_) => Some(doc! { "exp": 1 }),
             Self::AccountsFrom(..) => Some(doc! { "day": 1 }),
             Self::UnansweredBetween(..) => Some(doc! { "ts": 1 }),
             Self::Session(_)
@@ -207,7 +213,7 @@ impl Query<'_> {
             | Self::EntryWithId(..)
             | Self::ByClientId(..)
             | Self::Streaming(_)
-            | Self::Fenced(..) => None,
+            | Self::Version(..) => None,
         }
     }
 }
@@ -238,6 +244,16 @@ fn room(reservation: &Reservation, allowance: &Allowance) -> StoreResult<Documen
         query.insert("$expr", doc! { "$and": rules });
     }
     Ok(query)
+}
+
+/// The lower bound on `exp` is outside of the `$or`, so that the index scan begins at the cursor.
+fn expired(before: Timestamp, after: Option<LeaseCursor>) -> Document {
+    let mut lease = doc! { "$lt": time_to_bson(before.0) };
+    let Some(after) = after else { return doc! { "st": STREAMING, "exp": lease } };
+    let last = time_to_bson(after.lease_until.0);
+    lease.insert("$gte", last.clone());
+    let later = vec![doc! { "exp": { "$gt": last } }, doc! { "_id": { "$gt": id_to_bson(after.id.0) } }];
+    doc! { "st": STREAMING, "exp": lease, "$or": later }
 }
 
 /// The bound on `lastTs` is outside of the `$or`, so that the index scan begins at the cursor.

@@ -3,10 +3,12 @@
 use chatbox_shared::clock::Timestamp;
 use chatbox_shared::failure::ErrorCode;
 use chatbox_shared::ids::{ClientMessageId, MessageId, Seq, SessionId};
+use uuid::Uuid;
 
-use super::{Field, Source, Value, known, person, required, small, timestamp, unsigned};
+use super::{Field, Source, Value, person, required, small, timestamp, unsigned};
 use crate::log::entry::{Answer, Body, EntryMeta, EntryState, FinishReason, LogEvent, Person, Sender, TokenUsage};
-use crate::store::{Appended, EntryRow, StoreError, StoreResult};
+use crate::store::unreadable::UnreadableRows;
+use crate::store::{Appended, EntryRow, LeaseCursor, StoreError, StoreResult};
 
 /// Every field an entry may have.
 pub(in crate::store) const FIELDS: &[&str] = &[
@@ -63,26 +65,96 @@ pub(in crate::store) fn fields(row: &EntryRow) -> StoreResult<Vec<Field<'_>>> {
     Ok(fields)
 }
 
-/// The entry in a document.
-pub(in crate::store) fn read(source: &impl Source) -> StoreResult<EntryRow> {
+/// The entry in a document. An entry that cannot be read is replaced by a failed answer, so that its log has no gap. `None`:
+/// not even its place in a log can be read.
+///
+/// # Errors
+/// If the document cannot be obtained.
+pub(in crate::store) fn read_or_replace(
+    source: &impl Source,
+    unreadable: &UnreadableRows,
+) -> StoreResult<Option<EntryRow>> {
+    let row = read_or_skip(source, unreadable)?;
+    Ok(row.or_else(|| placeholder(source)))
+}
+
+/// The entry in a document. `None`: it cannot be read.
+///
+/// # Errors
+/// If the document cannot be obtained.
+pub(in crate::store) fn read_or_skip(
+    source: &impl Source,
+    unreadable: &UnreadableRows,
+) -> StoreResult<Option<EntryRow>> {
+    unreadable.skip("messages", source.id("_id").ok().flatten(), read(source))
+}
+
+/// The place of a streaming answer in the order of leases. `None`: it cannot be read.
+pub(in crate::store) fn read_lease(source: &impl Source) -> Option<LeaseCursor> {
+    let lease_until = Timestamp(source.time("exp").ok().flatten()?);
+    Some(LeaseCursor { lease_until, id: MessageId(source.id("_id").ok().flatten()?) })
+}
+
+/// What stands in a log for an entry that cannot be read.
+fn placeholder(source: &impl Source) -> Option<EntryRow> {
+    let (session, seq) = (source.id("sid").ok().flatten()?, read_seq(source).ok()?);
+    // Without its own id the entry gets one that is the same each time it is read.
+    let id = source.id("_id").ok().flatten();
+    let id = id.unwrap_or_else(|| Uuid::from_u128(session.as_u128() ^ u128::from(seq)));
+    let number = |name| small(source, name).ok().flatten();
+    let answer = Answer {
+        reply_to: unsigned(source, "re").ok().flatten().unwrap_or_default(),
+        generation: number("gen").unwrap_or_default(),
+        regenerates: None,
+        model_id: source.text("modelId").ok().flatten().unwrap_or_default(),
+        asked_model: None,
+        attempt: number("try").unwrap_or(1),
+        next_index: 0,
+        owner: String::new(),
+        fence: 0,
+        lease_until: Timestamp::default(),
+        finish: None,
+        error: Some(ErrorCode::Internal),
+        retry_at: None,
+        usage: None,
+        first_token_ms: None,
+        total_ms: None,
+        conversation: None,
+    };
+    let meta = EntryMeta {
+        id: MessageId(id),
+        session: SessionId(session),
+        seq,
+        rev: number("rev").unwrap_or(1),
+        created_at: timestamp(source, "ts").ok().flatten().unwrap_or_default(),
+        state: EntryState::Failed,
+        sender: Sender::Ai,
+        body: Body::Answer(Box::new(answer)),
+    };
+    Some(EntryRow { meta, content: source.bytes("ct").ok().flatten().unwrap_or_default() })
+}
+
+/// The entry in a document. Kinds, events, senders and codes that this version does not know are those of a newer version: the
+/// entry is read as an unknown event or as a failed answer.
+fn read(source: &impl Source) -> StoreResult<EntryRow> {
     let kind = required("kind", source.text("kind"))?;
-    let body = match kind.as_str() {
+    let mut body = match kind.as_str() {
         "message" => Body::Message {
             client_msg_id: ClientMessageId(required("cmid", source.id("cmid"))?),
             needs_answer: source.bool("need")?.unwrap_or(false),
         },
         "answer" => Body::Answer(Box::new(read_answer(source)?)),
         "event" => Body::Event(read_event(source)?),
-        other => return known("kind", other, None),
+        _ => Body::Event(LogEvent::Unknown),
     };
-    let state = required("st", source.text("st"))?;
+    let state = read_state(source, &mut body)?;
     let meta = EntryMeta {
         id: MessageId(required("_id", source.id("_id"))?),
         session: SessionId(required("sid", source.id("sid"))?),
         seq: read_seq(source)?,
         rev: required("rev", small(source, "rev"))?,
         created_at: required("ts", timestamp(source, "ts"))?,
-        state: known("st", &state, parse_state(&state))?,
+        state,
         sender: read_sender(source)?,
         body,
     };
@@ -92,6 +164,19 @@ pub(in crate::store) fn read(source: &impl Source) -> StoreResult<EntryRow> {
 /// The seq of an entry, from a document that may have no other field.
 pub(in crate::store) fn read_seq(source: &impl Source) -> StoreResult<Seq> {
     required("seq", unsigned(source, "seq"))
+}
+
+/// The state of an entry. An answer that ended in a way this version does not know has failed.
+fn read_state(source: &impl Source, body: &mut Body) -> StoreResult<EntryState> {
+    let state = parse_state(&required("st", source.text("st"))?);
+    let finish = source.text("fin")?;
+    let Body::Answer(answer) = body else { return Ok(state.unwrap_or(EntryState::Final)) };
+    let known_finish = finish.is_none_or(|text| FinishReason::parse(&text).is_some());
+    if let Some(state) = state.filter(|_| known_finish) {
+        return Ok(state);
+    }
+    answer.error.get_or_insert(ErrorCode::Internal);
+    Ok(EntryState::Failed)
 }
 
 fn push_person<'a>(fields: &mut Vec<Field<'a>>, [id, name]: [&'static str; 2], person: Option<&'a Person>) {
@@ -147,6 +232,7 @@ fn push_event<'a>(fields: &mut Vec<Field<'a>>, event: &'a LogEvent) {
             "model_changed"
         }
         LogEvent::SessionEnded => "session_ended",
+        LogEvent::Unknown => "unknown",
     };
     fields.push(("ev", Value::Text(name)));
 }
@@ -158,14 +244,14 @@ fn read_sender(source: &impl Source) -> StoreResult<Sender> {
         "user" => Ok(Sender::User(sender()?)),
         "ai" => Ok(Sender::Ai),
         "admin" => Ok(Sender::Admin(sender()?)),
-        "system" => Ok(Sender::System),
-        other => known("snd", other, None),
+        // A sender that this version does not know is no human and no model to it.
+        _ => Ok(Sender::System),
     }
 }
 
 fn read_answer(source: &impl Source) -> StoreResult<Answer> {
-    let finish = source.text("fin")?.map(|text| known("fin", &text, FinishReason::parse(&text))).transpose()?;
-    let error = source.text("err")?.map(|text| known("err", &text, parse_code(&text))).transpose()?;
+    let finish = source.text("fin")?.and_then(|text| FinishReason::parse(&text));
+    let error = source.text("err")?.map(|text| parse_code(&text).unwrap_or(ErrorCode::Internal));
     let usage = match (unsigned(source, "tokIn")?, unsigned(source, "tokOut")?) {
         (None, None) => None,
         (input, output) => Some(TokenUsage {
@@ -205,7 +291,7 @@ fn read_event(source: &impl Source) -> StoreResult<LogEvent> {
         "help_requested" => Ok(LogEvent::HelpRequested { has_reason: source.bool("evRsn")?.unwrap_or(false) }),
         "model_changed" => Ok(LogEvent::ModelChanged(required("modelId", source.text("modelId"))?)),
         "session_ended" => Ok(LogEvent::SessionEnded),
-        other => known("ev", other, None),
+        _ => Ok(LogEvent::Unknown),
     }
 }
 

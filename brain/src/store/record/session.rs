@@ -4,7 +4,8 @@ use chatbox_shared::ids::{SessionId, UserId};
 
 use super::usage::{read_sum, sum_fields};
 use super::{Field, Source, Value, person, required, timestamp, unsigned};
-use crate::store::{Responses, SessionRow, StoreResult, Summary, WrappedKey};
+use crate::store::unreadable::UnreadableRows;
+use crate::store::{Responses, SessionCursor, SessionRow, StoreResult, Summary, WrappedKey};
 
 /// The layout version of the document.
 const VERSION: i64 = 1;
@@ -114,6 +115,19 @@ pub(in crate::store) fn summary_fields(summary: &Summary) -> StoreResult<Vec<Fie
 /// The id of the master key that wraps the session's data key.
 pub(in crate::store) fn read_kid(source: &impl Source) -> StoreResult<String> {
     required("dk.kid", source.text("dk.kid"))
+}
+
+/// The session in a document, and its place in a list. The session is `None` if it cannot be read.
+///
+/// # Errors
+/// If the document cannot be obtained.
+pub(in crate::store) fn read_listed(
+    source: &impl Source,
+    unreadable: &UnreadableRows,
+) -> StoreResult<(Option<SessionCursor>, Option<SessionRow>)> {
+    let (id, last_at) = (source.id("_id").ok().flatten(), timestamp(source, "lastTs").ok().flatten());
+    let place = id.zip(last_at).map(|(id, last_at)| SessionCursor { last_at, id: SessionId(id) });
+    Ok((place, unreadable.skip("sessions", id, read(source))?))
 }
 
 /// The session in a document.

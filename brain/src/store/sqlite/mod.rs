@@ -10,9 +10,15 @@ use chatbox_shared::ids::{ClientMessageId, MessageId, Seq, SessionId, UserId};
 use rusqlite::Connection;
 use rusqlite::types::Value as Sql;
 
+use super::pages::{ListedRow, full_page, lease_page};
 use super::record::{self, MAX_SEQ};
-use super::{Appended, EntryRow, SessionCursor, SessionRow, StateFilter, Store, StoreResult, Summary};
+use super::unreadable::UnreadableRows;
+use super::{
+    AnswerVersion, Appended, EntryRow, LeaseCursor, LeasePage, SessionCursor, SessionRow, StateFilter, Store,
+    StoreResult, Summary,
+};
 use crate::ledger::{Allowance, Day, DayUsage, Reservation, UsageRecord, UsageSum};
+use crate::log::entry::EntryState;
 use error::from_sqlite;
 use lock::FileLock;
 use readers::Readers;
@@ -42,6 +48,7 @@ pub struct SqliteStore {
     writer: Writer,
     readers: Readers,
     clock: Arc<dyn Clock>,
+    unreadable: UnreadableRows,
     /// Held until the store is dropped.
     _lock: Option<FileLock>,
 }
@@ -62,7 +69,8 @@ impl SqliteStore {
     /// As [`SqliteStore::open`].
     pub fn with_clock(path: &Path, clock: Arc<dyn Clock>) -> StoreResult<Self> {
         let writer = Writer::start(schema::open_writer(path)?)?;
-        Ok(Self { writer, readers: Readers::new(path.to_owned()), clock, _lock: None })
+        let unreadable = UnreadableRows::default();
+        Ok(Self { writer, readers: Readers::new(path.to_owned()), clock, unreadable, _lock: None })
     }
 
     /// As [`SqliteStore::open`], for the one brain that serves the file: takes the lock beside it.
@@ -80,7 +88,47 @@ impl SqliteStore {
     }
 
     async fn entries(&self, sql: &'static str, parameters: Vec<Sql>) -> StoreResult<Vec<EntryRow>> {
-        self.readers.read(move |connection| rows(connection, sql, parameters, rows::read_entry)).await
+        let unreadable = self.unreadable.clone();
+        let read = move |connection: &Connection| {
+            rows(connection, sql, parameters, |row| rows::read_entry_or_replace(row, &unreadable))
+        };
+        Ok(self.readers.read(read).await?.into_iter().flatten().collect())
+    }
+
+    /// The next `limit` sessions of a list, each with its place.
+    async fn listed(
+        &self,
+        user: &UserId,
+        filter: StateFilter,
+        after: Option<SessionCursor>,
+        limit: u32,
+    ) -> StoreResult<Vec<ListedRow>> {
+        // Without a cursor the page begins after the latest possible session.
+        let (last_at, id) =
+            after.map_or((i64::MAX, Sql::Blob(vec![0xff; 16])), |after| (after.last_at.0, id_to_sql(after.id.0)));
+        let mut values = vec![text(user.as_str()), Sql::Integer(last_at), id, Sql::Integer(limit.into())];
+        let sql = match filter {
+            StateFilter::Any => queries::LIST_ALL,
+            StateFilter::Active | StateFilter::Ended => queries::LIST_STATE,
+        };
+        match filter {
+            StateFilter::Any => {}
+            StateFilter::Active => values.push(text(record::session::ACTIVE)),
+            StateFilter::Ended => values.push(text(record::session::ENDED)),
+        }
+        let unreadable = self.unreadable.clone();
+        let read = move |connection: &Connection| {
+            rows(connection, sql, values, |row| rows::read_listed_session(row, &unreadable))
+        };
+        self.readers.read(read).await
+    }
+
+    async fn reservations(&self, sql: &'static str, parameters: Vec<Sql>) -> StoreResult<Vec<Reservation>> {
+        let unreadable = self.unreadable.clone();
+        let read = move |connection: &Connection| {
+            rows(connection, sql, parameters, |row| unreadable.skip("accounts", None, rows::read_reservation(row)))
+        };
+        Ok(self.readers.read(read).await?.into_iter().flatten().collect())
     }
 
     async fn one_entry(&self, sql: &'static str, parameters: Vec<Sql>) -> StoreResult<Option<EntryRow>> {
@@ -101,6 +149,10 @@ fn append(connection: &Connection, row: &EntryRow, values: Vec<Sql>) -> StoreRes
 
 #[async_trait]
 impl Store for SqliteStore {
+    fn unreadable_rows(&self) -> UnreadableRows {
+        self.unreadable.clone()
+    }
+
     async fn now(&self) -> StoreResult<Timestamp> {
         self.readers.read(schema::version).await?;
         Ok(self.clock.now())
@@ -150,20 +202,7 @@ impl Store for SqliteStore {
         after: Option<SessionCursor>,
         limit: u32,
     ) -> StoreResult<Vec<SessionRow>> {
-        // Without a cursor the page begins after the latest possible session.
-        let (last_at, id) =
-            after.map_or((i64::MAX, Sql::Blob(vec![0xff; 16])), |after| (after.last_at.0, id_to_sql(after.id.0)));
-        let mut values = vec![text(user.as_str()), Sql::Integer(last_at), id, Sql::Integer(limit.into())];
-        let sql = match filter {
-            StateFilter::Any => queries::LIST_ALL,
-            StateFilter::Active | StateFilter::Ended => queries::LIST_STATE,
-        };
-        match filter {
-            StateFilter::Any => {}
-            StateFilter::Active => values.push(text(record::session::ACTIVE)),
-            StateFilter::Ended => values.push(text(record::session::ENDED)),
-        }
-        self.readers.read(move |connection| rows(connection, sql, values, rows::read_session)).await
+        full_page(after, limit, |after, limit| self.listed(user, filter, after, limit)).await
     }
 
     async fn save_summary(&self, session: SessionId, summary: &Summary) -> StoreResult<()> {
@@ -235,15 +274,18 @@ impl Store for SqliteStore {
     }
 
     async fn streaming_answer(&self, session: SessionId) -> StoreResult<Option<EntryRow>> {
-        self.one_entry(queries::STREAMING_ANSWER, vec![id_to_sql(session.0)]).await
+        // A placeholder does not stream.
+        let row = self.one_entry(queries::STREAMING_ANSWER, vec![id_to_sql(session.0)]).await?;
+        Ok(row.filter(|row| row.meta.state == EntryState::Streaming))
     }
 
     async fn latest_answer(&self, session: SessionId, reply_to: Seq) -> StoreResult<Option<EntryRow>> {
         self.one_entry(queries::LATEST_ANSWER, vec![id_to_sql(session.0), number(reply_to)?]).await
     }
 
-    async fn update_answer(&self, row: &EntryRow, fence: u64) -> StoreResult<bool> {
-        let mut values = vec![id_to_sql(row.meta.session.0), number(row.meta.seq)?, number(fence)?];
+    async fn update_answer(&self, row: &EntryRow, seen: AnswerVersion) -> StoreResult<bool> {
+        let mut values = vec![id_to_sql(row.meta.session.0), number(row.meta.seq)?, number(seen.fence)?];
+        values.extend([Sql::Integer(seen.rev.into()), Sql::Integer(seen.lease_until.0)]);
         values.extend(parameters(record::entry::CHANGING, &record::entry::fields(row)?));
         Ok(self.change(queries::UPDATE_ANSWER, values).await? > 0)
     }
@@ -256,8 +298,21 @@ impl Store for SqliteStore {
         self.change(queries::CLEAR_NEED, vec![id_to_sql(session.0), number(seq)?, id_to_sql(id.0)]).await.map(drop)
     }
 
-    async fn expired_answers(&self, now: Timestamp, limit: u32) -> StoreResult<Vec<EntryRow>> {
-        self.entries(queries::EXPIRED_ANSWERS, vec![Sql::Integer(now.0), Sql::Integer(limit.into())]).await
+    async fn expired_answers(
+        &self,
+        before: Timestamp,
+        after: Option<LeaseCursor>,
+        limit: u32,
+    ) -> StoreResult<LeasePage> {
+        // Without a cursor the page begins before the lowest possible lease.
+        let (lease, id) =
+            after.map_or((i64::MIN, Sql::Blob(Vec::new())), |after| (after.lease_until.0, id_to_sql(after.id.0)));
+        let values = vec![Sql::Integer(before.0), Sql::Integer(lease), id, Sql::Integer(limit.into())];
+        let unreadable = self.unreadable.clone();
+        let read = move |connection: &Connection| {
+            rows(connection, queries::EXPIRED_ANSWERS, values, |row| rows::read_leased_entry(row, &unreadable))
+        };
+        Ok(lease_page(self.readers.read(read).await?, limit))
     }
 
     async fn unanswered_between(&self, from: Timestamp, before: Timestamp, limit: u32) -> StoreResult<Vec<EntryRow>> {
@@ -276,17 +331,11 @@ impl Store for SqliteStore {
     }
 
     async fn open_reservations(&self, user: &UserId) -> StoreResult<Vec<Reservation>> {
-        let values = vec![text(user.as_str())];
-        self.readers
-            .read(move |connection| rows(connection, queries::OPEN_RESERVATIONS, values, rows::read_reservation))
-            .await
+        self.reservations(queries::OPEN_RESERVATIONS, vec![text(user.as_str())]).await
     }
 
     async fn expired_reservations(&self, now: Timestamp, limit: u32) -> StoreResult<Vec<Reservation>> {
-        let values = vec![Sql::Integer(now.0), Sql::Integer(limit.into())];
-        self.readers
-            .read(move |connection| rows(connection, queries::EXPIRED_RESERVATIONS, values, rows::read_reservation))
-            .await
+        self.reservations(queries::EXPIRED_RESERVATIONS, vec![Sql::Integer(now.0), Sql::Integer(limit.into())]).await
     }
 
     async fn session_usage(&self, session: SessionId) -> StoreResult<UsageSum> {
@@ -301,6 +350,12 @@ impl Store for SqliteStore {
 
     async fn user_usage(&self, user: &UserId, from: Day, limit: u32) -> StoreResult<Vec<DayUsage>> {
         let values = vec![text(user.as_str()), text(&from.to_string()), Sql::Integer(limit.into())];
-        self.readers.read(move |connection| rows(connection, queries::ACCOUNTS_FROM, values, rows::read_account)).await
+        let unreadable = self.unreadable.clone();
+        let read = move |connection: &Connection| {
+            rows(connection, queries::ACCOUNTS_FROM, values, |row| {
+                unreadable.skip("accounts", None, rows::read_account(row))
+            })
+        };
+        Ok(self.readers.read(read).await?.into_iter().flatten().collect())
     }
 }

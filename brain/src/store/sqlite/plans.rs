@@ -32,7 +32,7 @@ fn pages_begin_at_their_cursor() {
         (queries::KEY_AFTER, "USING COVERING INDEX kid (dk.kid>?)"),
         (queries::ENTRIES_AFTER, "USING INDEX sid_seq (sid=? AND seq>?)"),
         (queries::STREAMING_ANSWER, "USING INDEX sid_streaming (sid=?)"),
-        (queries::EXPIRED_ANSWERS, "USING INDEX exp_streaming (exp<?)"),
+        (queries::EXPIRED_ANSWERS, "USING INDEX exp_id_streaming ((exp,_id)>(?,?) AND exp<?)"),
         (queries::UNANSWERED_BETWEEN, "USING INDEX ts_need (ts>? AND ts<?)"),
         (queries::NEXT_UNANSWERED, "USING INDEX sid_seq_need (sid=?)"),
         (queries::LATEST_ANSWER, "USING INDEX sid_re_gen (sid=? AND re=?)"),
@@ -74,7 +74,7 @@ fn columns_stand_in_the_order_of_the_fields() {
     }
     assert_eq!(rows::RESERVATION[2..], *record::usage::RESERVATION);
     for (sql, fields, other) in [
-        (queries::UPDATE_ANSWER, record::entry::CHANGING, 3),
+        (queries::UPDATE_ANSWER, record::entry::CHANGING, 5),
         (queries::SAVE_SUMMARY, record::session::SUMMARY, 1),
         (queries::SAVE_USAGE, record::usage::SUM, 1),
     ] {

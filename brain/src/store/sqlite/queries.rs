@@ -108,17 +108,17 @@ statements! {
     STREAMING_ANSWER = concat!("SELECT ", entry!(), " FROM messages WHERE sid = ?1 AND st = 'streaming'");
     /// The newest answer to a message.
     LATEST_ANSWER = concat!("SELECT ", entry!(), " FROM messages WHERE sid = ?1 AND re = ?2 ORDER BY gen DESC LIMIT 1");
-    /// A growing answer, its fields in the order of `record::entry::CHANGING`, under its fence.
+    /// A growing answer, its fields in the order of `record::entry::CHANGING`, in the version that was seen.
     UPDATE_ANSWER =
-        "UPDATE messages SET rev = ?4, st = ?5, ct = ?6, modelId = ?7, askId = ?8, try = ?9, idx = ?10, own = ?11, fen = ?12, \
-         exp = ?13, fin = ?14, err = ?15, rty = ?16, tokIn = ?17, tokCch = ?18, tokOut = ?19, est = ?20, ftMs = ?21, ms = ?22, conv = ?23 \
-         WHERE sid = ?1 AND seq = ?2 AND st = 'streaming' AND fen = ?3";
+        "UPDATE messages SET rev = ?6, st = ?7, ct = ?8, modelId = ?9, askId = ?10, try = ?11, idx = ?12, own = ?13, fen = ?14, \
+         exp = ?15, fin = ?16, err = ?17, rty = ?18, tokIn = ?19, tokCch = ?20, tokOut = ?21, est = ?22, ftMs = ?23, ms = ?24, conv = ?25 \
+         WHERE sid = ?1 AND seq = ?2 AND st = 'streaming' AND fen = ?3 AND rev = ?4 AND exp = ?5";
     /// The session's oldest message that needs an answer.
     NEXT_UNANSWERED = concat!("SELECT ", entry!(), " FROM messages WHERE sid = ?1 AND need = 1 ORDER BY seq LIMIT 1");
     /// It needs none any more.
     CLEAR_NEED = "UPDATE messages SET need = NULL WHERE sid = ?1 AND seq = ?2 AND _id = ?3";
-    /// Leases that have ended.
-    EXPIRED_ANSWERS = concat!("SELECT ", entry!(), " FROM messages WHERE st = 'streaming' AND exp < ?1 ORDER BY exp LIMIT ?2");
+    /// A page of leases that have ended.
+    EXPIRED_ANSWERS = concat!("SELECT ", entry!(), " FROM messages WHERE st = 'streaming' AND exp < ?1 AND (exp, _id) > (?2, ?3) ORDER BY exp, _id LIMIT ?4");
     /// Messages that wait for an answer.
     UNANSWERED_BETWEEN = concat!("SELECT ", entry!(), " FROM messages WHERE need = 1 AND ts >= ?1 AND ts < ?2 ORDER BY ts LIMIT ?3");
     /// One more record; changes nothing where the call has one.

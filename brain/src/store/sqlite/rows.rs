@@ -6,7 +6,9 @@ use uuid::Uuid;
 
 use super::error::from_sqlite;
 use crate::ledger::{DayUsage, Reservation, UsageRecord, UsageSum};
+use crate::store::pages::{LeasedRow, ListedRow};
 use crate::store::record::{self, Field, Source, Value};
+use crate::store::unreadable::UnreadableRows;
 use crate::store::{EntryRow, SessionRow, StoreError, StoreResult};
 
 /// The values of the fields `names`, in order, as parameters of a statement; NULL for those absent in `fields`.
@@ -36,9 +38,20 @@ pub(super) fn id_to_sql(id: Uuid) -> Sql {
     Sql::Blob(id.as_bytes().to_vec())
 }
 
-/// The entry in a row that holds the columns of [`record::entry::FIELDS`] in their order.
-pub(super) fn read_entry(row: &Row<'_>) -> StoreResult<EntryRow> {
-    record::entry::read(&Columns { row, names: record::entry::FIELDS })
+/// The entry in a row that holds the columns of [`record::entry::FIELDS`] in their order, or its placeholder.
+pub(super) fn read_entry_or_replace(row: &Row<'_>, unreadable: &UnreadableRows) -> StoreResult<Option<EntryRow>> {
+    record::entry::read_or_replace(&Columns { row, names: record::entry::FIELDS }, unreadable)
+}
+
+/// The streaming answer in a row that holds the columns of [`record::entry::FIELDS`] in their order, and its place.
+pub(super) fn read_leased_entry(row: &Row<'_>, unreadable: &UnreadableRows) -> StoreResult<LeasedRow> {
+    let columns = Columns { row, names: record::entry::FIELDS };
+    Ok((record::entry::read_lease(&columns), record::entry::read_or_skip(&columns, unreadable)?))
+}
+
+/// The session in a row that holds the columns of [`record::session::FIELDS`] in their order, and its place in a list.
+pub(super) fn read_listed_session(row: &Row<'_>, unreadable: &UnreadableRows) -> StoreResult<ListedRow> {
+    record::session::read_listed(&Columns { row, names: record::session::FIELDS }, unreadable)
 }
 
 /// The session in a row that holds the columns of [`record::session::FIELDS`] in their order.

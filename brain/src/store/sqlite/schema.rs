@@ -11,13 +11,16 @@ use super::error::from_sqlite;
 use crate::store::{StoreError, StoreResult};
 
 /// The layout version this build writes, stored as the file's `user_version`. A file with a higher one is refused.
-pub(super) const VERSION: i64 = 3;
+pub(super) const VERSION: i64 = 4;
 
 /// How long a connection waits for a lock that another process holds.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Columns have the names of the fields in MongoDB. Every index serves the query named above it.
 const CREATE: &str = r#"
+-- Of layout 3; exp_id_streaming replaces it.
+DROP INDEX IF EXISTS exp_streaming;
+
 CREATE TABLE IF NOT EXISTS sessions (
     _id BLOB PRIMARY KEY NOT NULL,
     uid TEXT NOT NULL, ep TEXT NOT NULL, nm BLOB, ts INTEGER NOT NULL,
@@ -75,7 +78,7 @@ CREATE UNIQUE INDEX IF NOT EXISTS sid_re_gen ON messages (sid, re, gen) WHERE re
 -- A session's streaming answer; there is one at most.
 CREATE UNIQUE INDEX IF NOT EXISTS sid_streaming ON messages (sid) WHERE st = 'streaming';
 -- Streaming answers whose lease has ended.
-CREATE INDEX IF NOT EXISTS exp_streaming ON messages (exp) WHERE st = 'streaming';
+CREATE INDEX IF NOT EXISTS exp_id_streaming ON messages (exp, _id) WHERE st = 'streaming';
 -- A session's oldest message that needs an answer.
 CREATE INDEX IF NOT EXISTS sid_seq_need ON messages (sid, seq) WHERE need = 1;
 -- Messages that need an answer, over all sessions.

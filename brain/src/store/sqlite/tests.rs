@@ -3,7 +3,7 @@
 use super::*;
 use crate::ledger::UsageSum;
 use crate::store::conformance::{answer, ended, message, session_row};
-use crate::store::{Responses, StoreError};
+use crate::store::{AnswerVersion, Responses, StoreError};
 
 fn place() -> (tempfile::TempDir, std::path::PathBuf) {
     let folder = tempfile::tempdir().unwrap();
@@ -83,7 +83,7 @@ async fn a_file_of_layout_1_is_brought_to_this_one_with_all_that_is_in_it() {
         }
     }
     let store = SqliteStore::open(&file).unwrap();
-    assert_eq!(store.missing_indexes().await.unwrap(), ["layout 3"]);
+    assert_eq!(store.missing_indexes().await.unwrap(), ["layout 4"]);
     for _ in 0..2 {
         store.migrate().await.unwrap();
         assert_eq!(store.missing_indexes().await.unwrap(), Vec::<String>::new());
@@ -92,8 +92,9 @@ async fn a_file_of_layout_1_is_brought_to_this_one_with_all_that_is_in_it() {
     }
     // What is new has its place.
     let [_, _, mut growing] = entries;
+    let seen = AnswerVersion::of(&growing.meta).unwrap();
     growing.meta.answer_mut().unwrap().retry_at = Some(Timestamp(9));
-    assert!(store.update_answer(&growing, 1).await.unwrap());
+    assert!(store.update_answer(&growing, seen).await.unwrap());
     assert_eq!(store.entry(row.id, 3).await.unwrap(), Some(growing));
     let usage = UsageSum { calls: 1, input: 5, cached: 4, output: 3, cost: 2 };
     store.save_session_usage(row.id, &usage).await.unwrap();
