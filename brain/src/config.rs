@@ -136,6 +136,8 @@ pub struct LimitsSection {
     pub max_content_chars: u32,
     /// Entries that an open replays.
     pub replay_entries: u32,
+    /// Sessions that one connection may have open.
+    pub open_sessions_per_connection: usize,
     /// Characters of a session's name.
     pub max_name_chars: u32,
     /// Characters of the reason of a help request.
@@ -199,6 +201,8 @@ impl Settings for BrainConfig {
         faults.ensure(limits.connections_per_user >= 1, "limits.connections_per_user", "must be at least 1");
         let chars = 1..=1_000_000;
         faults.ensure(chars.contains(&limits.max_content_chars), "limits.max_content_chars", "must be 1 to 1000000");
+        let open = "limits.open_sessions_per_connection";
+        faults.ensure((1..=1000).contains(&limits.open_sessions_per_connection), open, "must be 1 to 1000");
         faults.ensure((1..=10_000).contains(&limits.replay_entries), "limits.replay_entries", "must be 1 to 10000");
         faults.ensure((1..=1000).contains(&limits.max_name_chars), "limits.max_name_chars", "must be 1 to 1000");
         faults.ensure((1..=10_000).contains(&limits.max_reason_chars), "limits.max_reason_chars", "must be 1 to 10000");

@@ -161,6 +161,7 @@ pub fn tunables(config: &BrainConfig, clock: &Arc<dyn Clock>, endpoints: &Endpoi
             max_name_chars: limits.max_name_chars as usize,
             max_reason_chars: limits.max_reason_chars as usize,
             replay_entries: u64::from(limits.replay_entries),
+            open_sessions: limits.open_sessions_per_connection,
         },
         connections_per_user: limits.connections_per_user,
         allowance: allowance(config),

@@ -19,6 +19,8 @@ pub struct ChatLimits {
     pub max_reason_chars: usize,
     /// Entries that opening a session replays.
     pub replay_entries: u64,
+    /// Sessions that one connection may have open.
+    pub open_sessions: usize,
 }
 
 /// One state of all these settings.

@@ -2,7 +2,6 @@
 //! belongs to the gateway.
 
 use std::collections::VecDeque;
-use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -10,7 +9,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use chatbox_shared::auth::Principal;
 use chatbox_shared::clock::Timestamp;
-use chatbox_shared::failure::Failure;
+use chatbox_shared::failure::{ErrorCode, Failure};
 use chatbox_shared::ids::{ConnectionId, SessionId, UserId};
 use chatbox_shared::proto::{ClientMessage, ServerMessage, server_message::Message};
 use parking_lot::Mutex;
@@ -21,8 +20,7 @@ use super::encode;
 use super::kick::KickReason;
 use super::send_queue::SendQueue;
 use crate::service::sessions::may_follow;
-use crate::session::audience::{Follower, Outlet, Paced, Subscriber};
-use crate::session::event::SessionEvent;
+use crate::session::audience::{Outlet, Paced, Subscriber};
 use crate::session::handle::Session;
 
 /// The least time between two typing events of one connection in one session.
@@ -44,12 +42,18 @@ pub struct Connection {
     closed: AtomicBool,
     /// The number of the last receipt that was requested.
     receipts: AtomicU64,
+    /// Held by the replay under way: the replays of a connection run one after the other, in the order of their requests.
+    pub(super) replaying: tokio::sync::Mutex<()>,
 }
 
 #[derive(Debug)]
 struct State {
     principal: Arc<Principal>,
     opened: SmallVec<[Opened; 1]>,
+    /// Sessions of a moved connection that are not opened here yet.
+    resuming: Vec<SessionId>,
+    /// The number of the last replay that began.
+    replays: u64,
     requests: VecDeque<QueuedRequest>,
     /// A task answers the requests, or will.
     busy: bool,
@@ -74,6 +78,8 @@ pub struct Announced {
 #[derive(Debug)]
 struct Opened {
     session: Arc<Session>,
+    /// The number of the replay that began last. An earlier replay of the session must stop.
+    replay: u64,
     /// When a typing event was last passed on.
     last_typing: Option<Instant>,
 }
@@ -85,6 +91,8 @@ pub struct QueuedRequest {
     pub request_no: u32,
     /// The request.
     pub message: ClientMessage,
+    /// When it must have its reply, whatever stands before it.
+    pub deadline: tokio::time::Instant,
 }
 
 impl Connection {
@@ -99,12 +107,15 @@ impl Connection {
             state: Mutex::new(State {
                 principal: Arc::new(principal),
                 opened: SmallVec::new(),
+                resuming: Vec::new(),
+                replays: 0,
                 requests: VecDeque::new(),
                 busy: false,
                 receipt: None,
             }),
             closed: AtomicBool::new(false),
             receipts: AtomicU64::new(0),
+            replaying: tokio::sync::Mutex::default(),
         }
     }
 
@@ -154,11 +165,6 @@ impl Connection {
         !std::mem::replace(&mut state.busy, true)
     }
 
-    /// Lets requests wait until the caller answers them.
-    pub fn hold_requests(&self) {
-        self.state.lock().busy = true;
-    }
-
     /// How many requests wait.
     pub fn queued(&self) -> usize {
         self.state.lock().requests.len()
@@ -190,21 +196,49 @@ impl Connection {
         self.queue.deliver(vec![self.conn], encode::message(message), 0);
     }
 
-    /// Sends an encoded message and waits until it has left the gateway's queue for the socket.
-    async fn send_paced(&self, message: Bytes, patience: Duration) -> Paced {
-        let (sender, receiver) = oneshot::channel();
-        let receipt = self.receipts.fetch_add(1, Ordering::Relaxed) + 1;
-        self.state.lock().receipt = Some((receipt, sender));
-        if self.is_closed() {
-            return Paced::Gone;
+    /// Sends an encoded message of a replay, unless the replay must stop.
+    pub(super) fn send_replayed(&self, session: SessionId, replay: u64, message: Bytes) {
+        // Under the lock, so that nothing of a session follows the reply to a request that closes it.
+        let state = self.state.lock();
+        if state.replays(session, replay) {
+            self.queue.deliver(vec![self.conn], message, 0);
         }
-        self.queue.deliver(vec![self.conn], message, receipt);
+    }
+
+    /// As [`Connection::send_replayed`], then waits until the message has left the gateway's queue for the socket.
+    pub(super) async fn send_paced(
+        &self,
+        session: SessionId,
+        replay: u64,
+        message: Bytes,
+        patience: Duration,
+    ) -> Paced {
+        let (sender, receiver) = oneshot::channel();
+        {
+            let mut state = self.state.lock();
+            if !state.replays(session, replay) {
+                return Paced::Gone;
+            }
+            let receipt = self.receipts.fetch_add(1, Ordering::Relaxed) + 1;
+            state.receipt = Some((receipt, sender));
+            self.queue.deliver(vec![self.conn], message, receipt);
+        }
         match tokio::time::timeout(patience, receiver).await {
             Ok(Ok(())) => Paced::Taken,
             Ok(Err(_)) => Paced::Gone,
             Err(_) if self.is_closed() => Paced::Gone,
             Err(_) => Paced::TooSlow,
         }
+    }
+
+    /// Whether this replay of the session may go on.
+    pub(super) fn replays(&self, session: SessionId, replay: u64) -> bool {
+        self.state.lock().replays(session, replay)
+    }
+
+    /// Whether the connection has ended.
+    pub fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
     }
 
     /// The gateway reports that the event with this receipt, and all before it, have left its queue.
@@ -218,21 +252,66 @@ impl Connection {
         }
     }
 
-    /// Marks the session as open. `false`: the connection has ended.
-    pub fn remember(&self, session: Arc<Session>) -> bool {
+    /// Marks the session as open and returns the number of a new replay. An earlier replay of the session stops.
+    ///
+    /// # Errors
+    /// `not_found` if the connection has ended, or if its principal may not read the session any more. `conflict` if it has `max`
+    /// other sessions open.
+    pub(super) fn open(&self, session: &Arc<Session>, max: usize) -> Result<u64, Failure> {
         let mut state = self.state.lock();
-        if self.is_closed() {
-            return false;
+        let others = state.opened.iter().filter(|opened| opened.session.id != session.id).count();
+        if others >= max {
+            let text = format!("This connection has {max} sessions open; close one first.");
+            return Err(Failure::with_message(ErrorCode::Conflict, text));
         }
-        if !state.opened.iter().any(|opened| opened.session.id == session.id) {
-            state.opened.push(Opened { session, last_typing: None });
-        }
-        true
+        state.resuming.retain(|id| *id != session.id);
+        self.begin_replay(&mut state, session)
     }
 
-    /// Marks the session as closed, and returns it if it was open.
+    /// As [`Connection::open`], for a session that a moved connection had open elsewhere. `None`: its client has closed the
+    /// session or opened it again meanwhile.
+    ///
+    /// # Errors
+    /// `not_found` as for [`Connection::open`].
+    pub(super) fn open_resumed(&self, session: &Arc<Session>) -> Result<Option<u64>, Failure> {
+        let mut state = self.state.lock();
+        let Some(at) = state.resuming.iter().position(|id| *id == session.id) else { return Ok(None) };
+        state.resuming.swap_remove(at);
+        self.begin_replay(&mut state, session).map(Some)
+    }
+
+    /// The right to read is asked for here, under the lock under which a renewed token changes it.
+    fn begin_replay(&self, state: &mut State, session: &Arc<Session>) -> Result<u64, Failure> {
+        if self.is_closed() || !may_follow(&state.principal, session) {
+            return Err(ErrorCode::NotFound.into());
+        }
+        state.replays += 1;
+        let replay = state.replays;
+        match state.opened.iter_mut().find(|opened| opened.session.id == session.id) {
+            // An erased session and a new one may have the same id.
+            Some(opened) => {
+                opened.session = Arc::clone(session);
+                opened.replay = replay;
+            }
+            None => state.opened.push(Opened { session: Arc::clone(session), replay, last_typing: None }),
+        }
+        Ok(replay)
+    }
+
+    /// The sessions that this moved connection had open elsewhere, and will follow here.
+    pub(super) fn set_resuming(&self, sessions: Vec<SessionId>) {
+        self.state.lock().resuming = sessions;
+    }
+
+    /// Whether the session is still to be opened for a moved connection.
+    pub(super) fn is_resuming(&self, session: SessionId) -> bool {
+        !self.is_closed() && self.state.lock().resuming.contains(&session)
+    }
+
+    /// Marks the session as closed, and returns it if it was open. A replay of it stops.
     pub fn forget(&self, session: SessionId) -> Option<Arc<Session>> {
         let mut state = self.state.lock();
+        state.resuming.retain(|id| *id != session);
         let at = state.opened.iter().position(|opened| opened.session.id == session)?;
         Some(state.opened.swap_remove(at).session)
     }
@@ -273,21 +352,8 @@ impl Subscriber for Connection {
     }
 }
 
-impl Follower for Connection {
-    fn is_closed(&self) -> bool {
-        self.closed.load(Ordering::Acquire)
-    }
-
-    fn deliver(&self, session: SessionId, event: SessionEvent<'_>) {
-        self.queue.deliver(vec![self.conn], encode::event(session, &event), 0);
-    }
-
-    fn deliver_paced(
-        &self,
-        session: SessionId,
-        event: SessionEvent<'_>,
-        patience: Duration,
-    ) -> impl Future<Output = Paced> + Send {
-        self.send_paced(encode::event(session, &event), patience)
+impl State {
+    fn replays(&self, session: SessionId, replay: u64) -> bool {
+        self.opened.iter().any(|opened| opened.session.id == session && opened.replay == replay)
     }
 }

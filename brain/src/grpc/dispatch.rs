@@ -1,7 +1,7 @@
 //! Requests: protobuf to a command, the command, its result to protobuf. What a command does and who may do it is in `service`.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use aws_lc_rs::digest;
 use chatbox_shared::auth::Principal;
@@ -10,7 +10,7 @@ use chatbox_shared::ids::MessageId;
 use chatbox_shared::proto::{self, client_message::Message as Request, server_message::Message};
 
 use super::connection::{Connection, QueuedRequest};
-use super::follow::{follow, log_failure};
+use super::follow::{self, log_failure};
 use super::{convert, cursor};
 use crate::metrics::Metrics;
 use crate::service::context::Context;
@@ -18,9 +18,6 @@ use crate::service::messages::{NewMessage, Written};
 use crate::service::sessions::{OpenSession, OpenedSession};
 use crate::service::{answers, help, history, messages, presence, sessions, takeover};
 use crate::store::StateFilter;
-
-/// The longest a request may take before the client is told to try again. The replay after a reply does not count.
-const PATIENCE: Duration = Duration::from_millis(4800);
 
 /// The result of a request.
 enum Reply {
@@ -34,27 +31,22 @@ enum Reply {
 
 /// Answers a request, always with exactly one reply.
 pub(super) async fn handle(cx: &Context, metrics: &Metrics, connection: &Arc<Connection>, request: QueuedRequest) {
-    let request_no = request.request_no;
-    let Some(request) = request.message.message else {
+    let QueuedRequest { request_no, deadline, message } = request;
+    let Some(request) = message.message else {
         connection.fail(request_no, &Failure::invalid("type", "unknown type"));
         return;
     };
     let begun = Instant::now();
     let kind = kind_of(&request);
-    let outcome = match tokio::time::timeout(PATIENCE, run(cx, connection, request_no, request)).await {
-        Ok(outcome) => outcome,
-        // A request waits for nothing but the store.
-        Err(_) => Err(ErrorCode::StorageUnavailable.into()),
-    };
+    let outcome = in_time(deadline, run(cx, connection, request_no, request)).await;
     metrics.request(kind, outcome.is_ok(), begun.elapsed());
     match outcome {
         Ok(Reply::Done) => connection.reply(request_no, None),
         Ok(Reply::With(message)) => connection.reply(request_no, Some(*message)),
         Ok(Reply::Open(opened)) => {
-            if let Err(failure) = follow(cx, connection, opened, Some(request_no)).await {
-                // The request has its reply. The error after it tells the client to open the session again.
+            if let Err(failure) = follow::open(cx, connection, opened, request_no) {
                 log_failure(connection, kind, &failure);
-                connection.send(Message::Error((&failure).into()));
+                connection.fail(request_no, &failure);
             }
         }
         Err(failure) => {
@@ -62,6 +54,19 @@ pub(super) async fn handle(cx: &Context, metrics: &Metrics, connection: &Arc<Con
             connection.fail(request_no, &failure);
         }
     }
+}
+
+/// Runs a request until its deadline. A request whose deadline has passed in the queue is not begun.
+async fn in_time(
+    deadline: tokio::time::Instant,
+    request: impl Future<Output = Result<Reply, Failure>>,
+) -> Result<Reply, Failure> {
+    // A request waits for nothing but the store.
+    let late = || Err(ErrorCode::StorageUnavailable.into());
+    if tokio::time::Instant::now() >= deadline {
+        return late();
+    }
+    tokio::time::timeout_at(deadline, request).await.unwrap_or_else(|_| late())
 }
 
 async fn run(cx: &Context, connection: &Connection, request_no: u32, request: Request) -> Result<Reply, Failure> {
@@ -183,7 +188,10 @@ fn ack(written: &Written, client_msg_id: String) -> Reply {
 
 fn typing(connection: &Connection, by: &Principal, request: &proto::Typing) -> Result<Reply, Failure> {
     let id = convert::session_id(&request.session_id)?;
-    let session = connection.opened(id).ok_or(ErrorCode::NotFound)?;
+    let Some(session) = connection.opened(id) else {
+        // A moved connection gets the session back in a moment; typing that is not passed on does not matter.
+        return if connection.is_resuming(id) { Ok(Reply::Done) } else { Err(ErrorCode::NotFound.into()) };
+    };
     if connection.may_type(id, Instant::now()) {
         presence::typing(by, &session, request.active);
     }

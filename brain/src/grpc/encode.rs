@@ -1,6 +1,7 @@
 //! Encodes the events of sessions as protobuf.
 
 use bytes::Bytes;
+use chatbox_shared::failure::Failure;
 use chatbox_shared::ids::SessionId;
 use chatbox_shared::proto::{self, ServerMessage, server_message::Message};
 use prost::Message as _;
@@ -23,6 +24,15 @@ pub(super) fn session_deleted(session_id: String) -> Message {
     Message::Notice(proto::Notice {
         code: "session_deleted".into(),
         message: "The session was deleted.".into(),
+        session_id,
+    })
+}
+
+/// What a client is told when the replay of a session has failed for good.
+pub(super) fn session_failed(session_id: String, failure: &Failure) -> Message {
+    Message::Notice(proto::Notice {
+        code: failure.code.as_str().into(),
+        message: failure.message.to_string(),
         session_id,
     })
 }

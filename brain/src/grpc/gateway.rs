@@ -2,24 +2,30 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use chatbox_shared::clock::Timestamp;
 use chatbox_shared::failure::{ErrorCode, Failure};
 use chatbox_shared::ids::ConnectionId;
 use chatbox_shared::proto::{self, GatewayFrame, brain_frame, gateway_frame::Frame};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::Streaming;
 
 use super::connection::{Announced, Connection, QueuedRequest};
 use super::convert;
 use super::dispatch::handle;
-use super::follow::resume;
+use super::follow::resume_all;
 use super::kick::KickReason;
+use super::panic_guard::PanicGuard;
 use super::parts::LinkParts;
 use super::send_queue::SendQueue;
 
 /// Requests of one connection that may wait here. A gateway sends far fewer at once.
 const MAX_QUEUED: usize = 256;
+
+/// How long a request may take from its arrival, with all that stands before it. Then the client is told to try again.
+const PATIENCE: Duration = Duration::from_millis(4800);
 
 /// One attached gateway.
 pub struct Gateway {
@@ -82,7 +88,7 @@ impl Gateway {
         self.parts.metrics.links(-1);
     }
 
-    fn take(&mut self, frame: Frame) {
+    pub(super) fn take(&mut self, frame: Frame) {
         match frame {
             Frame::Hello(_) => tracing::warn!(gateway = self.id, "the gateway sent a second hello"),
             Frame::Open(open) => self.open(open),
@@ -120,20 +126,8 @@ impl Gateway {
             self.remove(&replaced);
         }
         if !open.resume.is_empty() {
-            self.resume(connection, open.resume);
+            resume_all(&self.parts.context, &connection, open.resume);
         }
-    }
-
-    /// Continues the sessions of a moved connection. Its requests wait until that is done.
-    fn resume(&self, connection: Arc<Connection>, sessions: Vec<proto::Resume>) {
-        connection.hold_requests();
-        let parts = Arc::clone(&self.parts);
-        self.parts.lifecycle.spawn(async move {
-            for session in &sessions {
-                resume(&parts.context, &connection, session).await;
-            }
-            answer_requests(&parts, &connection).await;
-        });
     }
 
     fn request(&mut self, request: proto::Request) {
@@ -143,7 +137,8 @@ impl Gateway {
             connection.fail(request.request_no, &Failure::new(ErrorCode::RateLimited));
             return;
         }
-        if connection.enqueue(QueuedRequest { request_no: request.request_no, message }) {
+        let deadline = Instant::now() + PATIENCE;
+        if connection.enqueue(QueuedRequest { request_no: request.request_no, message, deadline }) {
             let (parts, connection) = (Arc::clone(&self.parts), Arc::clone(connection));
             self.parts.lifecycle.spawn(async move { answer_requests(&parts, &connection).await });
         }
@@ -166,24 +161,11 @@ impl Gateway {
 
 /// Answers the requests of a connection one after the other until none waits.
 async fn answer_requests(parts: &LinkParts, connection: &Arc<Connection>) {
-    let guard = PanicGuard { connection };
+    let guard = PanicGuard::new(connection);
     while let Some(request) = connection.next_request() {
         handle(&parts.context, &parts.metrics, connection, request).await;
     }
     drop(guard);
-}
-
-/// Ends the connection if one of its requests panics: that request gets no reply, and no task answers those after it.
-struct PanicGuard<'a> {
-    connection: &'a Connection,
-}
-
-impl Drop for PanicGuard<'_> {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.connection.kick(KickReason::Internal);
-        }
-    }
 }
 
 async fn cancelled(token: Option<&CancellationToken>) {

@@ -9,8 +9,13 @@ mod cursor;
 mod dispatch;
 mod encode;
 mod follow;
+mod following;
 pub mod gateway;
 pub mod kick;
 pub mod link;
+mod panic_guard;
 pub mod parts;
 pub mod send_queue;
+
+#[cfg(test)]
+mod tests;

@@ -34,21 +34,20 @@ pub trait Subscriber: Send + Sync {
     fn release(&self, session: SessionId);
 }
 
-/// A subscriber that a log can be replayed to before it follows live.
-pub trait Follower: Subscriber {
-    /// Whether the subscriber is gone.
+/// One replay of a log to a subscriber that follows live after it.
+pub trait Follower: Sync {
+    /// Who follows live after the replay.
+    fn subscriber(&self) -> Arc<dyn Subscriber>;
+
+    /// Whether the replay must stop: the subscriber is gone, has closed the session, has opened it again, or may not read it any
+    /// more. Asked under the session's lock before the subscriber joins the audience.
     fn is_closed(&self) -> bool;
 
-    /// Queues one event for this subscriber alone.
-    fn deliver(&self, session: SessionId, event: SessionEvent<'_>);
+    /// Queues one event for the subscriber alone. Does nothing once the replay must stop.
+    fn deliver(&self, event: SessionEvent<'_>);
 
     /// As [`Follower::deliver`], then waits until the client has taken the event, `patience` at most.
-    fn deliver_paced(
-        &self,
-        session: SessionId,
-        event: SessionEvent<'_>,
-        patience: Duration,
-    ) -> impl Future<Output = Paced> + Send;
+    fn deliver_paced(&self, event: SessionEvent<'_>, patience: Duration) -> impl Future<Output = Paced> + Send;
 }
 
 /// The result of a paced delivery.
@@ -56,7 +55,7 @@ pub trait Follower: Subscriber {
 pub enum Paced {
     /// The client has taken the event.
     Taken,
-    /// The subscriber is gone.
+    /// The replay must stop.
     Gone,
     /// The client did not take the event in time.
     TooSlow,

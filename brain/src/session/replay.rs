@@ -2,14 +2,13 @@
 //! before the first read. The follower joins the audience under the session's lock, at a moment when everything the session
 //! knows has been sent to it, so no event can fall between the replay and live delivery.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use chatbox_shared::failure::{ErrorCode, Failure};
 use chatbox_shared::ids::Seq;
 use smallvec::SmallVec;
 
-use super::audience::{Follower, Paced, Subscriber};
+use super::audience::{Follower, Paced};
 use super::catch_up::apply_rows;
 use super::event::{AnswerDelta, SessionEvent};
 use super::failures;
@@ -59,7 +58,7 @@ pub struct ReplayStart {
 pub enum ReplayEnd {
     /// The follower follows live.
     Live,
-    /// The follower is gone.
+    /// The replay had to stop; see [`Follower::is_closed`].
     Gone,
     /// The client took the replay too slowly.
     TooSlow,
@@ -81,19 +80,17 @@ pub fn start(session: &Session, from: &ReplayFrom) -> ReplayStart {
 ///
 /// # Errors
 /// If the store cannot be reached, or if the session was erased. The follower does not follow the session then.
-pub async fn replay<F: Follower + 'static>(
+pub async fn replay<F: Follower>(
     store: &dyn Store,
     session: &Session,
-    follower: &Arc<F>,
+    follower: &F,
     after: Seq,
 ) -> Result<ReplayEnd, Failure> {
     let mut replay = Replay { session, follower, sent: after, unpaced: 0, shown: SmallVec::new() };
     loop {
-        if follower.is_closed() {
-            return Ok(ReplayEnd::Gone);
-        }
         let changed = match replay.join()? {
             Joined::Live => return Ok(ReplayEnd::Live),
+            Joined::Gone => return Ok(ReplayEnd::Gone),
             Joined::Behind => None,
             Joined::Changed(seq) => Some(seq),
         };
@@ -125,7 +122,7 @@ async fn read(store: &dyn Store, session: &Session, sent: Seq, changed: Option<S
 /// A replay under way.
 struct Replay<'a, F> {
     session: &'a Session,
-    follower: &'a Arc<F>,
+    follower: &'a F,
     /// The last entry that was sent.
     sent: Seq,
     /// Bytes sent since the client was last waited for.
@@ -138,18 +135,23 @@ struct Replay<'a, F> {
 enum Joined {
     /// The follower follows live.
     Live,
+    /// The replay must stop.
+    Gone,
     /// Entries after the last one sent are missing.
     Behind,
     /// The answer at this seq was sent while it grew, has ended since, and must be read again.
     Changed(Seq),
 }
 
-impl<F: Follower + 'static> Replay<'_, F> {
+impl<F: Follower> Replay<'_, F> {
     /// Follows live, if everything the session knows was sent.
     fn join(&mut self) -> Result<Joined, Failure> {
         let mut live = self.session.live.lock();
         if live.erased {
             return Err(ErrorCode::NotFound.into());
+        }
+        if self.follower.is_closed() {
+            return Ok(Joined::Gone);
         }
         if self.sent < live.state.seq {
             return Ok(Joined::Behind);
@@ -159,12 +161,11 @@ impl<F: Follower + 'static> Replay<'_, F> {
             return Ok(Joined::Changed(self.shown.swap_remove(at).seq));
         }
         if let Some(event) = missing_text(&live, self.shown.first()) {
-            self.follower.deliver(self.session.id, event);
+            self.follower.deliver(event);
         }
-        self.follower.deliver(self.session.id, SessionEvent::Ready(live.state.seq));
-        if !self.follower.is_closed() {
-            live.subscribe(Arc::clone(self.follower) as Arc<dyn Subscriber>);
-        }
+        self.follower.deliver(SessionEvent::Ready(live.state.seq));
+        // A subscriber that leaves from here on waits for the session's lock, and is then removed from the audience.
+        live.subscribe(self.follower.subscriber());
         Ok(Joined::Live)
     }
 
@@ -182,11 +183,11 @@ impl<F: Follower + 'static> Replay<'_, F> {
         }
         self.unpaced += entry.content.text().len() + ENTRY_BYTES;
         if self.unpaced < PACE_BYTES {
-            self.follower.deliver(self.session.id, SessionEvent::Entry(&entry));
+            self.follower.deliver(SessionEvent::Entry(&entry));
             return Paced::Taken;
         }
         self.unpaced = 0;
-        self.follower.deliver_paced(self.session.id, SessionEvent::Entry(&entry), PATIENCE).await
+        self.follower.deliver_paced(SessionEvent::Entry(&entry), PATIENCE).await
     }
 }
 

@@ -98,6 +98,7 @@ impl World {
                 max_name_chars: 100,
                 max_reason_chars: 100,
                 replay_entries: 100,
+                open_sessions: 64,
             },
             connections_per_user: 10,
             allowance: Allowance::default(),
