@@ -4,12 +4,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use chatbox_shared::auth::{self, JwksSource, MIN_JWKS_INTERVAL, Rules};
-use chatbox_shared::config::ConfigErrors;
+use chatbox_shared::config::{ConfigErrors, within};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use url::Url;
-
-use super::check::within;
 
 /// `[auth]`
 #[derive(Debug, Clone, Deserialize)]
@@ -37,29 +35,29 @@ pub struct AuthSection {
 }
 
 impl AuthSection {
-    pub(super) fn validate(&self, faults: &mut ConfigErrors) {
+    pub(super) fn validate(&self, errors: &mut ConfigErrors) {
         if let Some(secret) = &self.hs256_secret
             && let Err(weak) = auth::check_secret(secret.expose_secret())
         {
-            faults.add("auth.hs256_secret", format!("the secret {weak}"));
+            errors.add("auth.hs256_secret", format!("the secret {weak}"));
         }
         let (file, url) = (!self.jwks_file.is_empty(), !self.jwks_url.is_empty());
         // A secret file that cannot be read was already reported.
         let secret = self.hs256_secret.is_some() || !self.hs256_secret_file.is_empty();
         let keys = "there is no key to verify tokens: set CHATBOX__AUTH__HS256_SECRET (or auth.hs256_secret_file), \
                     auth.jwks_file or auth.jwks_url";
-        faults.ensure(secret || file || url, "auth", keys);
-        faults.ensure(!(file && url), "auth.jwks_url", "must not be set together with auth.jwks_file");
+        errors.ensure(secret || file || url, "auth", keys);
+        errors.ensure(!(file && url), "auth.jwks_url", "must not be set together with auth.jwks_file");
         if file && let Err(error) = auth::check_jwks_file(Path::new(&self.jwks_file)) {
-            faults.add("auth.jwks_file", error);
+            errors.add("auth.jwks_file", error);
         }
         if url
             && !Url::parse(&self.jwks_url).is_ok_and(|url| ["http", "https"].contains(&url.scheme()) && url.has_host())
         {
-            faults.add("auth.jwks_url", "must be an http or https URL");
+            errors.add("auth.jwks_url", "must be an http or https URL");
         }
-        within(faults, "auth.jwks_refresh_seconds", self.jwks_refresh_seconds, MIN_JWKS_INTERVAL.as_secs(), 86_400);
-        within(faults, "auth.leeway_seconds", self.leeway_seconds, 0, 300);
+        within(errors, "auth.jwks_refresh_seconds", self.jwks_refresh_seconds, MIN_JWKS_INTERVAL.as_secs(), 86_400);
+        within(errors, "auth.leeway_seconds", self.leeway_seconds, 0, 300);
     }
 
     /// The options of the token verifier.
