@@ -71,7 +71,7 @@ pub async fn run(config: BrainConfig, file: Option<PathBuf>) -> anyhow::Result<b
     registry.register_collector(Box::new(EndpointCollector(Arc::clone(&endpoints))));
     let store = open_store(&config, &mut registry).await?;
     let keyring = config.keyring().map_err(anyhow::Error::msg)?;
-    let keys = KeyCheck::new(&keyring, config.keys.allow_missing);
+    let keys = if config.keys.allow_missing { KeyCheck::Skipped } else { KeyCheck::Required };
     let readiness = Arc::new(Readiness::new(Arc::clone(&store), config.store.create_indexes, keys));
     let asked = Arc::clone(&readiness);
     let ops = ops.metrics(registry).check("store", READY_PATIENCE, move || {

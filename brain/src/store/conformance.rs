@@ -39,7 +39,7 @@ suite! {
     sessions:
         a_session_reads_back_as_it_was_written,
         an_id_is_given_once,
-        key_ids_are_listed_once_and_not_those_of_erased_sessions,
+        each_key_in_use_has_one_sample,
         a_summary_never_goes_back,
         names_and_read_markers,
         responses_are_counted,

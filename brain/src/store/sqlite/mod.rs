@@ -11,7 +11,7 @@ use rusqlite::Connection;
 use rusqlite::types::Value as Sql;
 
 use super::record::{self, MAX_SEQ};
-use super::{Appended, EntryRow, SessionCursor, SessionRow, StateFilter, Store, StoreResult, Summary};
+use super::{Appended, EntryRow, SessionCursor, SessionRow, StateFilter, Store, StoreResult, Summary, WrappedKey};
 use crate::ledger::{Allowance, Day, DayUsage, Reservation, UsageRecord, UsageSum};
 use error::from_sqlite;
 use lock::FileLock;
@@ -121,18 +121,17 @@ impl Store for SqliteStore {
         Ok(self.change(queries::CREATE_SESSION, values).await? > 0)
     }
 
-    async fn key_ids(&self, limit: u32) -> StoreResult<Vec<String>> {
+    async fn key_samples(&self, limit: u32) -> StoreResult<Vec<(SessionId, WrappedKey)>> {
         let read = move |connection: &Connection| {
-            let mut kids: Vec<String> = Vec::new();
-            while kids.len() < limit as usize {
-                let after = vec![text(kids.last().map_or("", String::as_str))];
-                let next = rows(connection, queries::KEY_AFTER, after, |row| row.get(0).map_err(from_sqlite))?;
-                if next.is_empty() {
+            let mut samples: Vec<(SessionId, WrappedKey)> = Vec::new();
+            while samples.len() < limit as usize {
+                let after = vec![text(samples.last().map_or("", |(_, key)| &key.kid))];
+                let Some(next) = rows(connection, queries::KEY_AFTER, after, rows::read_wrapped_key)?.pop() else {
                     break;
-                }
-                kids.extend(next);
+                };
+                samples.push(next);
             }
-            Ok(kids)
+            Ok(samples)
         };
         self.readers.read(read).await
     }
