@@ -170,7 +170,7 @@ async fn another_key_under_the_same_kid_is_an_error_and_never_garbage() -> Resul
     }
     let with_another_key =
         || Stack::builder().keyring(format!("k1:{}", random_base64())).database(copy.path().join("chatbox.db"));
-    let refusing = with_another_key().launch().await?;
+    let mut refusing = with_another_key().launch().await?;
     eventually("/readyz of the brain to name the kid", || async {
         let answer = raw_http::get(refusing.brain_ops(), "/readyz").await?;
         let names = answer.text().contains("other keys than those in keys.keyring: k1;");
@@ -178,7 +178,8 @@ async fn another_key_under_the_same_kid_is_an_error_and_never_garbage() -> Resul
         Ok(())
     })
     .await?;
-    drop(refusing);
+    // The embedded store belongs to one brain at a time.
+    refusing.kill_brain().await?;
 
     let second = with_another_key().brain("keys.allow_missing", true)?.start().await?;
     let mut back = second.user("ana")?.connect().await?;
