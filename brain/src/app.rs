@@ -1,12 +1,14 @@
 //! The composition root: binds the sockets, builds the parts in the order of their dependencies, runs them, stops them.
 
+mod commands;
+mod open_store;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use chatbox_shared::clock::{Clock, SystemClock};
-use chatbox_shared::ids::UserId;
 use chatbox_shared::lifecycle::Lifecycle;
 use chatbox_shared::ops::{Ops, register_process_metrics};
 use chatbox_shared::proto::link_server::LinkServer;
@@ -17,11 +19,13 @@ use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 use uuid::Uuid;
 
+pub use commands::{migrate, usage};
+use open_store::open_store;
+
 use crate::config::{BrainConfig, StoreKind};
 use crate::grpc::connections::Connections;
 use crate::grpc::link::LinkService;
 use crate::grpc::parts::LinkParts;
-use crate::ledger::Day;
 use crate::llm::endpoint::Endpoints;
 use crate::llm::endpoint::metrics::EndpointCollector;
 use crate::metrics::Metrics;
@@ -30,17 +34,11 @@ use crate::reload::{Reloader, tunables};
 use crate::service::context::Context as ServiceContext;
 use crate::session::reconcile::{reconcile, settle_unknown_outcomes};
 use crate::session::registry::Sessions;
-use crate::store::SharedStore;
 use crate::store::key_check::KeyCheck;
-use crate::store::mongo::{MongoOptions, MongoStore};
-use crate::store::observed::Observed;
-use crate::store::sqlite::SqliteStore;
 use crate::tunables::LiveConfig;
 use crate::turn::sweep::sweep;
 use crate::turn::turns::{TurnSettings, Turns};
 
-/// Days read in one query.
-const USAGE_PAGE: u32 = 100;
 /// How often a gateway is pinged, and how long it may take to answer.
 const KEEPALIVE: Duration = Duration::from_secs(5);
 /// The largest frame of the link. A frame holds little more than one frame of a client.
@@ -63,140 +61,108 @@ pub async fn run(config: BrainConfig, file: Option<PathBuf>) -> anyhow::Result<b
     let listener = listener.with_context(|| format!("brain.listen: cannot bind {}", config.brain.listen))?;
     let bound = Ops::bind(config.ops.listen).await;
     let (ops, ops_address) = bound.with_context(|| format!("ops.listen: cannot bind {}", config.ops.listen))?;
+    let link_address = listener.local_addr()?;
 
     let mut registry = Registry::default();
-    register_process_metrics(registry.sub_registry_with_prefix("chatbox_brain"), SystemClock.now());
-    let metrics = Arc::new(Metrics::new(&mut registry));
-    let endpoints = Arc::new(Endpoints::default());
-    registry.register_collector(Box::new(EndpointCollector(Arc::clone(&endpoints))));
-    let store = open_store(&config, &mut registry).await?;
-    let keyring = config.keyring().map_err(anyhow::Error::msg)?;
-    let keys = KeyCheck::new(&keyring, config.keys.allow_missing);
-    let readiness = Arc::new(Readiness::new(Arc::clone(&store), config.store.create_indexes, keys));
-    let asked = Arc::clone(&readiness);
-    let ops = ops.metrics(registry).check("store", READY_PATIENCE, move || {
-        let readiness = Arc::clone(&asked);
-        async move { readiness.check().await }
-    });
-    // From here on the operations port answers, and reports the brain as not ready until the store is prepared.
-    ops.serve(&lifecycle);
-
-    let link_address = listener.local_addr()?;
-    let sessions = Arc::new(Sessions::new(Arc::clone(&store), keyring, lifecycle.clone()));
-    let wall_clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let live_config = Arc::new(LiveConfig::new(tunables(&config, &wall_clock, &endpoints)?));
-    let brain_id = name(&config.brain.id);
-    let settings = turn_settings(&config, &brain_id);
-    let turns = Turns::new(Arc::clone(&sessions), Arc::clone(&live_config), settings, Arc::clone(&metrics));
-    let turns = Arc::new(turns);
-    let context = ServiceContext {
-        sessions: Arc::clone(&sessions),
-        turns: Arc::clone(&turns),
-        live_config: Arc::clone(&live_config),
-    };
-    let (leave, detach) = (CancellationToken::new(), CancellationToken::new());
-    let link = LinkService {
-        parts: Arc::new(LinkParts {
-            brain_id: brain_id.clone(),
-            context,
-            connections: Connections::default(),
-            store_prepared: readiness.prepared(),
-            lifecycle: lifecycle.clone(),
-            leave: leave.clone(),
-            detach: detach.clone(),
-            metrics: Arc::clone(&metrics),
-        }),
-    };
-
-    let (sweeping, preparing, prepared) = (Arc::clone(&turns), Arc::clone(&sessions), lifecycle.clone());
-    lifecycle.critical("sweep", async move {
-        if readiness.prepare(&preparing, &prepared).await {
-            sweep(sweeping).await;
-        }
-    });
-    lifecycle.critical("settle", settle_unknown_outcomes(Arc::clone(&sessions)));
-    if config.store.kind == StoreKind::Mongodb {
-        // An embedded store has no other writers.
-        lifecycle.critical("reconcile", reconcile(Arc::clone(&sessions)));
-    }
-    let reloader = Reloader { file, live_config, endpoints, clock: wall_clock, metrics };
-    lifecycle.critical("reload", reloader.run(&config, lifecycle.draining().clone())?);
-    serve_link(&config, link, listener, &lifecycle)?;
-    tracing::info!(link = %link_address, ops = %ops_address, brain = brain_id, "listening");
+    let parts = Parts::build(&config, &lifecycle, &mut registry).await?;
+    serve_ops(ops, registry, Arc::clone(&parts.readiness), &lifecycle);
+    parts.start_tasks(config.store.kind, &lifecycle);
+    lifecycle.critical("reload", parts.reloader(file).run(&config, lifecycle.draining().clone())?);
+    serve_link(&config, parts.link_service(&lifecycle), listener, &lifecycle)?;
+    tracing::info!(link = %link_address, ops = %ops_address, brain = parts.brain_id, "listening");
 
     let drain = Duration::from_secs(config.shutdown.drain_seconds);
-    lifecycle.spawn(drain_answers(Arc::clone(&turns), lifecycle.clone(), leave, detach, drain));
+    let Parts { context, leave, detach, .. } = parts;
+    lifecycle.spawn(drain_answers(context.turns, lifecycle.clone(), leave, detach, drain));
     Ok(lifecycle.shut_down(drain + HAND_OVER_TIME).await)
 }
 
-/// Creates missing tables and indexes.
-///
-/// # Errors
-/// If the store cannot be reached or refuses.
-pub async fn migrate(config: BrainConfig) -> anyhow::Result<bool> {
-    let store = connect(&config, Access::Exclusive).await?;
-    store.migrate().await?;
-    tracing::info!("the store is up to date");
-    Ok(true)
+/// The parts of a brain. None of them runs before [`Parts::start_tasks`].
+struct Parts {
+    brain_id: String,
+    metrics: Arc<Metrics>,
+    endpoints: Arc<Endpoints>,
+    readiness: Arc<Readiness>,
+    clock: Arc<dyn Clock>,
+    context: ServiceContext,
+    /// See [`LinkParts::leave`].
+    leave: CancellationToken,
+    /// See [`LinkParts::detach`].
+    detach: CancellationToken,
 }
 
-/// Reports what a user has used on each day from `from` on, oldest first, as one line of JSON per day.
-///
-/// # Errors
-/// If the store cannot be reached.
-pub async fn usage(config: BrainConfig, user: String, from: Day, mut say: impl FnMut(&str)) -> anyhow::Result<bool> {
-    let store = connect(&config, Access::Shared).await?;
-    let user = UserId::new(user);
-    let mut next = Some(from);
-    while let Some(from) = next {
-        let days = store.user_usage(&user, from, USAGE_PAGE).await?;
-        for day in &days {
-            say(&day.to_json().to_string());
-        }
-        let full = days.len() >= USAGE_PAGE as usize;
-        next = days.last().filter(|_| full).and_then(|last| last.day.next());
+impl Parts {
+    /// Builds the parts in the order of their dependencies.
+    async fn build(config: &BrainConfig, lifecycle: &Lifecycle, registry: &mut Registry) -> anyhow::Result<Self> {
+        register_process_metrics(registry.sub_registry_with_prefix("chatbox_brain"), SystemClock.now());
+        let metrics = Arc::new(Metrics::new(registry));
+        let endpoints = Arc::new(Endpoints::default());
+        registry.register_collector(Box::new(EndpointCollector(Arc::clone(&endpoints))));
+        let store = open_store(config, registry).await?;
+        let keys = if config.keys.allow_missing { KeyCheck::Skipped } else { KeyCheck::Required };
+        let readiness = Arc::new(Readiness::new(Arc::clone(&store), config.store.create_indexes, keys));
+
+        let keyring = config.keyring().map_err(anyhow::Error::msg)?;
+        let sessions = Arc::new(Sessions::new(store, keyring, lifecycle.clone()));
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let live_config = Arc::new(LiveConfig::new(tunables(config, &clock, &endpoints)?));
+        let brain_id = name(&config.brain.id);
+        let settings = turn_settings(config, &brain_id);
+        let turns = Turns::new(Arc::clone(&sessions), Arc::clone(&live_config), settings, Arc::clone(&metrics));
+        let context = ServiceContext { sessions, turns: Arc::new(turns), live_config };
+        let (leave, detach) = (CancellationToken::new(), CancellationToken::new());
+        Ok(Self { brain_id, metrics, endpoints, readiness, clock, context, leave, detach })
     }
-    Ok(true)
-}
 
-async fn open_store(config: &BrainConfig, registry: &mut Registry) -> anyhow::Result<SharedStore> {
-    let store = connect(config, Access::Exclusive).await?;
-    let limit = Duration::from_millis(config.store.timeout_ms);
-    Ok(Observed::wrap(store, limit, registry))
-}
-
-/// Whether other processes may use an embedded store at the same time. MongoDB is always shared.
-#[derive(Clone, Copy)]
-enum Access {
-    /// A brain, or a command that writes.
-    Exclusive,
-    /// A command that only reads.
-    Shared,
-}
-
-async fn connect(config: &BrainConfig, access: Access) -> anyhow::Result<SharedStore> {
-    match config.store.kind {
-        StoreKind::Sqlite => {
-            let path = &config.store.sqlite.path;
-            let opened = match access {
-                Access::Exclusive => SqliteStore::open_exclusive(path),
-                Access::Shared => SqliteStore::open(path),
-            };
-            let store = opened.with_context(|| format!("store.sqlite.path: {}", path.display()))?;
-            Ok(Arc::new(store))
+    /// Starts the tasks that need no link.
+    fn start_tasks(&self, store: StoreKind, lifecycle: &Lifecycle) {
+        let ServiceContext { sessions, turns, .. } = self.context.clone();
+        lifecycle.critical("settle", settle_unknown_outcomes(Arc::clone(&sessions)));
+        if store == StoreKind::Mongodb {
+            // An embedded store has no other writers.
+            lifecycle.critical("reconcile", reconcile(Arc::clone(&sessions)));
         }
-        StoreKind::Mongodb => {
-            let settings = &config.store.mongodb;
-            let options = MongoOptions {
-                uri: settings.uri.clone().context("store.mongodb.uri is missing")?,
-                database: settings.database.clone(),
-                max_pool_size: settings.max_pool_size,
-                allow_standalone: settings.allow_standalone,
-                timeout: Duration::from_millis(config.store.timeout_ms),
-            };
-            Ok(Arc::new(MongoStore::connect(options).await?))
+        let (readiness, draining) = (Arc::clone(&self.readiness), lifecycle.clone());
+        lifecycle.critical("sweep", async move {
+            if readiness.prepare(&sessions, &draining).await {
+                sweep(turns).await;
+            }
+        });
+    }
+
+    fn reloader(&self, file: Option<PathBuf>) -> Reloader {
+        Reloader {
+            file,
+            live_config: Arc::clone(&self.context.live_config),
+            endpoints: Arc::clone(&self.endpoints),
+            clock: Arc::clone(&self.clock),
+            metrics: Arc::clone(&self.metrics),
         }
     }
+
+    fn link_service(&self, lifecycle: &Lifecycle) -> LinkService {
+        LinkService {
+            parts: Arc::new(LinkParts {
+                brain_id: self.brain_id.clone(),
+                context: self.context.clone(),
+                connections: Connections::default(),
+                store_prepared: self.readiness.prepared(),
+                lifecycle: lifecycle.clone(),
+                leave: self.leave.clone(),
+                detach: self.detach.clone(),
+                metrics: Arc::clone(&self.metrics),
+            }),
+        }
+    }
+}
+
+/// Serves the operations port. The brain is not ready until the store is prepared.
+fn serve_ops(ops: Ops, registry: Registry, readiness: Arc<Readiness>, lifecycle: &Lifecycle) {
+    let ops = ops.metrics(registry).check("store", READY_PATIENCE, move || {
+        let readiness = Arc::clone(&readiness);
+        async move { readiness.check().await }
+    });
+    ops.serve(lifecycle);
 }
 
 fn serve_link(

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use chatbox_shared::config::{ConfigErrors, Settings};
+use chatbox_shared::config::{ConfigErrors, Settings, listen_address, within};
 use chatbox_shared::ops::OpsSettings;
 use chatbox_shared::telemetry::LogSettings;
 use chatbox_shared::tls::TlsSettings;
@@ -51,6 +51,7 @@ pub struct BrainConfig {
 #[derive(Debug, Deserialize)]
 pub struct BrainSection {
     /// Address of the link.
+    #[serde(deserialize_with = "listen_address")]
     pub listen: SocketAddr,
     /// This brain's name; empty: a random name.
     pub id: String,
@@ -191,23 +192,17 @@ impl Settings for BrainConfig {
     const SECRETS: &'static [&'static str] = &["store.mongodb.uri", "keys.keyring"];
     const UNLISTED: &'static [&'static str] = &["models"];
 
-    fn validate(&self, faults: &mut ConfigErrors) {
-        self.link.tls.validate(self.link.insecure, faults);
-        self.log.validate(faults);
-        self.validate_addresses(faults);
-        self.validate_store(faults);
-        self.validate_answers(faults);
-        let limits = &self.limits;
-        faults.ensure(limits.connections_per_user >= 1, "limits.connections_per_user", "must be at least 1");
-        let chars = 1..=1_000_000;
-        faults.ensure(chars.contains(&limits.max_content_chars), "limits.max_content_chars", "must be 1 to 1000000");
-        let open = "limits.open_sessions_per_connection";
-        faults.ensure((1..=1000).contains(&limits.open_sessions_per_connection), open, "must be 1 to 1000");
-        faults.ensure((1..=10_000).contains(&limits.replay_entries), "limits.replay_entries", "must be 1 to 10000");
-        faults.ensure((1..=1000).contains(&limits.max_name_chars), "limits.max_name_chars", "must be 1 to 1000");
-        faults.ensure((1..=10_000).contains(&limits.max_reason_chars), "limits.max_reason_chars", "must be 1 to 10000");
+    fn validate(&self, errors: &mut ConfigErrors) {
+        self.link.tls.validate(self.link.insecure, errors);
+        self.log.validate(errors);
+        self.validate_brain(errors);
+        self.validate_store(errors);
+        self.validate_answers(errors);
+        self.validate_limits(errors);
+        within(errors, "reload.watch_seconds", self.reload.watch_seconds, 0, 86_400);
+        within(errors, "shutdown.drain_seconds", self.shutdown.drain_seconds, 0, 3600);
         if let Err(error) = self.keyring() {
-            faults.add("keys.keyring", error);
+            errors.add("keys.keyring", error);
         }
     }
 }

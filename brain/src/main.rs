@@ -6,14 +6,14 @@ use std::process::ExitCode;
 use chatbox_brain::app;
 use chatbox_brain::config::BrainConfig;
 use chatbox_brain::ledger::Day;
-use chatbox_shared::{config, telemetry};
+use chatbox_shared::{program, telemetry};
 use clap::{Parser, Subcommand};
 
 /// The conversation service of chatbox.
 #[derive(Debug, Parser)]
 #[command(name = "chatbox-brain", version)]
 struct Arguments {
-    /// The settings file; see default.toml.
+    /// The settings file (TOML). Default: the file that CHATBOX_CONFIG names.
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
     #[command(subcommand)]
@@ -38,48 +38,24 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    let config = match config::load::<BrainConfig>(arguments.config.as_deref()) {
-        Ok(config) => config,
-        Err(errors) => return complain(&errors, 2),
-    };
-    if let Some(Command::CheckConfig) = arguments.command {
-        print("the settings are good");
-        return ExitCode::SUCCESS;
+    let Arguments { config: file, command } = Arguments::parse();
+    program::start(file.clone().as_deref(), |config| run(config, file, command))
+}
+
+#[tokio::main]
+async fn run(config: BrainConfig, file: Option<PathBuf>, command: Option<Command>) -> anyhow::Result<bool> {
+    if let Some(Command::CheckConfig) = command {
+        program::print("the settings are valid");
+        return Ok(true);
     }
-    if let Err(error) = telemetry::init(&config.log) {
-        return complain(&error, 2);
-    }
-    let runtime = match tokio::runtime::Runtime::new() {
-        Ok(runtime) => runtime,
-        Err(error) => return complain(&error, 1),
-    };
-    let done = match arguments.command {
-        Some(Command::Migrate) => runtime.block_on(app::migrate(config)),
-        Some(Command::Usage { user, from }) => runtime.block_on(app::usage(config, user, from, print)),
-        _ => runtime.block_on(app::run(config, arguments.config)),
-    };
-    match done {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            tracing::error!(error = format!("{error:#}"), "the brain cannot run");
-            ExitCode::FAILURE
-        }
+    telemetry::init(&config.log)?;
+    match command {
+        Some(Command::Migrate) => app::migrate(config).await,
+        Some(Command::Usage { user, from }) => app::usage(config, user, from, program::print).await,
+        _ => app::run(config, file).await,
     }
 }
 
 fn day(text: &str) -> Result<Day, String> {
     Day::parse(text).ok_or_else(|| "must be a day such as 2026-11-24".to_owned())
-}
-
-#[expect(clippy::print_stderr, reason = "the log is not set up yet")]
-fn complain(what: &dyn std::fmt::Display, code: u8) -> ExitCode {
-    eprintln!("{what}");
-    ExitCode::from(code)
-}
-
-#[expect(clippy::print_stdout, reason = "the answer of a command")]
-fn print(what: &str) {
-    println!("{what}");
 }

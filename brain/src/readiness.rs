@@ -63,13 +63,7 @@ impl Readiness {
         if !indexes.is_empty() {
             return Ok(Some(format!("missing indexes: {}; run `chatbox-brain migrate`", indexes.join(", "))));
         }
-        let keys = self.keys.missing(self.store.as_ref()).await?;
-        Ok((!keys.is_empty()).then(|| {
-            let keys = keys.join(", ");
-            format!(
-                "stored sessions need master keys that are not in keys.keyring: {keys}; add them, or set keys.allow_missing = true"
-            )
-        }))
+        self.keys.problem(self.store.as_ref(), &sessions.keyring).await
     }
 
     /// `true` once the store has all it needs. It never changes back.

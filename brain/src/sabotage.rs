@@ -13,7 +13,7 @@ pub(crate) enum Sabotage {
     W1,
 }
 
-/// Is this fault chosen?
+/// Whether this fault is chosen.
 #[cfg(feature = "sabotage")]
 pub(crate) fn is_on(fault: Sabotage) -> bool {
     let name = match fault {
@@ -31,6 +31,7 @@ pub(crate) const fn is_on(_: Sabotage) -> bool {
 }
 
 /// Runs a write in a task of its own, a moment later. A write that fails is lost.
+#[cfg(feature = "sabotage")]
 pub(crate) fn later(write: impl Future<Output = ()> + Send + 'static) {
     #[expect(clippy::disallowed_methods, reason = "the fault is a write that nobody waits for")]
     tokio::spawn(async move {
@@ -38,3 +39,7 @@ pub(crate) fn later(write: impl Future<Output = ()> + Send + 'static) {
         write.await;
     });
 }
+
+/// No fault exists in this build, so no write is delayed.
+#[cfg(not(feature = "sabotage"))]
+pub(crate) fn later(_: impl Future<Output = ()> + Send + 'static) {}

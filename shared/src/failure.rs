@@ -1,5 +1,5 @@
-//! Errors that clients see: one closed list of codes, each with its text, its HTTP and gRPC status, and whether a retry may
-//! help. Details stay in the log; `error_id` finds the log line.
+//! Errors that clients see: one closed list of codes, each with its text, its HTTP status, and whether a retry may help.
+//! Details stay in the log; `error_id` finds the log line.
 
 use std::fmt;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use uuid::Uuid;
 use crate::proto;
 
 macro_rules! codes {
-    ($($(#[$doc:meta])* $variant:ident = $code:literal, $http:literal, $grpc:ident, $retryable:literal, $text:literal;)*) => {
+    ($($(#[$doc:meta])* $variant:ident = $code:literal, $http:literal, $retryable:literal, $text:literal;)*) => {
         /// The kind of an error, as listed in docs/protocol.md.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         pub enum ErrorCode { $($(#[$doc])* $variant,)* }
@@ -28,11 +28,6 @@ macro_rules! codes {
                 match self { $(Self::$variant => $http,)* }
             }
 
-            /// The status of a gRPC response with this code.
-            pub fn grpc_status(self) -> tonic::Code {
-                match self { $(Self::$variant => tonic::Code::$grpc,)* }
-            }
-
             /// True if the same request may succeed later.
             pub fn retryable(self) -> bool {
                 match self { $(Self::$variant => $retryable,)* }
@@ -48,51 +43,51 @@ macro_rules! codes {
 
 codes! {
     /// The request does not fit the protocol; `field` says where.
-    InvalidMessage = "invalid_message", 400, InvalidArgument, false, "The request is invalid.";
+    InvalidMessage = "invalid_message", 400, false, "The request is invalid.";
     /// No valid token.
-    Unauthorized = "unauthorized", 401, Unauthenticated, false, "A valid token is required.";
+    Unauthorized = "unauthorized", 401, false, "A valid token is required.";
     /// The token does not give this right.
-    Forbidden = "forbidden", 403, PermissionDenied, false, "You do not have permission to do this.";
+    Forbidden = "forbidden", 403, false, "You do not have permission to do this.";
     /// The object does not exist, or belongs to another user.
-    NotFound = "not_found", 404, NotFound, false, "Not found.";
+    NotFound = "not_found", 404, false, "Not found.";
     /// The request contradicts stored data.
-    Conflict = "conflict", 409, AlreadyExists, false, "The request conflicts with the stored data.";
+    Conflict = "conflict", 409, false, "The request conflicts with the stored data.";
     /// Another admin assists in this session.
-    AlreadyAssisted = "already_assisted", 409, FailedPrecondition, false, "Another person is already assisting in this session.";
+    AlreadyAssisted = "already_assisted", 409, false, "Another person is already assisting in this session.";
     /// Only the assisting admin may do this.
-    NotAssisting = "not_assisting", 409, FailedPrecondition, false, "You are not assisting in this session.";
+    NotAssisting = "not_assisting", 409, false, "You are not assisting in this session.";
     /// The session takes no more messages.
-    SessionEnded = "session_ended", 409, FailedPrecondition, false, "The session has ended.";
+    SessionEnded = "session_ended", 409, false, "The session has ended.";
     /// Over a rate limit.
-    RateLimited = "rate_limited", 429, ResourceExhausted, true, "Too many requests; slow down.";
+    RateLimited = "rate_limited", 429, true, "Too many requests; slow down.";
     /// Over a size limit.
-    TooLarge = "too_large", 413, InvalidArgument, false, "The content is too large.";
+    TooLarge = "too_large", 413, false, "The content is too large.";
     /// The file type is not accepted.
-    UnsupportedMedia = "unsupported_media", 415, InvalidArgument, false, "This file type is not supported.";
+    UnsupportedMedia = "unsupported_media", 415, false, "This file type is not supported.";
     /// The web page's origin is not on the list.
-    OriginNotAllowed = "origin_not_allowed", 403, PermissionDenied, false, "This origin is not allowed.";
+    OriginNotAllowed = "origin_not_allowed", 403, false, "This origin is not allowed.";
     /// The address accepts WebSocket upgrades only.
-    UpgradeRequired = "upgrade_required", 426, FailedPrecondition, false, "This address accepts only WebSocket connections (version 13).";
+    UpgradeRequired = "upgrade_required", 426, false, "This address accepts only WebSocket connections (version 13).";
     /// A usage quota is exceeded.
-    QuotaExceeded = "quota_exceeded", 429, ResourceExhausted, false, "The usage quota is exceeded.";
+    QuotaExceeded = "quota_exceeded", 429, false, "The usage quota is exceeded.";
     /// No such model, or it is switched off.
-    ModelUnavailable = "model_unavailable", 422, FailedPrecondition, false, "This model is not available.";
+    ModelUnavailable = "model_unavailable", 422, false, "This model is not available.";
     /// The model's provider cannot be reached or is overloaded.
-    ProviderUnavailable = "provider_unavailable", 502, Unavailable, true, "The model is temporarily unavailable.";
+    ProviderUnavailable = "provider_unavailable", 502, true, "The model is temporarily unavailable.";
     /// The model's provider took too long.
-    ProviderTimeout = "provider_timeout", 504, DeadlineExceeded, true, "The model took too long to answer.";
+    ProviderTimeout = "provider_timeout", 504, true, "The model took too long to answer.";
     /// The model's provider refused the request.
-    ProviderRejected = "provider_rejected", 502, FailedPrecondition, false, "The model refused the request.";
+    ProviderRejected = "provider_rejected", 502, false, "The model refused the request.";
     /// The provider's content filter blocked the answer.
-    ContentFiltered = "content_filtered", 422, FailedPrecondition, false, "The model's content filter blocked the answer.";
+    ContentFiltered = "content_filtered", 422, false, "The model's content filter blocked the answer.";
     /// The store cannot be read or written now.
-    StorageUnavailable = "storage_unavailable", 503, Unavailable, true, "The conversation store is temporarily unavailable.";
+    StorageUnavailable = "storage_unavailable", 503, true, "The conversation store is temporarily unavailable.";
     /// The service cannot serve the request now.
-    Unavailable = "unavailable", 503, Unavailable, true, "The service is temporarily unavailable.";
+    Unavailable = "unavailable", 503, true, "The service is temporarily unavailable.";
     /// No result in time; the outcome is unknown.
-    Timeout = "timeout", 504, DeadlineExceeded, true, "The request timed out.";
+    Timeout = "timeout", 504, true, "The request timed out.";
     /// An error of the service itself.
-    Internal = "internal", 500, Internal, false, "Something went wrong on the server.";
+    Internal = "internal", 500, false, "Something went wrong on the server.";
 }
 
 impl fmt::Display for ErrorCode {

@@ -47,15 +47,41 @@ fn the_folder_of_the_database_file_must_exist() {
 }
 
 #[test]
-fn link_and_operations_need_ports_of_their_own() {
+fn both_ports_of_the_brain_must_differ() {
     let listen =
         |link: &str, ops: &str| errors(&format!("[brain]\nlisten = \"{link}\"\n[ops]\nlisten = \"{ops}\"\n"), &[]);
-    for (link, ops) in [("127.0.0.1:9091", "127.0.0.1:9091"), ("0.0.0.0:9091", "127.0.0.1:9091")] {
-        assert_eq!(listen(link, ops), [format!("ops.listen: has the same port as brain.listen ({link})")]);
-    }
+    let message = "ops.listen: must not be the address of brain.listen (0.0.0.0:9091)";
+    assert_eq!(listen("0.0.0.0:9091", "127.0.0.1:9091"), [message]);
     for (link, ops) in [("127.0.0.1:0", "127.0.0.1:0"), ("127.0.0.1:9091", "127.0.0.2:9091")] {
         assert_eq!(listen(link, ops), Vec::<String>::new());
     }
+}
+
+#[test]
+fn a_host_name_is_not_an_address() {
+    for section in ["brain", "ops"] {
+        let errors = errors(&format!("[{section}]\nlisten = \"localhost:50051\"\n"), &[]);
+        let message = format!("{section}.listen: \"localhost:50051\" must be an IP address and a port");
+        assert!(errors.len() == 1 && errors[0].starts_with(&message), "{errors:?}");
+    }
+}
+
+#[test]
+fn a_name_of_a_brain_is_short_and_plain() {
+    let id = |id: &str| errors(&format!("[brain]\nid = \"{id}\"\n"), &[]);
+    for valid in ["", "brain-1.example_2", &"a".repeat(64)] {
+        assert_eq!(id(valid), Vec::<String>::new());
+    }
+    for invalid in ["a b", "br\u{e4}in", &"a".repeat(65)] {
+        assert_eq!(id(invalid), ["brain.id: must have at most 64 letters, digits and . _ -"]);
+    }
+}
+
+#[test]
+fn the_time_of_a_drain_is_bounded() {
+    let drain = |seconds: u64| errors(&format!("[shutdown]\ndrain_seconds = {seconds}\n"), &[]);
+    assert_eq!(drain(3600), Vec::<String>::new());
+    assert_eq!(drain(3601), ["shutdown.drain_seconds: must be from 0 to 3600, but is 3601"]);
 }
 
 #[test]
@@ -63,6 +89,6 @@ fn the_reason_of_a_help_request_has_a_bound_of_its_own() {
     let limit = |chars: u32| errors(&format!("[limits]\nmax_reason_chars = {chars}\n"), &[]);
     assert_eq!(limit(1), Vec::<String>::new());
     for chars in [0, 10_001] {
-        assert_eq!(limit(chars), ["limits.max_reason_chars: must be 1 to 10000"]);
+        assert_eq!(limit(chars), [format!("limits.max_reason_chars: must be from 1 to 10000, but is {chars}")]);
     }
 }

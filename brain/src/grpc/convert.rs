@@ -136,7 +136,7 @@ pub(super) fn session(view: &SessionView) -> proto::Session {
 /// If it names no user.
 pub(super) fn principal(wire: Option<proto::Principal>) -> Result<Principal, Failure> {
     let wire = wire.filter(|wire| !wire.user_id.is_empty());
-    let wire = wire.ok_or_else(|| Failure::invalid("principal", "a connection needs a user"))?;
+    let wire = wire.ok_or_else(|| Failure::invalid("principal", "The connection must have a user."))?;
     let name = Some(wire.name).filter(|name| !name.is_empty());
     Ok(Principal { user: UserId::new(wire.user_id), name, roles: wire.roles })
 }
@@ -154,5 +154,5 @@ pub(super) fn session_id(text: &str) -> Result<SessionId, Failure> {
 /// # Errors
 /// `invalid_message` if it is no UUID.
 pub(super) fn id<T: std::str::FromStr<Err = BadId>>(text: &str, field: &str) -> Result<T, Failure> {
-    text.parse().map_err(|BadId| Failure::invalid(field, format!("{field} must be a UUID")))
+    text.parse().map_err(|BadId| Failure::invalid(field, "This field must be a UUID."))
 }

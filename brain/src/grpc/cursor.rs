@@ -25,7 +25,7 @@ pub(super) fn read(text: &str) -> Result<Option<SessionCursor>, Failure> {
         let (last_at, id) = text.split_once('.')?;
         Some(SessionCursor { last_at: Timestamp(last_at.parse().ok()?), id: id.parse().ok()? })
     };
-    parsed().map(Some).ok_or_else(|| Failure::invalid("cursor", "cursor must be one this server gave"))
+    parsed().map(Some).ok_or_else(|| Failure::invalid("cursor", "This field must be a cursor from an earlier list."))
 }
 
 #[cfg(test)]

@@ -33,7 +33,7 @@ enum Reply {
 pub(super) async fn handle(cx: &Context, metrics: &Metrics, connection: &Arc<Connection>, request: QueuedRequest) {
     let QueuedRequest { request_no, deadline, message } = request;
     let Some(request) = message.message else {
-        connection.fail(request_no, &Failure::invalid("type", "unknown type"));
+        connection.fail(request_no, &Failure::invalid("type", "Unknown message type."));
         return;
     };
     let begun = Instant::now();
@@ -157,7 +157,7 @@ async fn entries(cx: &Context, by: &Principal, request: proto::History) -> Resul
 
 async fn user_message(cx: &Context, by: &Principal, request: proto::UserMessage) -> Result<Reply, Failure> {
     if !request.attachments.is_empty() {
-        return Err(Failure::invalid("attachments", "this server takes no attachments"));
+        return Err(Failure::invalid("attachments", "This server does not accept attachments."));
     }
     let message = new_message(&request.session_id, &request.client_msg_id, request.content)?;
     Ok(ack(&messages::by_owner(cx, by, message).await?, request.client_msg_id))

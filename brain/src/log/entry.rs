@@ -143,6 +143,31 @@ pub struct Answer {
     pub conversation: Option<String>,
 }
 
+impl Answer {
+    /// The first attempt of an answer to `reply_to`, under fence 1 and without any text.
+    pub fn begin(reply_to: Seq, generation: u32, model_id: String, owner: String, lease_until: Timestamp) -> Self {
+        Self {
+            reply_to,
+            generation,
+            regenerates: None,
+            model_id,
+            asked_model: None,
+            attempt: 1,
+            next_index: 0,
+            owner,
+            fence: 1,
+            lease_until,
+            finish: None,
+            error: None,
+            retry_at: None,
+            usage: None,
+            first_token_ms: None,
+            total_ms: None,
+            conversation: None,
+        }
+    }
+}
+
 /// An event in a session. Each change of who may write is one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LogEvent {

@@ -1,5 +1,5 @@
-//! Authorisation: which sessions a principal gets, and for what. A session that a principal may not read does not exist for
-//! them, so nobody learns which ids are taken.
+//! Authorisation: which sessions a principal may use, and for what. A session that a principal may not read does not exist
+//! for them, so nobody learns which ids are taken.
 
 use std::sync::Arc;
 
@@ -8,7 +8,9 @@ use chatbox_shared::failure::{ErrorCode, Failure};
 use chatbox_shared::ids::SessionId;
 
 use super::context::Context;
+use super::sessions::model_or_default;
 use crate::log::entry::{Person, Sender};
+use crate::session::erase;
 use crate::session::handle::Session;
 
 /// The principal's own session.
@@ -16,8 +18,34 @@ use crate::session::handle::Session;
 /// # Errors
 /// `not_found` if there is none with this id, or if it belongs to another user.
 pub(super) async fn own(cx: &Context, by: &Principal, id: SessionId) -> Result<Arc<Session>, Failure> {
-    let session = existing(cx, id).await?;
-    if session.owner == by.user { Ok(session) } else { Err(ErrorCode::NotFound.into()) }
+    owned(by, cx.sessions.get(id).await?)
+}
+
+/// The principal's own session. If there is none with this id, creates it with this model and name. Empty `model_id`: the
+/// default model.
+///
+/// # Errors
+/// `not_found` if the id belongs to another user or to an erased session, `model_unavailable` if there is no such model.
+pub(super) async fn own_or_create(
+    cx: &Context,
+    by: &Principal,
+    id: SessionId,
+    model_id: &str,
+    name: &str,
+) -> Result<Arc<Session>, Failure> {
+    let session = match cx.sessions.get(id).await? {
+        Some(session) => Some(session),
+        None => cx.sessions.create(id, &by.user, model_or_default(cx, model_id)?, name).await?,
+    };
+    owned(by, session)
+}
+
+/// Whether this id belongs to an erased session of the principal.
+///
+/// # Errors
+/// If the store cannot be reached.
+pub(super) async fn erased_own(cx: &Context, by: &Principal, id: SessionId) -> Result<bool, Failure> {
+    erase::was_erased(cx.sessions.store.as_ref(), id, &by.user).await
 }
 
 /// The principal's own session, or any session for an admin.
@@ -63,6 +91,11 @@ pub(super) fn participant(by: &Principal, session: &Session) -> Sender {
 /// The human that a token names.
 pub(super) fn person(by: &Principal) -> Person {
     Person { id: by.user.clone(), name: by.name.clone() }
+}
+
+/// This session, if the principal owns it.
+fn owned(by: &Principal, session: Option<Arc<Session>>) -> Result<Arc<Session>, Failure> {
+    session.filter(|session| session.owner == by.user).ok_or_else(|| ErrorCode::NotFound.into())
 }
 
 async fn existing(cx: &Context, id: SessionId) -> Result<Arc<Session>, Failure> {

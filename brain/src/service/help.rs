@@ -23,7 +23,7 @@ pub async fn request(cx: &Context, by: &Principal, id: SessionId, reason: String
 
 fn check_reason(reason: &str, max: usize) -> Result<(), Failure> {
     if reason.chars().count() > max {
-        return Err(Failure::too_large("reason", format!("a reason has at most {max} characters")));
+        return Err(Failure::too_large("reason", format!("The reason may have at most {max} characters.")));
     }
     Ok(())
 }

@@ -15,7 +15,7 @@ pub fn rows(limit: u32) -> Result<u32, Failure> {
     match limit {
         0 => Ok(DEFAULT),
         1..=MAX => Ok(limit),
-        _ => Err(Failure::invalid("limit", format!("limit must be between 1 and {MAX}"))),
+        _ => Err(Failure::invalid("limit", format!("This field must be from 1 to {MAX}."))),
     }
 }
 

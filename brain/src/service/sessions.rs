@@ -51,18 +51,15 @@ pub struct OpenedSession {
 /// # Errors
 /// `not_found` if there is none, `model_unavailable` or `too_large` for a session that cannot be created so.
 pub async fn open(cx: &Context, by: &Principal, command: OpenSession) -> Result<OpenedSession, Failure> {
-    check_name(cx, &command.name)?;
-    let session = match cx.sessions.get(command.id).await? {
-        Some(session) => Some(session),
-        None if command.create => {
-            let model_id = model_or_default(cx, &command.model_id)?;
-            cx.sessions.create(command.id, &by.user, model_id, &command.name).await?
-        }
-        None => None,
+    let OpenSession { id, create, model_id, name, after_seq, epoch } = command;
+    check_name(cx, &name)?;
+    let session = if create {
+        access::own_or_create(cx, by, id, &model_id, &name).await?
+    } else {
+        access::own(cx, by, id).await?
     };
-    let session = session.filter(|session| session.owner == by.user).ok_or(ErrorCode::NotFound)?;
     let limit = cx.tunables().limits.replay_entries;
-    opened(cx, session, ReplayFrom { after_seq: command.after_seq, epoch: command.epoch, limit }).await
+    opened(cx, session, ReplayFrom { after_seq, epoch, limit }).await
 }
 
 /// Opens a session for a client that followed it through another brain and does not notice the move.
@@ -157,7 +154,7 @@ pub async fn end(cx: &Context, by: &Principal, id: SessionId) -> Result<(), Fail
 pub async fn delete(cx: &Context, by: &Principal, id: SessionId) -> Result<(), Failure> {
     let session = match access::own(cx, by, id).await {
         Ok(session) => session,
-        Err(_) if erase::was_erased(cx.sessions.store.as_ref(), id, &by.user).await? => return Ok(()),
+        Err(_) if access::erased_own(cx, by, id).await? => return Ok(()),
         Err(failure) => return Err(failure),
     };
     stop::abandon(&cx.turns, &session).await;
@@ -181,7 +178,7 @@ pub(super) fn model_or_default(cx: &Context, model_id: &str) -> Result<String, F
 fn check_name(cx: &Context, name: &str) -> Result<(), Failure> {
     let max = cx.tunables().limits.max_name_chars;
     if name.chars().count() > max {
-        return Err(Failure::too_large("name", format!("a name has at most {max} characters")));
+        return Err(Failure::too_large("name", format!("The name may have at most {max} characters.")));
     }
     Ok(())
 }

@@ -51,8 +51,10 @@ pub(super) async fn append_message(
 fn check_content(cx: &Context, content: &str) -> Result<(), Failure> {
     let max = cx.tunables().limits.max_content_chars;
     match content.chars().count() {
-        0 => Err(Failure::invalid("content", "content must not be empty")),
-        chars if chars > max => Err(Failure::too_large("content", format!("content has at most {max} characters"))),
+        0 => Err(Failure::invalid("content", "This field must not be empty.")),
+        chars if chars > max => {
+            Err(Failure::too_large("content", format!("The content may have at most {max} characters.")))
+        }
         _ => Ok(()),
     }
 }

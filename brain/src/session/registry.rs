@@ -28,7 +28,7 @@ use crate::store::{SessionRow, SharedStore, StoreResult};
 pub struct Sessions {
     pub(crate) store: SharedStore,
     pub(crate) lifecycle: Lifecycle,
-    keyring: Keyring,
+    pub(crate) keyring: Keyring,
     clock: StoreClock,
     loaded: DashMap<SessionId, Weak<Session>>,
     pub(super) unknown_outcomes: UnknownOutcomes,

@@ -39,7 +39,7 @@ suite! {
     sessions:
         a_session_reads_back_as_it_was_written,
         an_id_is_given_once,
-        key_ids_are_listed_once_and_not_those_of_erased_sessions,
+        each_key_in_use_has_one_sample,
         a_summary_never_goes_back,
         names_and_read_markers,
         responses_are_counted,
@@ -192,25 +192,7 @@ pub(super) fn message(session: SessionId, seq: Seq) -> EntryRow {
 
 /// A streaming answer under fence 1.
 pub(super) fn answer(session: SessionId, seq: Seq, reply_to: Seq, generation: u32) -> EntryRow {
-    let answer = Answer {
-        reply_to,
-        generation,
-        regenerates: None,
-        model_id: "demo".into(),
-        asked_model: None,
-        attempt: 1,
-        next_index: 0,
-        owner: "brain-1".into(),
-        fence: 1,
-        lease_until: Timestamp(10_000),
-        finish: None,
-        error: None,
-        retry_at: None,
-        usage: None,
-        first_token_ms: None,
-        total_ms: None,
-        conversation: None,
-    };
+    let answer = Answer::begin(reply_to, generation, "demo".into(), "brain-1".into(), Timestamp(10_000));
     EntryRow {
         content: Vec::new(),
         ..row(session, seq, EntryState::Streaming, Sender::Ai, Body::Answer(Box::new(answer)))

@@ -182,9 +182,9 @@ pub trait Store: Send + Sync + 'static {
     /// Creates the session. `false`: the id is taken (also by an erased session) and nothing was changed.
     async fn create_session(&self, row: &SessionRow) -> StoreResult<bool>;
 
-    /// The ids of the master keys that wrap the data keys of stored sessions, each once, ascending, `limit` at most. Takes
-    /// one index lookup per id.
-    async fn key_ids(&self, limit: u32) -> StoreResult<Vec<String>>;
+    /// For each master key in use, by ascending kid: one stored session and its wrapped data key. `limit` at most. Takes one
+    /// index lookup per kid.
+    async fn key_samples(&self, limit: u32) -> StoreResult<Vec<(SessionId, WrappedKey)>>;
 
     /// The session; an erased one has no data key.
     async fn session(&self, id: SessionId) -> StoreResult<Option<SessionRow>>;

@@ -15,7 +15,7 @@ use prometheus_client::registry::Registry;
 use super::unreadable::UnreadableRows;
 use super::{
     AnswerVersion, Appended, EntryRow, LeaseCursor, LeasePage, SessionCursor, SessionRow, SharedStore, StateFilter,
-    Store, StoreError, StoreResult, Summary,
+    Store, StoreError, StoreResult, Summary, WrappedKey,
 };
 use crate::ledger::{Allowance, Day, DayUsage, Reservation, UsageRecord, UsageSum};
 
@@ -130,7 +130,7 @@ observed! {
     fn migrate() -> ();
     fn missing_indexes() -> Vec<String>;
     fn create_session(row: &SessionRow) -> bool;
-    fn key_ids(limit: u32) -> Vec<String>;
+    fn key_samples(limit: u32) -> Vec<(SessionId, WrappedKey)>;
     fn session(id: SessionId) -> Option<SessionRow>;
     fn list_sessions(user: &UserId, filter: StateFilter, after: Option<SessionCursor>, limit: u32) -> Vec<SessionRow>;
     fn save_summary(session: SessionId, summary: &Summary) -> ();

@@ -97,25 +97,9 @@ pub(super) fn draft(
     regenerates: Option<Seq>,
     model_id: String,
 ) -> Draft {
-    let answer = Answer {
-        reply_to,
-        generation,
-        regenerates,
-        model_id,
-        asked_model: None,
-        attempt: 1,
-        next_index: 0,
-        owner: turns.settings.owner.clone(),
-        fence: 1,
-        lease_until: turns.sessions.now().plus(turns.settings.lease),
-        finish: None,
-        error: None,
-        retry_at: None,
-        usage: None,
-        first_token_ms: None,
-        total_ms: None,
-        conversation: None,
-    };
+    let lease_until = turns.sessions.now().plus(turns.settings.lease);
+    let begun = Answer::begin(reply_to, generation, model_id, turns.settings.owner.clone(), lease_until);
+    let answer = Answer { regenerates, ..begun };
     Draft {
         id: MessageId::generate(),
         state: EntryState::Streaming,

@@ -124,25 +124,7 @@ mod tests {
     }
 
     fn part(reply_to: Seq, generation: u32) -> Answer {
-        Answer {
-            reply_to,
-            generation,
-            regenerates: None,
-            model_id: "m".into(),
-            asked_model: None,
-            attempt: 1,
-            next_index: 0,
-            owner: String::new(),
-            fence: 1,
-            lease_until: Timestamp(0),
-            finish: None,
-            error: None,
-            retry_at: None,
-            usage: None,
-            first_token_ms: None,
-            total_ms: None,
-            conversation: None,
-        }
+        Answer::begin(reply_to, generation, "m".into(), String::new(), Timestamp(0))
     }
 
     fn texts(history: &[Entry], asked: &Answer) -> Vec<String> {

@@ -4,13 +4,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use chatbox_shared::auth::{self, AcceptedTypes, JwksOptions, JwksSource, MIN_JWKS_INTERVAL, Rules};
-use chatbox_shared::config::ConfigErrors;
+use chatbox_shared::config::{ConfigErrors, within};
 use prometheus_client::metrics::gauge::Gauge;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use url::Url;
-
-use super::check::within;
 
 /// `[auth]`
 #[derive(Debug, Clone, Deserialize)]
@@ -44,43 +42,43 @@ pub struct AuthSection {
 }
 
 impl AuthSection {
-    pub(super) fn validate(&self, faults: &mut ConfigErrors) {
+    pub(super) fn validate(&self, errors: &mut ConfigErrors) {
         if let Some(secret) = &self.hs256_secret
             && let Err(weak) = auth::check_secret(secret.expose_secret())
         {
-            faults.add("auth.hs256_secret", format!("the secret {weak}"));
+            errors.add("auth.hs256_secret", format!("the secret {weak}"));
         }
         let (file, url) = (!self.jwks_file.is_empty(), !self.jwks_url.is_empty());
         // A secret file that cannot be read was already reported.
         let secret = self.hs256_secret.is_some() || !self.hs256_secret_file.is_empty();
         let keys = "there is no key to verify tokens: set CHATBOX__AUTH__HS256_SECRET (or auth.hs256_secret_file), \
                     auth.jwks_file or auth.jwks_url";
-        faults.ensure(secret || file || url, "auth", keys);
-        faults.ensure(!(file && url), "auth.jwks_url", "must not be set together with auth.jwks_file");
+        errors.ensure(secret || file || url, "auth", keys);
+        errors.ensure(!(file && url), "auth.jwks_url", "must not be set together with auth.jwks_file");
         if file && let Err(error) = auth::check_jwks_file(Path::new(&self.jwks_file)) {
-            faults.add("auth.jwks_file", error);
+            errors.add("auth.jwks_file", error);
         }
         if url {
-            self.validate_url(faults);
+            self.validate_url(errors);
         }
-        within(faults, "auth.jwks_refresh_seconds", self.jwks_refresh_seconds, MIN_JWKS_INTERVAL.as_secs(), 86_400);
-        within(faults, "auth.jwks_max_stale_seconds", self.jwks_max_stale_seconds, 60, 7 * 86_400);
+        within(errors, "auth.jwks_refresh_seconds", self.jwks_refresh_seconds, MIN_JWKS_INTERVAL.as_secs(), 86_400);
+        within(errors, "auth.jwks_max_stale_seconds", self.jwks_max_stale_seconds, 60, 7 * 86_400);
         let named = !self.accepted_types.is_empty() && self.accepted_types.iter().all(|name| !name.is_empty());
-        faults.ensure(named, "auth.accepted_types", "must have at least one type, and no empty one");
-        within(faults, "auth.leeway_seconds", self.leeway_seconds, 0, 300);
+        errors.ensure(named, "auth.accepted_types", "must have at least one type, and no empty one");
+        within(errors, "auth.leeway_seconds", self.leeway_seconds, 0, 300);
     }
 
-    fn validate_url(&self, faults: &mut ConfigErrors) {
+    fn validate_url(&self, errors: &mut ConfigErrors) {
         let scheme = Url::parse(&self.jwks_url).ok().filter(Url::has_host).map(|url| url.scheme().to_owned());
         match scheme.as_deref() {
             Some("https") => {}
-            Some("http") => faults.ensure(
+            Some("http") => errors.ensure(
                 self.insecure_jwks_url,
                 "auth.jwks_url",
                 "must be https://, because whoever changes an http:// response can sign tokens; for a network that nobody else \
                  can reach set auth.insecure_jwks_url = true",
             ),
-            _ => faults.add("auth.jwks_url", "must be an https URL"),
+            _ => errors.add("auth.jwks_url", "must be an https URL"),
         }
     }
 

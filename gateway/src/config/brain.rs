@@ -3,11 +3,9 @@
 use std::time::Duration;
 
 use chatbox_link::{BrainEndpoint, InvalidEndpoint};
-use chatbox_shared::config::ConfigErrors;
+use chatbox_shared::config::{ConfigErrors, within};
 use chatbox_shared::tls::TlsSettings;
 use serde::Deserialize;
-
-use super::check::within;
 
 /// `[brain]`
 #[derive(Debug, Clone, Deserialize)]
@@ -32,21 +30,21 @@ pub struct LinkSection {
 }
 
 impl BrainSection {
-    pub(super) fn validate(&self, tls: bool, faults: &mut ConfigErrors) {
-        faults.ensure(!self.endpoints.is_empty(), "brain.endpoints", "must have at least one endpoint");
+    pub(super) fn validate(&self, tls: bool, errors: &mut ConfigErrors) {
+        errors.ensure(!self.endpoints.is_empty(), "brain.endpoints", "must have at least one endpoint");
         for (n, endpoint) in self.endpoints.iter().enumerate() {
             let key = format!("brain.endpoints.{n}");
             match endpoint.parse::<BrainEndpoint>() {
-                Ok(endpoint) if endpoint.is_tls() && !tls => faults.add(key, "https:// requires link.tls"),
+                Ok(endpoint) if endpoint.is_tls() && !tls => errors.add(key, "https:// requires link.tls"),
                 Ok(endpoint) if !endpoint.is_tls() && tls => {
-                    faults.add(key, "must be https://, because link.tls is set")
+                    errors.add(key, "must be https://, because link.tls is set")
                 }
                 Ok(_) => {}
-                Err(error) => faults.add(key, error),
+                Err(error) => errors.add(key, error),
             }
         }
-        within(faults, "brain.resolve_interval_ms", self.resolve_interval_ms, 100, 600_000);
-        within(faults, "brain.connect_timeout_ms", self.connect_timeout_ms, 100, 60_000);
+        within(errors, "brain.resolve_interval_ms", self.resolve_interval_ms, 100, 600_000);
+        within(errors, "brain.connect_timeout_ms", self.connect_timeout_ms, 100, 60_000);
     }
 
     /// The parsed endpoints.
@@ -64,9 +62,9 @@ impl BrainSection {
 }
 
 impl LinkSection {
-    pub(super) fn validate(&self, faults: &mut ConfigErrors) {
-        self.tls.validate(self.insecure, faults);
+    pub(super) fn validate(&self, errors: &mut ConfigErrors) {
+        self.tls.validate(self.insecure, errors);
         let named = !self.tls.is_set() || !self.tls.server_name.is_empty();
-        faults.ensure(named, "link.tls.server_name", "must be the name in the brain's certificate");
+        errors.ensure(named, "link.tls.server_name", "must be the name in the brain's certificate");
     }
 }

@@ -2,11 +2,8 @@
 
 use std::net::SocketAddr;
 
-use chatbox_shared::config::ConfigErrors;
-use serde::de::Error as _;
-use serde::{Deserialize, Deserializer};
-
-use super::check::is_plain;
+use chatbox_shared::config::{ConfigErrors, is_plain, listen_address, process_name};
+use serde::Deserialize;
 
 /// `[gateway]`
 #[derive(Debug, Clone, Deserialize)]
@@ -21,17 +18,8 @@ pub struct GatewaySection {
     pub id: String,
 }
 
-/// A name is not resolved, because it can stand for several addresses.
-fn listen_address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    text.parse().map_err(|_| {
-        let example = "127.0.0.1:8080 or [::1]:8080";
-        D::Error::custom(format!("{text:?} must be an IP address and a port, such as {example}"))
-    })
-}
-
 impl GatewaySection {
-    pub(super) fn validate(&self, ops: SocketAddr, faults: &mut ConfigErrors) {
+    pub(super) fn validate(&self, errors: &mut ConfigErrors) {
         let prefix = &self.path_prefix;
         let valid = prefix.is_empty()
             || (prefix.starts_with('/')
@@ -40,16 +28,7 @@ impl GatewaySection {
                 && is_plain(prefix, "/._~-"));
         let reason =
             "must be empty, or begin with \"/\", not end with \"/\", and have only letters, digits and / . _ ~ -";
-        faults.ensure(valid, "gateway.path_prefix", reason);
-        let valid = self.id.len() <= 64 && is_plain(&self.id, "._-");
-        faults.ensure(valid, "gateway.id", "must have at most 64 letters, digits and . _ -");
-        let reason = format!("must not use the address of ops.listen ({ops})");
-        faults.ensure(!conflict(self.listen, ops), "gateway.listen", reason);
+        errors.ensure(valid, "gateway.path_prefix", reason);
+        process_name(errors, "gateway.id", &self.id);
     }
-}
-
-/// Whether two addresses cannot be bound at the same time. Port 0 stands for any free port.
-fn conflict(a: SocketAddr, b: SocketAddr) -> bool {
-    let same_ip = a.ip() == b.ip() || a.ip().is_unspecified() || b.ip().is_unspecified();
-    a.port() != 0 && a.port() == b.port() && same_ip
 }

@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use chatbox_shared::config::ConfigErrors;
+use chatbox_shared::config::{ConfigErrors, within};
 use serde::Deserialize;
 
-use super::check::within;
 use crate::listener::HttpLimits;
 
 /// `[limits]`
@@ -39,20 +38,20 @@ pub struct LimitsSection {
 }
 
 impl LimitsSection {
-    pub(super) fn validate(&self, faults: &mut ConfigErrors) {
-        within(faults, "limits.max_connections", self.max_connections, 0, 1_000_000);
-        within(faults, "limits.handshakes_per_minute", self.handshakes_per_minute, 1, 10_000_000);
-        within(faults, "limits.handshake_burst", self.handshake_burst, 1, 1_000_000);
-        within(faults, "limits.max_frame_bytes", self.max_frame_bytes, 1024, 16 << 20);
-        within(faults, "limits.max_invalid_frames", self.max_invalid_frames, 1, 10_000);
-        within(faults, "limits.requests_per_second", self.requests_per_second, 1, 100_000);
-        within(faults, "limits.request_burst", self.request_burst, 1, 100_000);
-        within(faults, "limits.max_in_flight", self.max_in_flight, 1, 4096);
-        within(faults, "limits.outbound_queue_bytes", self.outbound_queue_bytes, 16 << 10, 256 << 20);
-        within(faults, "limits.header_timeout_ms", self.header_timeout_ms, 100, 60_000);
+    pub(super) fn validate(&self, errors: &mut ConfigErrors) {
+        within(errors, "limits.max_connections", self.max_connections, 0, 1_000_000);
+        within(errors, "limits.handshakes_per_minute", self.handshakes_per_minute, 1, 10_000_000);
+        within(errors, "limits.handshake_burst", self.handshake_burst, 1, 1_000_000);
+        within(errors, "limits.max_frame_bytes", self.max_frame_bytes, 1024, 16 << 20);
+        within(errors, "limits.max_invalid_frames", self.max_invalid_frames, 1, 10_000);
+        within(errors, "limits.requests_per_second", self.requests_per_second, 1, 100_000);
+        within(errors, "limits.request_burst", self.request_burst, 1, 100_000);
+        within(errors, "limits.max_in_flight", self.max_in_flight, 1, 4096);
+        within(errors, "limits.outbound_queue_bytes", self.outbound_queue_bytes, 16 << 10, 256 << 20);
+        within(errors, "limits.header_timeout_ms", self.header_timeout_ms, 100, 60_000);
         // hyper reads in buffers of at least 8 KiB.
-        within(faults, "limits.max_header_bytes", self.max_header_bytes, 8192, 1 << 20);
-        within(faults, "limits.max_headers", self.max_headers, 10, 1000);
+        within(errors, "limits.max_header_bytes", self.max_header_bytes, 8192, 1 << 20);
+        within(errors, "limits.max_headers", self.max_headers, 10, 1000);
     }
 
     /// The limits of HTTP requests.

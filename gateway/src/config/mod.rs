@@ -3,7 +3,6 @@
 
 mod auth;
 mod brain;
-mod check;
 mod gateway;
 mod limits;
 mod security;
@@ -11,7 +10,7 @@ mod security;
 use std::time::Duration;
 
 use chatbox_link::LinkSettings;
-use chatbox_shared::config::{ConfigErrors, Settings};
+use chatbox_shared::config::{ConfigErrors, Settings, same_address, within};
 use chatbox_shared::ops::OpsSettings;
 use chatbox_shared::telemetry::LogSettings;
 use serde::Deserialize;
@@ -26,7 +25,6 @@ pub use security::{ProxyNetwork, SecuritySection};
 use crate::connection::ConnectionSettings;
 use crate::handshake::HandshakeSettings;
 use crate::handshake::origin::OriginPolicy;
-use check::within;
 
 /// All settings.
 #[derive(Debug, Clone, Deserialize)]
@@ -74,16 +72,19 @@ impl Settings for GatewaySettings {
     const DEFAULTS: &'static str = include_str!("../../default.toml");
     const SECRETS: &'static [&'static str] = &["auth.hs256_secret"];
 
-    fn validate(&self, faults: &mut ConfigErrors) {
-        self.gateway.validate(self.ops.listen, faults);
-        self.brain.validate(self.link.tls.is_set(), faults);
-        self.link.validate(faults);
-        self.security.validate(faults);
-        self.auth.validate(faults);
-        self.limits.validate(faults);
-        within(faults, "heartbeat.interval_ms", self.heartbeat.interval_ms, 100, 300_000);
-        within(faults, "shutdown.drain_seconds", self.shutdown.drain_seconds, 0, 3600);
-        self.log.validate(faults);
+    fn validate(&self, errors: &mut ConfigErrors) {
+        self.gateway.validate(errors);
+        let listen = self.gateway.listen;
+        let reason = format!("must not be the address of gateway.listen ({listen})");
+        errors.ensure(!same_address(listen, self.ops.listen), "ops.listen", reason);
+        self.brain.validate(self.link.tls.is_set(), errors);
+        self.link.validate(errors);
+        self.security.validate(errors);
+        self.auth.validate(errors);
+        self.limits.validate(errors);
+        within(errors, "heartbeat.interval_ms", self.heartbeat.interval_ms, 100, 300_000);
+        within(errors, "shutdown.drain_seconds", self.shutdown.drain_seconds, 0, 3600);
+        self.log.validate(errors);
     }
 }
 

@@ -37,11 +37,11 @@ impl TryFrom<String> for ProxyNetwork {
 }
 
 impl SecuritySection {
-    pub(super) fn validate(&self, faults: &mut ConfigErrors) {
+    pub(super) fn validate(&self, errors: &mut ConfigErrors) {
         if self.any_origin() {
             let key = "security.allowed_origins";
-            faults.ensure(self.allowed_origins.len() == 1, key, "\"*\" must be the only entry");
-            faults.ensure(self.insecure_any_origin, key, "\"*\" requires security.insecure_any_origin = true");
+            errors.ensure(self.allowed_origins.len() == 1, key, "\"*\" must be the only entry");
+            errors.ensure(self.insecure_any_origin, key, "\"*\" requires security.insecure_any_origin = true");
         }
     }
 

@@ -15,14 +15,14 @@ fn load(more: &[(&str, &str)]) -> Result<GatewaySettings, ConfigErrors> {
 fn the_defaults_lack_only_a_key_and_the_protection_of_the_link() {
     let settings = load(&[]).expect("valid settings");
     assert_eq!(settings.gateway.path_prefix, "/chat");
-    let faults = load_from::<GatewaySettings>(None, [("A", "b")]).expect_err("incomplete");
-    let keys: Vec<_> = faults.iter().map(|fault| fault.key.as_str()).collect();
+    let errors = load_from::<GatewaySettings>(None, [("A", "b")]).expect_err("incomplete");
+    let keys: Vec<_> = errors.iter().map(|error| error.key.as_str()).collect();
     assert_eq!(keys, ["link", "auth"]);
 }
 
 #[test]
 fn every_error_is_reported_at_once() {
-    let faults = load(&[
+    let errors = load(&[
         ("CHATBOX__GATEWAY__PATH_PREFIX", "chat/"),
         ("CHATBOX__GATEWAY__ID", "a b"),
         ("CHATBOX__BRAIN__ENDPOINTS", r#"["http://a:1", "https://b:1", "c", "http://d/x"]"#),
@@ -59,19 +59,19 @@ fn every_error_is_reported_at_once() {
         "shutdown.drain_seconds",
         "log.filter",
     ] {
-        assert!(faults.has(key), "no fault for {key} in:\n{faults}");
+        assert!(errors.has(key), "no error for {key} in:\n{errors}");
     }
-    assert!(!faults.to_string().contains("canary"), "{faults}");
+    assert!(!errors.to_string().contains("canary"), "{errors}");
 }
 
 #[test]
 fn an_invalid_origin_or_proxy_is_an_error() {
-    let faults = load(&[
+    let errors = load(&[
         ("CHATBOX__SECURITY__ALLOWED_ORIGINS", r#"["https://a.example.com/", "https://a.example.com"]"#),
         ("CHATBOX__SECURITY__TRUSTED_PROXIES", r#"["10.0.0.0/8", "10.0.0.0/99"]"#),
     ])
     .expect_err("errors");
-    let text = faults.to_string();
+    let text = errors.to_string();
     assert!(text.contains("security.allowed_origins") && text.contains("security.trusted_proxies"), "{text}");
 }
 
@@ -105,7 +105,7 @@ fn both_ports_of_the_gateway_must_differ() {
     ] {
         let loaded = load(&[("CHATBOX__GATEWAY__LISTEN", public), ("CHATBOX__OPS__LISTEN", ops)]);
         match loaded {
-            Err(faults) => assert!(conflict && faults.has("gateway.listen"), "{public} {ops}: {faults}"),
+            Err(errors) => assert!(conflict && errors.has("ops.listen"), "{public} {ops}: {errors}"),
             Ok(_) => assert!(!conflict, "{public} {ops}"),
         }
     }
@@ -119,6 +119,7 @@ fn messages_say_what_is_missing() {
             "localhost:8080",
             "gateway.listen: \"localhost:8080\" must be an IP address and a port",
         ),
+        ("CHATBOX__OPS__LISTEN", "localhost:9090", "ops.listen: \"localhost:9090\" must be an IP address and a port"),
         (
             "CHATBOX__BRAIN__ENDPOINTS",
             r#"["localhost:50051"]"#,

@@ -1,5 +1,8 @@
 //! From the merged tree to the typed settings. Deserialising stops at its first error; [`extract`] then sets the invalid value
 //! back to its default and tries again, so that every error is found.
+//!
+//! figment deserialises, because its error keeps the path, the kind, the value found and the known names apart. The error of
+//! `toml` is a finished text, from which the messages here could not be made.
 
 use std::collections::{HashMap, HashSet};
 

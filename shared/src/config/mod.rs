@@ -4,6 +4,7 @@
 //! of the environment is checked by itself, and all errors are reported at once. Secrets never come from TOML: they come from
 //! the environment, or from a file that the key `<secret>_file` names; [`load`] reads that file.
 
+mod check;
 mod extract;
 mod layer;
 mod schema;
@@ -14,6 +15,7 @@ mod keys;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+pub use check::{is_plain, listen_address, process_name, same_address, within};
 pub use errors::{ConfigError, ConfigErrors};
 pub use keys::{ENV_FILE, ENV_PREFIX};
 pub use secret::{SecretFileError, read_secret_file};

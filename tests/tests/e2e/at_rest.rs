@@ -154,7 +154,7 @@ async fn named(stack: &Stack, session: &str) -> Result<()> {
 }
 
 #[tokio::test]
-async fn another_keyring_is_an_error_and_never_garbage() -> Result<()> {
+async fn another_key_under_the_same_kid_is_an_error_and_never_garbage() -> Result<()> {
     let first = Stack::builder().start().await?;
     let session = new_session();
     let mut ana = first.user("ana")?.connect().await?;
@@ -168,11 +168,20 @@ async fn another_keyring_is_an_error_and_never_garbage() -> Result<()> {
             std::fs::copy(entry.path(), copy.path().join(entry.file_name()))?;
         }
     }
-    let second = Stack::builder()
-        .keyring(format!("k1:{}", random_base64()))
-        .database(copy.path().join("chatbox.db"))
-        .start()
-        .await?;
+    let with_another_key =
+        || Stack::builder().keyring(format!("k1:{}", random_base64())).database(copy.path().join("chatbox.db"));
+    let mut refusing = with_another_key().launch().await?;
+    eventually("/readyz of the brain to name the kid", || async {
+        let answer = raw_http::get(refusing.brain_ops(), "/readyz").await?;
+        let names = answer.text().contains("other keys than those in keys.keyring: k1;");
+        ensure!(answer.status == 503 && names, "{} {}", answer.status, answer.text());
+        Ok(())
+    })
+    .await?;
+    // The embedded store belongs to one brain at a time.
+    refusing.kill_brain().await?;
+
+    let second = with_another_key().brain("keys.allow_missing", true)?.start().await?;
     let mut back = second.user("ana")?.connect().await?;
     let reply = back.ask(json!({ "type": "session_open", "session_id": session })).await?;
     ensure!(reply.is("error") && reply.text("/code") == "internal", "{}", reply.raw);

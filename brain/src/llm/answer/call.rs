@@ -83,8 +83,33 @@ impl Tally {
     }
 
     /// Whether text of this call was emitted.
-    pub(super) fn spoke(&self) -> bool {
+    pub(super) fn has_text(&self) -> bool {
         self.first_token.is_some()
+    }
+
+    /// Counts a chunk, and returns the event that the reader gets, if there is one.
+    fn count(&mut self, chunk: Chunk) -> Option<AnswerEvent> {
+        match chunk {
+            Chunk::Delta(text) => {
+                self.text.push_str(&text);
+                Some(AnswerEvent::Delta(text))
+            }
+            Chunk::Replace(text) => {
+                self.text.push_str(&text);
+                self.restarts += 1;
+                Some(AnswerEvent::Replace(text))
+            }
+            Chunk::Conversation(id) => Some(AnswerEvent::Conversation(id)),
+            Chunk::InputTokens { input, cached } => {
+                self.input = Some(TokenUsage { input, cached, ..TokenUsage::default() });
+                None
+            }
+            Chunk::Usage(usage) => {
+                self.reported = Some(usage);
+                None
+            }
+            Chunk::Finish(_) => None,
+        }
     }
 
     /// The reported usage; an estimate, marked as one, where none was reported.
@@ -143,6 +168,7 @@ impl Call<'_> {
         Called { ending, tally, generation }
     }
 
+    /// Reads the stream and emits its events until it ends, fails or is stopped.
     async fn read(
         &self,
         generation: &mut dyn Generation,
@@ -155,71 +181,62 @@ impl Call<'_> {
         // Held back until the first text, which decides whether this call becomes the answer.
         let mut conversation = None;
         loop {
-            let by = if tally.spoke() { self.end_by } else { first_text_by.min(self.end_by) };
-            // Checked before reading: a stream that is always ready would starve the timer.
-            if Instant::now() >= by {
-                return Ending::Failed(self.out_of_time());
-            }
-            let chunk = tokio::select! {
-                biased;
-                () = self.stop.cancelled() => return Ending::Stopped,
-                chunk = timeout_at(by, generation.next()) => chunk,
+            let by = if tally.has_text() { self.end_by } else { first_text_by.min(self.end_by) };
+            let chunk = match self.next_chunk(generation, by).await {
+                Ok(chunk) => chunk,
+                Err(ending) => return ending,
             };
-            let piece = match chunk {
-                Err(_) => return Ending::Failed(self.out_of_time()),
-                Ok(None) => {
-                    return Ending::Failed(ProviderError::new(
-                        ErrorClass::Truncated,
-                        "the stream ended without a finish",
-                    ));
+            let event = match chunk {
+                Chunk::Finish(reason) => return Ending::Finished(reason),
+                Chunk::Conversation(id) if !tally.has_text() => {
+                    conversation = Some(id);
+                    continue;
                 }
-                Ok(Some(Err(error))) => return Ending::Failed(error),
-                Ok(Some(Ok(chunk))) => match chunk {
-                    Chunk::Delta(text) => {
-                        tally.text.push_str(&text);
-                        AnswerEvent::Delta(text)
-                    }
-                    Chunk::Replace(text) => {
-                        tally.text.push_str(&text);
-                        tally.restarts += 1;
-                        AnswerEvent::Replace(text)
-                    }
-                    Chunk::Conversation(id) if !tally.spoke() => {
-                        conversation = Some(id);
-                        continue;
-                    }
-                    Chunk::Conversation(id) => AnswerEvent::Conversation(id),
-                    Chunk::InputTokens { input, cached } => {
-                        tally.input = Some(TokenUsage { input, cached, ..TokenUsage::default() });
-                        continue;
-                    }
-                    Chunk::Usage(usage) => {
-                        tally.reported = Some(usage);
-                        continue;
-                    }
-                    Chunk::Finish(reason) => return Ending::Finished(reason),
-                },
+                chunk => tally.count(chunk),
             };
+            let Some(event) = event else { continue };
             let mut before = [None, None];
-            if !tally.spoke() {
+            if !tally.has_text() {
                 tally.first_token = Some(begun.elapsed());
-                admission.speaks();
+                admission.first_text_arrived();
                 before = [opening.cloned().map(AnswerEvent::Model), conversation.take().map(AnswerEvent::Conversation)];
             }
-            for piece in before.into_iter().flatten().chain([piece]) {
-                if !self.hand_out(piece).await {
+            for event in before.into_iter().flatten().chain([event]) {
+                if !self.emit(event).await {
                     return Ending::Stopped;
                 }
             }
         }
     }
 
+    /// The next chunk of the stream; `Err`: the call has ended before it.
+    async fn next_chunk(&self, generation: &mut dyn Generation, by: Instant) -> Result<Chunk, Ending> {
+        // Checked before reading: a stream that is always ready would starve the timer.
+        if Instant::now() >= by {
+            return Err(Ending::Failed(self.out_of_time()));
+        }
+        let chunk = tokio::select! {
+            biased;
+            () = self.stop.cancelled() => return Err(Ending::Stopped),
+            chunk = timeout_at(by, generation.next()) => chunk,
+        };
+        match chunk {
+            Err(_) => Err(Ending::Failed(self.out_of_time())),
+            Ok(None) => {
+                let error = ProviderError::new(ErrorClass::Truncated, "the stream ended without a finish");
+                Err(Ending::Failed(error))
+            }
+            Ok(Some(Err(error))) => Err(Ending::Failed(error)),
+            Ok(Some(Ok(chunk))) => Ok(chunk),
+        }
+    }
+
     /// Emits an event; `false` once the answer is stopped or has no consumer.
-    async fn hand_out(&self, piece: AnswerEvent) -> bool {
+    async fn emit(&self, event: AnswerEvent) -> bool {
         tokio::select! {
             biased;
             () = self.stop.cancelled() => false,
-            sent = self.out.send(piece) => sent.is_ok(),
+            sent = self.out.send(event) => sent.is_ok(),
         }
     }
 

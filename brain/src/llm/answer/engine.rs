@@ -28,7 +28,7 @@ pub(super) struct Engine {
     stop: Arc<StopSignal>,
     end_by: Instant,
     /// The model whose text the reader sees.
-    speaker: Option<Arc<Model>>,
+    shown_model: Option<Arc<Model>>,
     /// How often the text was started again.
     restarts: u32,
     /// The usage of the call whose text the reader sees; of the last call where there is no text.
@@ -45,7 +45,7 @@ enum Ended {
 
 impl Engine {
     pub(super) fn new(request: AnswerRequest, out: mpsc::Sender<AnswerEvent>, stop: Arc<StopSignal>) -> Self {
-        Self { request, out, stop, end_by: Instant::now(), speaker: None, restarts: 0, usage: None }
+        Self { request, out, stop, end_by: Instant::now(), shown_model: None, restarts: 0, usage: None }
     }
 
     pub(super) async fn run(mut self) {
@@ -54,10 +54,10 @@ impl Engine {
             return self.end(AnswerOutcome::Failed(ErrorCode::ModelUnavailable.into())).await;
         };
         self.end_by = Instant::now() + first.policy.total;
-        let mut fault = AnswerError::from(ErrorCode::ModelUnavailable);
+        let mut last_error = AnswerError::from(ErrorCode::ModelUnavailable);
         for (index, model) in models.iter().enumerate() {
             let Ended::Model(error) = self.try_model(model).await else { return };
-            fault = error.class.code().into();
+            last_error = error.class.code().into();
             let fallback = models.get(index + 1).filter(|_| error.class.falls_back() && Instant::now() < self.end_by);
             let fallback = fallback.map(|model| model.id.as_str());
             self.log(model, &error);
@@ -66,7 +66,7 @@ impl Engine {
                 break;
             }
         }
-        self.end(AnswerOutcome::Failed(fault)).await;
+        self.end(AnswerOutcome::Failed(last_error)).await;
     }
 
     /// Calls one model until it has answered or its policy allows no further retry.
@@ -84,13 +84,13 @@ impl Engine {
             prompt.request_id = call_id.to_string();
             let reservation = match self.reserve(call_id, model, input_estimate).await {
                 Some(Ok(reservation)) => reservation,
-                Some(Err(fault)) => {
-                    self.end(AnswerOutcome::Failed(fault)).await;
+                Some(Err(error)) => {
+                    self.end(AnswerOutcome::Failed(error)).await;
                     return Ended::All;
                 }
                 None => return self.stopped().await,
             };
-            let opening = Some(model).filter(|model| !self.speaks(model));
+            let opening = Some(model).filter(|model| !self.is_shown(model));
             let (end_by, stop, out) = (self.end_by, self.stop.token(), &self.out);
             let call = Call { model, prompt: &prompt, input_estimate, end_by, stop, out };
             let called = call.make(&mut admission, opening).await;
@@ -101,7 +101,7 @@ impl Engine {
                 Ok(()) => return Ended::All,
                 Err(error) => error,
             };
-            if self.speaks(model) {
+            if self.is_shown(model) {
                 // The reader has seen text of this model, so the same model does not start again.
                 return Ended::Model(error);
             }
@@ -127,18 +127,18 @@ impl Engine {
         }
     }
 
-    /// Is this the model whose text the reader sees?
-    fn speaks(&self, model: &Arc<Model>) -> bool {
-        self.speaker.as_ref().is_some_and(|speaker| Arc::ptr_eq(speaker, model))
+    /// Whether the reader sees text of this model.
+    fn is_shown(&self, model: &Arc<Model>) -> bool {
+        self.shown_model.as_ref().is_some_and(|shown| Arc::ptr_eq(shown, model))
     }
 
     /// Notes the model whose text the reader sees, and the usage.
     fn note(&mut self, model: &Arc<Model>, called: &Called) {
-        if called.tally.spoke() {
-            self.restarts += called.tally.restarts + u32::from(self.speaker.is_some());
-            self.speaker = Some(Arc::clone(model));
+        if called.tally.has_text() {
+            self.restarts += called.tally.restarts + u32::from(self.shown_model.is_some());
+            self.shown_model = Some(Arc::clone(model));
         }
-        if called.tally.spoke() || self.speaker.is_none() {
+        if called.tally.has_text() || self.shown_model.is_none() {
             self.usage = Some(called.tally.usage());
         }
     }
@@ -169,7 +169,7 @@ impl Engine {
         model: &Model,
         input_estimate: u64,
     ) -> Option<Result<Reservation, AnswerError>> {
-        let restarts = self.restarts + u32::from(self.speaker.is_some());
+        let restarts = self.restarts + u32::from(self.shown_model.is_some());
         let time = self.end_by.saturating_duration_since(Instant::now());
         let reservation = self.request.meter.plan(PlannedCall { id, model, input_estimate, time, restarts });
         let given_up = loop {
@@ -198,9 +198,9 @@ impl Engine {
         match ending {
             Ending::Finished(reason) => {
                 drop(generation);
-                if !tally.spoke() {
+                if !tally.has_text() {
                     // An empty answer has an author too.
-                    self.say(AnswerEvent::Model(Arc::clone(model))).await;
+                    self.emit(AnswerEvent::Model(Arc::clone(model))).await;
                 }
                 self.end(AnswerOutcome::Finished(reason)).await;
                 meter.end(call, model, tally.outcome(CallFinish::of(reason), None)).await;
@@ -244,12 +244,12 @@ impl Engine {
     }
 
     async fn end(&self, outcome: AnswerOutcome) {
-        self.say(AnswerEvent::End(AnswerEnd { outcome, usage: self.usage })).await;
+        self.emit(AnswerEvent::End(AnswerEnd { outcome, usage: self.usage })).await;
     }
 
-    async fn say(&self, piece: AnswerEvent) {
+    async fn emit(&self, event: AnswerEvent) {
         // Without a consumer the event is dropped; the calls are recorded nevertheless.
-        let _read = self.out.send(piece).await;
+        let _read = self.out.send(event).await;
     }
 
     /// Waits; `false` if the answer was stopped meanwhile.

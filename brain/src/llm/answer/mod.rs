@@ -26,7 +26,7 @@ const WAITING: usize = 32;
 
 /// An answer under way.
 pub struct Answering {
-    pieces: mpsc::Receiver<AnswerEvent>,
+    events: mpsc::Receiver<AnswerEvent>,
     /// `None` once the engine has finished.
     work: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     stop: Arc<StopSignal>,
@@ -35,10 +35,10 @@ pub struct Answering {
 impl Answering {
     /// Creates the answer. No work is done before the first [`Answering::next`].
     pub fn start(ask: AnswerRequest) -> Self {
-        let (sender, pieces) = mpsc::channel(WAITING);
+        let (sender, events) = mpsc::channel(WAITING);
         let stop = Arc::new(StopSignal::default());
         let work = engine::Engine::new(ask, sender, Arc::clone(&stop)).run();
-        Self { pieces, work: Some(Box::pin(work)), stop }
+        Self { events, work: Some(Box::pin(work)), stop }
     }
 
     /// The next event; `None` after the end. Cancel safe.
@@ -46,11 +46,11 @@ impl Answering {
         while let Some(work) = &mut self.work {
             tokio::select! {
                 biased;
-                piece = self.pieces.recv() => return piece,
+                event = self.events.recv() => return event,
                 () = work => self.work = None,
             }
         }
-        self.pieces.recv().await
+        self.events.recv().await
     }
 
     /// Asks the answer to stop; the current call is recorded with `finish`. Events emitted before may still arrive,

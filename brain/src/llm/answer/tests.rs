@@ -161,7 +161,7 @@ struct Seen {
     text: String,
     /// Texts that were void later.
     void: Vec<String>,
-    speaker: Option<String>,
+    shown_model: Option<String>,
     end: AnswerEnd,
     took: Duration,
     providers: Vec<Arc<Scripted>>,
@@ -171,7 +171,7 @@ struct Seen {
 impl Seen {
     fn failed(&self) -> ErrorCode {
         match &self.end.outcome {
-            AnswerOutcome::Failed(fault) => fault.code,
+            AnswerOutcome::Failed(error) => error.code,
             other => panic!("{other:?}"),
         }
     }
@@ -222,13 +222,14 @@ fn play(models: Vec<Setup>, meter: Recorder) -> Play {
 async fn read(play: Play) -> Seen {
     let Play { mut answering, providers, meter } = play;
     let begun = Instant::now();
-    let (mut shown, mut void, mut speaker, mut end, mut took) = (String::new(), Vec::new(), None, None, Duration::ZERO);
-    while let Some(piece) = answering.next().await {
+    let (mut shown, mut void, mut shown_model, mut end, mut took) =
+        (String::new(), Vec::new(), None, None, Duration::ZERO);
+    while let Some(event) = answering.next().await {
         assert!(end.is_none(), "nothing follows the end");
-        match piece {
+        match event {
             AnswerEvent::Model(model) => {
                 void.extend(Some(std::mem::take(&mut shown)).filter(|text| !text.is_empty()));
-                speaker = Some(model.id.clone());
+                shown_model = Some(model.id.clone());
             }
             AnswerEvent::Delta(text) => shown.push_str(&text),
             AnswerEvent::Replace(text) => void.push(std::mem::replace(&mut shown, text)),
@@ -251,7 +252,7 @@ async fn read(play: Play) -> Seen {
         recorded.sort();
         assert_eq!(asked, recorded, "each call is made under its id");
     }
-    Seen { text: shown, void, speaker, end: end.expect("an end"), took, providers, meter }
+    Seen { text: shown, void, shown_model, end: end.expect("an end"), took, providers, meter }
 }
 
 async fn run(models: Vec<Setup>) -> Seen {
@@ -288,7 +289,7 @@ async fn a_failure_before_the_first_text_falls_back_silently() {
             assert_eq!((seen.failed(), seen.calls_left(1)), (ErrorCode::ContentFiltered, 1), "not asked elsewhere");
             continue;
         }
-        assert_eq!((seen.text.as_str(), seen.speaker.as_deref()), ("hi", Some("b")), "{class:?}");
+        assert_eq!((seen.text.as_str(), seen.shown_model.as_deref()), ("hi", Some("b")), "{class:?}");
         assert!(seen.void.is_empty());
     }
 }
@@ -296,7 +297,7 @@ async fn a_failure_before_the_first_text_falls_back_silently() {
 #[tokio::test(start_paused = true)]
 async fn a_failure_after_the_first_text_falls_back_and_what_was_said_is_void() {
     let seen = run(vec![model("a", vec![breaks_after("so f")]), model("b", vec![says("all of it")])]).await;
-    assert_eq!((seen.text.as_str(), seen.speaker.as_deref()), ("all of it", Some("b")));
+    assert_eq!((seen.text.as_str(), seen.shown_model.as_deref()), ("all of it", Some("b")));
     assert_eq!(seen.void, ["so f"]);
     assert_eq!(seen.cancelled(0), 1);
     let restarts: Vec<_> =
@@ -312,7 +313,7 @@ async fn the_same_model_is_never_asked_again_after_its_first_text_and_the_text_s
     let silent = Err(error(ErrorClass::Auth));
     let seen = run(vec![model("a", vec![breaks_after("so far")]), model("b", vec![silent])]).await;
     assert_eq!((seen.text.as_str(), seen.failed()), ("so far", ErrorCode::ProviderRejected), "b said nothing instead");
-    assert_eq!(seen.speaker.as_deref(), Some("a"));
+    assert_eq!(seen.shown_model.as_deref(), Some("a"));
 }
 
 #[tokio::test(start_paused = true)]
@@ -445,8 +446,8 @@ async fn a_stop_ends_it_wherever_it_is_and_the_call_is_recorded() {
         let mut play = play(vec![model("a", calls), model("b", vec![])], Recorder::default());
         let mut shown = 0;
         let reading = async {
-            while let Some(piece) = play.answering.next().await {
-                shown += usize::from(matches!(piece, AnswerEvent::Delta(_)));
+            while let Some(event) = play.answering.next().await {
+                shown += usize::from(matches!(event, AnswerEvent::Delta(_)));
             }
         };
         assert!(tokio::time::timeout(Duration::from_millis(wait), reading).await.is_err());
@@ -496,12 +497,12 @@ async fn an_endpoint_that_keeps_failing_is_left_alone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_user_without_allowance_is_told_until_when_and_nothing_is_called() {
+async fn a_user_over_the_quota_is_told_until_when_and_nothing_is_called() {
     let until = Timestamp(1_795_564_800_000);
     let meter = Recorder { refusals: Mutex::new([CallDenied::Quota(Some(until))].into()), ..Recorder::default() };
     let seen = read(play(vec![model("a", vec![says("no")]), model("b", vec![says("no")])], meter)).await;
-    let fault = AnswerError { code: ErrorCode::QuotaExceeded, retry_at: Some(until) };
-    assert_eq!((seen.end.outcome.clone(), seen.end.usage), (AnswerOutcome::Failed(fault), None));
+    let expected = AnswerError { code: ErrorCode::QuotaExceeded, retry_at: Some(until) };
+    assert_eq!((seen.end.outcome.clone(), seen.end.usage), (AnswerOutcome::Failed(expected), None));
     assert_eq!((seen.calls_left(0), seen.calls_left(1)), (1, 1));
     let meter = Recorder { refusals: Mutex::new([CallDenied::Unavailable; 3].into()), ..Recorder::default() };
     let seen = read(play(vec![model("a", vec![says("hi")])], meter)).await;

@@ -12,7 +12,7 @@ fn models(json: serde_json::Value) -> Vec<ModelConfig> {
     serde_json::from_value(json).unwrap()
 }
 
-fn faults(json: serde_json::Value) -> Vec<String> {
+fn errors(json: serde_json::Value) -> Vec<String> {
     validate(&models(json), &CALLS, "").into_iter().map(|error| error.key).collect()
 }
 
@@ -70,7 +70,7 @@ fn all_faults_are_listed_at_once() {
         "models[5].base_url",
         "models[5].api_key_file",
     ];
-    assert_eq!(faults(broken), expected);
+    assert_eq!(errors(broken), expected);
     let provider = ProviderConfig { total_timeout_ms: 0, ..CALLS };
     let keys: Vec<_> = validate(&[], &provider, "gpt").into_iter().map(|error| error.key).collect();
     assert_eq!(keys, ["provider.total_timeout_ms", "answers.default_model"]);
@@ -103,7 +103,7 @@ fn fallbacks_prices_and_shared_endpoints_are_checked() {
         "models[1]",
         "models[2]",
     ];
-    assert_eq!(faults(broken), expected);
+    assert_eq!(errors(broken), expected);
 }
 
 #[test]

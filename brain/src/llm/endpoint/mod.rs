@@ -98,7 +98,7 @@ impl Endpoint {
 
 impl Admission {
     /// The first text has arrived. This closes the circuit breaker for a probe; any other call may still fail.
-    pub fn speaks(&mut self) {
+    pub fn first_text_arrived(&mut self) {
         if self.pass.is_probe() {
             self.tell(Verdict::Healthy);
         }

@@ -43,8 +43,8 @@ pub(super) async fn an_id_is_given_once(store: &dyn Store) {
     assert_eq!(store.session(racing[0].id).await.unwrap().unwrap().epoch, winners[0].to_string());
 }
 
-pub(super) async fn key_ids_are_listed_once_and_not_those_of_erased_sessions(store: &dyn Store) {
-    assert_eq!(store.key_ids(10).await.unwrap(), Vec::<String>::new());
+pub(super) async fn each_key_in_use_has_one_sample(store: &dyn Store) {
+    assert_eq!(store.key_samples(10).await.unwrap(), Vec::new());
     let mut erased = None;
     for kid in ["k2", "k10", "k2", "k1", "gone"] {
         let mut row = session_row("user");
@@ -53,8 +53,12 @@ pub(super) async fn key_ids_are_listed_once_and_not_those_of_erased_sessions(sto
         erased = Some(row.id);
     }
     store.erase_session(erased.unwrap()).await.unwrap();
-    assert_eq!(store.key_ids(10).await.unwrap(), ["k1", "k10", "k2"]);
-    assert_eq!(store.key_ids(2).await.unwrap(), ["k1", "k10"]);
+    let samples = store.key_samples(10).await.unwrap();
+    assert_eq!(samples.iter().map(|(_, key)| key.kid.as_str()).collect::<Vec<_>>(), ["k1", "k10", "k2"]);
+    for (session, key) in &samples {
+        assert_eq!(store.session(*session).await.unwrap().unwrap().data_key.as_ref(), Some(key));
+    }
+    assert_eq!(store.key_samples(2).await.unwrap(), samples[..2]);
 }
 
 pub(super) async fn a_summary_never_goes_back(store: &dyn Store) {

@@ -16,7 +16,7 @@ use super::record::{self, MAX_SEQ, signed};
 use super::unreadable::UnreadableRows;
 use super::{
     AnswerVersion, Appended, EntryRow, LeaseCursor, LeasePage, SessionCursor, SessionRow, StateFilter, Store,
-    StoreResult, Summary,
+    StoreResult, Summary, WrappedKey,
 };
 use crate::ledger::{Allowance, Day, DayUsage, Reservation, UsageRecord, UsageSum};
 use crate::log::entry::EntryState;
@@ -182,14 +182,14 @@ impl Store for MongoStore {
         }
     }
 
-    async fn key_ids(&self, limit: u32) -> StoreResult<Vec<String>> {
-        let mut kids: Vec<String> = Vec::new();
-        while kids.len() < limit as usize {
-            let after = kids.last().map_or("", String::as_str);
+    async fn key_samples(&self, limit: u32) -> StoreResult<Vec<(SessionId, WrappedKey)>> {
+        let mut samples: Vec<(SessionId, WrappedKey)> = Vec::new();
+        while samples.len() < limit as usize {
+            let after = samples.last().map_or("", |(_, key)| &key.kid);
             let Some(row) = self.find(Query::KeyAfter(after), 1).await?.pop() else { break };
-            kids.push(record::session::read_kid(&row)?);
+            samples.push(record::session::read_wrapped_key(&row)?);
         }
-        Ok(kids)
+        Ok(samples)
     }
 
     async fn session(&self, id: SessionId) -> StoreResult<Option<SessionRow>> {

@@ -112,9 +112,13 @@ pub(in crate::store) fn summary_fields(summary: &Summary) -> StoreResult<Vec<Fie
     Ok(fields)
 }
 
-/// The id of the master key that wraps the session's data key.
-pub(in crate::store) fn read_kid(source: &impl Source) -> StoreResult<String> {
-    required("dk.kid", source.text("dk.kid"))
+/// The fields that [`read_wrapped_key`] needs.
+pub(in crate::store) const WRAPPED_KEY: &[&str] = &["_id", "dk.kid", "dk.w"];
+
+/// The id of a session that is not erased, and its wrapped data key.
+pub(in crate::store) fn read_wrapped_key(source: &impl Source) -> StoreResult<(SessionId, WrappedKey)> {
+    let (kid, wrapped) = (required("dk.kid", source.text("dk.kid"))?, required("dk.w", source.bytes("dk.w"))?);
+    Ok((SessionId(required("_id", source.id("_id"))?), WrappedKey { kid, wrapped }))
 }
 
 /// The session in a document, and its place in a list. The session is `None` if it cannot be read.

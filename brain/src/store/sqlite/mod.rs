@@ -15,7 +15,7 @@ use super::record::{self, MAX_SEQ};
 use super::unreadable::UnreadableRows;
 use super::{
     AnswerVersion, Appended, EntryRow, LeaseCursor, LeasePage, SessionCursor, SessionRow, StateFilter, Store,
-    StoreResult, Summary,
+    StoreResult, Summary, WrappedKey,
 };
 use crate::ledger::{Allowance, Day, DayUsage, Reservation, UsageRecord, UsageSum};
 use crate::log::entry::EntryState;
@@ -173,18 +173,17 @@ impl Store for SqliteStore {
         Ok(self.change(queries::CREATE_SESSION, values).await? > 0)
     }
 
-    async fn key_ids(&self, limit: u32) -> StoreResult<Vec<String>> {
+    async fn key_samples(&self, limit: u32) -> StoreResult<Vec<(SessionId, WrappedKey)>> {
         let read = move |connection: &Connection| {
-            let mut kids: Vec<String> = Vec::new();
-            while kids.len() < limit as usize {
-                let after = vec![text(kids.last().map_or("", String::as_str))];
-                let next = rows(connection, queries::KEY_AFTER, after, |row| row.get(0).map_err(from_sqlite))?;
-                if next.is_empty() {
+            let mut samples: Vec<(SessionId, WrappedKey)> = Vec::new();
+            while samples.len() < limit as usize {
+                let after = vec![text(samples.last().map_or("", |(_, key)| &key.kid))];
+                let Some(next) = rows(connection, queries::KEY_AFTER, after, rows::read_wrapped_key)?.pop() else {
                     break;
-                }
-                kids.extend(next);
+                };
+                samples.push(next);
             }
-            Ok(kids)
+            Ok(samples)
         };
         self.readers.read(read).await
     }

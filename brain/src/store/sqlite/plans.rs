@@ -29,7 +29,7 @@ fn pages_begin_at_their_cursor() {
     for (sql, expected) in [
         (queries::LIST_ALL, "USING INDEX uid_lastTs (uid=? AND (lastTs,_id)<(?,?))"),
         (queries::LIST_STATE, "USING INDEX uid_st_lastTs (uid=? AND st=? AND (lastTs,_id)<(?,?))"),
-        (queries::KEY_AFTER, "USING COVERING INDEX kid (dk.kid>?)"),
+        (queries::KEY_AFTER, "USING INDEX kid (dk.kid>?)"),
         (queries::ENTRIES_AFTER, "USING INDEX sid_seq (sid=? AND seq>?)"),
         (queries::STREAMING_ANSWER, "USING INDEX sid_streaming (sid=?)"),
         (queries::EXPIRED_ANSWERS, "USING INDEX exp_id_streaming ((exp,_id)>(?,?) AND exp<?)"),
@@ -56,6 +56,7 @@ fn columns_stand_in_the_order_of_the_fields() {
     for (sql, fields) in [
         (queries::ENTRY, record::entry::FIELDS),
         (queries::SESSION, record::session::FIELDS),
+        (queries::KEY_AFTER, record::session::WRAPPED_KEY),
         (queries::RECORD_OF, record::usage::FIELDS),
         (queries::SUM_OF_SESSION, record::usage::SUM),
         (queries::ACCOUNT, record::usage::ACCOUNT),

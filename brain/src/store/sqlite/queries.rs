@@ -55,8 +55,9 @@ statements! {
     );
     /// One session.
     SESSION = concat!("SELECT ", session!(), " FROM sessions WHERE _id = ?1");
-    /// The lowest key id of a session that is not erased, above this one.
-    KEY_AFTER = "SELECT \"dk.kid\" FROM sessions WHERE \"dk.kid\" > ?1 ORDER BY \"dk.kid\" LIMIT 1";
+    /// A session with the lowest key id above this one. An erased session has no key id.
+    KEY_AFTER =
+        "SELECT _id, \"dk.kid\", \"dk.w\" FROM sessions WHERE \"dk.kid\" > ?1 ORDER BY \"dk.kid\" LIMIT 1";
     /// A page of a user's sessions.
     LIST_ALL = concat!(
         "SELECT ", session!(), " FROM sessions WHERE uid = ?1 AND \"dk.kid\" IS NOT NULL AND (lastTs, _id) < (?2, ?3) ",

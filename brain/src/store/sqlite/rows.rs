@@ -1,5 +1,6 @@
 //! Conversion between rows and SQLite's types: ids are 16-byte blobs, times whole milliseconds, absent fields NULL.
 
+use chatbox_shared::ids::SessionId;
 use rusqlite::Row;
 use rusqlite::types::{Value as Sql, ValueRef};
 use uuid::Uuid;
@@ -9,7 +10,7 @@ use crate::ledger::{DayUsage, Reservation, UsageRecord, UsageSum};
 use crate::store::pages::{LeasedRow, ListedRow};
 use crate::store::record::{self, Field, Source, Value};
 use crate::store::unreadable::UnreadableRows;
-use crate::store::{EntryRow, SessionRow, StoreError, StoreResult};
+use crate::store::{EntryRow, SessionRow, StoreError, StoreResult, WrappedKey};
 
 /// The values of the fields `names`, in order, as parameters of a statement; NULL for those absent in `fields`.
 pub(super) fn parameters(names: &[&str], fields: &[Field<'_>]) -> Vec<Sql> {
@@ -57,6 +58,11 @@ pub(super) fn read_listed_session(row: &Row<'_>, unreadable: &UnreadableRows) ->
 /// The session in a row that holds the columns of [`record::session::FIELDS`] in their order.
 pub(super) fn read_session(row: &Row<'_>) -> StoreResult<SessionRow> {
     record::session::read(&Columns { row, names: record::session::FIELDS })
+}
+
+/// The session and its wrapped data key in a row that holds the columns of [`record::session::WRAPPED_KEY`] in their order.
+pub(super) fn read_wrapped_key(row: &Row<'_>) -> StoreResult<(SessionId, WrappedKey)> {
+    record::session::read_wrapped_key(&Columns { row, names: record::session::WRAPPED_KEY })
 }
 
 /// The record in a row that holds the columns of [`record::usage::FIELDS`] in their order.
