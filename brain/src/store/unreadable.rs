@@ -22,11 +22,14 @@ const COLLECTIONS: [&str; 4] = ["accounts", "messages", "sessions", "usage"];
 /// How many rows are remembered. Further rows are counted and logged each time.
 const REMEMBERED: usize = 10_000;
 
+/// The collection and the id of a row, as far as the id can be read.
+type RowId = (&'static str, Option<Uuid>);
+
 /// The unreadable rows that a store has met. Clones share their contents.
 #[derive(Debug, Clone, Default)]
 pub struct UnreadableRows {
     counter: Family<Labels, Counter>,
-    met: Arc<Mutex<HashSet<(&'static str, Option<Uuid>)>>>,
+    met: Arc<Mutex<HashSet<RowId>>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]

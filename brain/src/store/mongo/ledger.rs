@@ -106,9 +106,9 @@ impl MongoStore {
     pub(super) async fn reservations(&self, query: Query<'_>, limit: u32) -> StoreResult<Vec<Reservation>> {
         let mut found = Vec::new();
         for account in self.find(query, limit).await? {
-            let reservations = record::usage::read_user(&account).and_then(|user| {
+            let reservations = record::usage::read_user(&account).map(|user| {
                 let read = |entry: &Document| record::usage::read_reservation(&Stored(entry.clone()), user.clone());
-                Ok(open(&account).map(|entry| self.unreadable.skip("accounts", None, read(entry))).collect::<Vec<_>>())
+                open(&account).map(|entry| self.unreadable.skip("accounts", None, read(entry))).collect::<Vec<_>>()
             });
             for reservation in self.unreadable.skip("accounts", None, reservations)?.unwrap_or_default() {
                 found.extend(reservation?);
