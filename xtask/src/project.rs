@@ -40,10 +40,15 @@ pub(crate) fn output(command: &mut Command) -> Result<String> {
     String::from_utf8(output.stdout).context("the output is not text")
 }
 
+/// What cargo knows of the workspace and its members.
+pub(crate) fn metadata() -> Result<serde_json::Value> {
+    let text = output(cargo().args(["metadata", "--format-version", "1", "--no-deps", "--offline"]))?;
+    serde_json::from_str(&text).context("cargo metadata")
+}
+
 /// The folder the build puts its programs in.
 pub(crate) fn programs(release: bool) -> Result<PathBuf> {
-    let text = output(cargo().args(["metadata", "--format-version", "1", "--no-deps", "--offline"]))?;
-    let metadata: serde_json::Value = serde_json::from_str(&text).context("cargo metadata")?;
+    let metadata = metadata()?;
     let target = metadata["target_directory"].as_str().context("cargo metadata names no target directory")?;
     Ok(Path::new(target).join(if release { "release" } else { "debug" }))
 }

@@ -1,5 +1,6 @@
 //! The imports of a crate: every `use` declaration and every path in code that reaches another file of the crate.
-//! A re-export (`pub use`) is part of its module's surface and no import, unless the module's own code uses the name.
+//! A module that re-exports (`pub use`) what its own child modules define does not import it, unless the module's own code
+//! uses the name. Every other re-export is an import.
 
 use proc_macro2::{TokenStream, TokenTree};
 use syn::visit::{self, Visit};
@@ -49,6 +50,12 @@ impl Visitor<'_> {
         if let Some(to) = self.tree.resolve(&self.module, path).filter(|to| *to != self.from) {
             self.found.push(Import { from: self.from, to, name: path.join("::"), line });
         }
+    }
+
+    /// Whether a module below the visited one defines the name.
+    fn is_from_child(&self, path: &[String]) -> bool {
+        let definer = self.tree.resolve(&self.module, path).map(|file| &self.tree.files[file].module);
+        definer.is_some_and(|definer| definer.starts_with(&self.module))
     }
 
     /// The body of a macro call is no syntax tree: paths are found by their first name and its `::`.
@@ -128,8 +135,9 @@ impl<'ast> Visit<'ast> for Visitor<'_> {
     }
 
     fn visit_item_use(&mut self, item: &'ast ItemUse) {
-        if matches!(item.vis, Visibility::Inherited) {
-            for leaf in leaves(&item.tree) {
+        let private = matches!(item.vis, Visibility::Inherited);
+        for leaf in leaves(&item.tree) {
+            if private || !self.is_from_child(&leaf.path) {
                 self.path(&leaf.path, leaf.line);
             }
         }

@@ -7,56 +7,74 @@ mod tree;
 
 use std::collections::HashSet;
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use clap::Args;
 
-use crate::project::root;
+use crate::project::{metadata, root};
 use imports::{Import, imports};
 use tree::Tree;
 
-/// The crates to check, those that exist.
-const CRATES: [&str; 6] = ["gateway", "link", "brain", "shared", "client", "xtask"];
+/// The crate that is all test code, which is free of the order.
+const TEST_CODE: &str = "chatbox-tests";
 
 /// Which crates to look at.
 #[derive(Args)]
 pub(crate) struct Arguments {
-    /// The folder of a crate; without it all crates are checked.
+    /// The folder of a crate; without it all crates but `tests` are checked.
     crates: Vec<String>,
 }
 
 /// Prints all circles and upward imports; fails if there are any.
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
-    let all = CRATES.map(str::to_owned).to_vec();
-    let crates = if arguments.crates.is_empty() { all } else { arguments.crates.clone() };
+    let crates = if arguments.crates.is_empty() {
+        members()?
+    } else {
+        arguments.crates.iter().map(|name| root().join(name)).collect()
+    };
     Ok(if print(&crates)? { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// The check that is part of `cargo xtask test`.
 pub(crate) fn check() -> Result<()> {
-    if !print(&CRATES.map(str::to_owned))? {
+    if !print(&members()?)? {
         bail!("imports break the order of the modules, see above");
     }
     Ok(())
 }
 
-/// Prints the findings of these crates; true if there are none.
-fn print(crates: &[String]) -> Result<bool> {
+/// The folders of all crates of the workspace but [`TEST_CODE`].
+fn members() -> Result<Vec<PathBuf>> {
+    let metadata = metadata()?;
+    let packages = metadata["packages"].as_array().context("cargo metadata lists no packages")?;
+    let folder = |package: &serde_json::Value| {
+        let manifest = package["manifest_path"].as_str().context("a package without a manifest")?;
+        Path::new(manifest).parent().map(Path::to_owned).context("a manifest without a folder")
+    };
+    packages.iter().filter(|package| package["name"] != TEST_CODE).map(folder).collect()
+}
+
+/// Prints the findings of the crates in these folders; true if there are none.
+fn print(crates: &[PathBuf]) -> Result<bool> {
     let mut clean = true;
-    for name in crates {
-        let source = root().join(name).join("src");
-        let Some(file) = ["lib.rs", "main.rs"].map(|file| source.join(file)).into_iter().find(|file| file.is_file())
-        else {
-            continue;
-        };
-        let findings = Findings::of(&file)?;
+    for folder in crates {
+        let findings = Findings::of(&root_file(folder)?)?;
+        let name = folder.strip_prefix(root()).unwrap_or(folder).display();
         println!("{name}: {} circles, {} upward imports", findings.circles.len(), findings.upward.len());
         print!("{findings}");
         clean &= findings.is_empty();
     }
     Ok(clean)
+}
+
+/// The file in which the modules of a crate begin.
+fn root_file(folder: &Path) -> Result<PathBuf> {
+    let mut candidates = ["lib.rs", "main.rs"].map(|file| folder.join("src").join(file)).into_iter();
+    candidates
+        .find(|file| file.is_file())
+        .with_context(|| format!("{} has neither src/lib.rs nor src/main.rs", folder.display()))
 }
 
 /// What is wrong with the imports of one crate, in lines such as `a.rs → b.rs  super::b::B (line 3)`.

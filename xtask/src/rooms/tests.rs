@@ -1,3 +1,5 @@
+//! The order of modules, on small crates that are written for each test, and on this workspace.
+
 use super::*;
 
 /// A crate of these files; the first is its root.
@@ -76,6 +78,43 @@ fn a_module_that_uses_its_own_re_export_imports_it() {
         ("room/part.rs", "pub struct Part(super::Own);"),
     ]);
     assert_eq!(found.circles.len(), 1, "{found}");
+}
+
+#[test]
+fn a_re_export_of_another_room_is_an_import() {
+    let found = findings(&[
+        ("lib.rs", "mod top; mod low;"),
+        ("top.rs", "pub struct Top;"),
+        ("low.rs", "pub(crate) use crate::top::Top;"),
+    ]);
+    assert_eq!(found.upward, ["low.rs → top.rs  crate::top::Top (line 1)"]);
+}
+
+#[test]
+fn a_re_export_of_a_sibling_is_an_import() {
+    let found = findings(&[
+        ("lib.rs", "mod room;"),
+        ("room/mod.rs", "mod a; mod b; pub use a::A;"),
+        ("room/a.rs", "pub use super::b::B; pub struct A;"),
+        ("room/b.rs", "use super::A; pub struct B;"),
+    ]);
+    assert_eq!(found.circles.len(), 1, "{found}");
+}
+
+#[test]
+fn a_folder_without_a_crate_is_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    assert!(print(&[folder.path().to_owned()]).unwrap_err().to_string().contains("src/lib.rs"));
+}
+
+#[test]
+fn every_crate_but_the_tests_is_checked() {
+    let names: Vec<_> =
+        members().unwrap().iter().map(|folder| folder.strip_prefix(root()).unwrap().to_owned()).collect();
+    for name in ["brain", "client", "gateway", "link", "shared", "xtask"] {
+        assert!(names.contains(&name.into()), "{names:?}");
+    }
+    assert!(!names.contains(&"tests".into()), "{names:?}");
 }
 
 #[test]
