@@ -1,3 +1,5 @@
+//! Settings from files and from the environment: their order, their errors, and secrets.
+
 use std::io::Write as _;
 
 use secrecy::{ExposeSecret as _, SecretString};
@@ -78,14 +80,14 @@ fn keys(errors: &ConfigErrors) -> Vec<&str> {
 }
 
 #[test]
-fn the_deerrors_alone_are_valid() {
+fn the_defaults_alone_are_valid() {
     let settings: Example = load_from(None, NO_ENV).unwrap();
     assert_eq!((settings.server.workers, settings.server.name.as_str()), (4, ""));
     assert!(settings.auth.secret.is_none() && settings.auth.secret_file.is_empty() && settings.models.is_empty());
 }
 
 #[test]
-fn the_environment_wins_over_the_file_and_the_file_over_the_deerrors() {
+fn the_environment_wins_over_the_file_and_the_file_over_the_defaults() {
     let file = file("[server]\nworkers = 8\nname = \"file\"\nratio = 1\n[server.tls]\nca_file = \"ca.pem\"");
     let env = [
         ("CHATBOX__SERVER__NAME", "env"),

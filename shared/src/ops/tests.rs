@@ -1,3 +1,5 @@
+//! The ops listener over real sockets: its pages, its limits and its end.
+
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use prometheus_client::metrics::counter::Counter;

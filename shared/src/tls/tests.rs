@@ -1,3 +1,5 @@
+//! TLS over real sockets, with certificates that each test issues.
+
 use std::net::SocketAddr;
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};

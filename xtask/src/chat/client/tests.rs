@@ -1,3 +1,5 @@
+//! The terminal client against a gateway that the test plays.
+
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_tungstenite::WebSocketStream;

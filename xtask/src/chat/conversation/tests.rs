@@ -1,3 +1,5 @@
+//! The log of one session as frames arrive.
+
 use super::*;
 
 const SESSION: Uuid = Uuid::from_u128(0x1234_5678_9abc_4def_8123_4567_89ab_cdef);
