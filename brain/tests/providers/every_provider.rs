@@ -1,7 +1,5 @@
 //! Every provider against the fake provider, over real sockets and through the catalog, as the brain calls it.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on says so")]
-
 use std::time::{Duration, Instant};
 
 use chatbox_brain::llm::model::Model;
@@ -12,11 +10,9 @@ use chatbox_tests::provider::dialect::{anthropic, dify, openai};
 use chatbox_tests::provider::{Call, End, FakeProvider, Gate, Script, Step};
 use serde_json::{Value, json};
 
-mod support;
+use super::support::{KINDS, ask, ask_with, chats, model, prompt};
 
-use support::{KINDS, ask, ask_with, chats, model, prompt};
-
-/// The key of all models here, as [`support::KEY_ENV`] holds it.
+/// The key of all models here, as [`super::support::KEY_ENV`] holds it.
 const KEY: &str = env!("CARGO_PKG_NAME");
 
 #[tokio::test]

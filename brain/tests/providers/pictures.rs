@@ -1,11 +1,5 @@
 //! Pictures on their way to each provider, over real sockets.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on says so")]
-
-#[path = "support/raw.rs"]
-mod raw;
-mod support;
-
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
@@ -13,8 +7,8 @@ use chatbox_brain::llm::{ErrorClass, Image, Prompt, PromptTurn};
 use chatbox_tests::provider::FakeProvider;
 use serde_json::{Value, json};
 
-use raw::{Canned, Raw};
-use support::{KINDS, ask, ask_with, chats, model, prompt};
+use super::support::raw::{Canned, Raw};
+use super::support::{KINDS, ask, ask_with, chats, model, prompt};
 
 /// Bytes that would break a form made of text.
 const PNG: &[u8] = b"\x89PNG\r\n\x1a\n--\r\n\xff";

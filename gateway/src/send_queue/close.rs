@@ -9,34 +9,62 @@ use tungstenite::protocol::frame::coding::CloseCode as WireCode;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CloseCode(pub u16);
 
-impl CloseCode {
-    /// The client closed the connection.
-    pub const NORMAL: Self = Self(1000);
-    /// The gateway stops without a drain.
-    pub const GOING_AWAY: Self = Self(1001);
-    /// The client violated the WebSocket protocol.
-    pub const PROTOCOL: Self = Self(1002);
-    /// The client sent a binary frame.
-    pub const BINARY: Self = Self(1003);
-    /// The network failed, or the client left without a close frame. Never sent.
-    pub const ABNORMAL: Self = Self(1006);
-    /// The client sent a text frame that is not UTF-8.
-    pub const NOT_UTF8: Self = Self(1007);
-    /// The client sent too many invalid or rate-limited requests.
-    pub const POLICY: Self = Self(1008);
-    /// The client sent a frame over the limit.
-    pub const TOO_LARGE: Self = Self(1009);
-    /// An internal error of the service.
-    pub const INTERNAL: Self = Self(1011);
-    /// The gateway restarts. The client should connect again.
-    pub const RESTART: Self = Self(1012);
-    /// The token expired, was rejected, or belongs to another user.
-    pub const TOKEN: Self = Self(4001);
-    /// The client does not read. It should connect again and resume.
-    pub const TOO_SLOW: Self = Self(4008);
-    /// The idle timeout of two heartbeat intervals has passed.
-    pub const HEARTBEAT: Self = Self(4009);
+/// Declares the close codes and collects them in [`CloseCode::ALL`].
+macro_rules! close_codes {
+    ($($(#[$doc:meta])* $name:ident = $code:literal, $reason:literal;)*) => {
+        impl CloseCode {
+            $($(#[$doc])* pub const $name: Self = Self($code);)*
 
+            /// Every code of the contract.
+            pub const ALL: &[Self] = &[$(Self::$name),*];
+
+            /// The reason text of the close frame, for developers of clients.
+            fn reason(self) -> &'static str {
+                match self {
+                    $(Self::$name => $reason,)*
+                    _ => "",
+                }
+            }
+        }
+    };
+}
+
+close_codes! {
+    /// The client closed the connection.
+    NORMAL = 1000, "";
+    /// The gateway stops without a drain.
+    GOING_AWAY = 1001, "server stops";
+    /// The client violated the WebSocket protocol.
+    PROTOCOL = 1002, "protocol error";
+    /// The client sent a binary frame.
+    BINARY = 1003, "binary frames are not supported";
+    /// The network failed, or the client left without a close frame. Never sent.
+    ABNORMAL = 1006, "";
+    /// The client sent a text frame that is not UTF-8.
+    NOT_UTF8 = 1007, "text is not UTF-8";
+    /// The client sent too many invalid or rate-limited requests.
+    POLICY = 1008, "too many invalid requests";
+    /// The client sent a frame over the limit.
+    TOO_LARGE = 1009, "frame too large";
+    /// An internal error of the service.
+    INTERNAL = 1011, "internal error";
+    /// The gateway restarts. The client should connect again.
+    RESTART = 1012, "server restarts";
+    /// Reserved: the service is overloaded.
+    OVERLOAD = 1013, "";
+    /// The token expired, was rejected, or belongs to another user.
+    TOKEN = 4001, "token expired or rejected";
+    /// Another connection of the user has replaced this one.
+    REPLACED = 4002, "replaced by another connection";
+    /// Reserved: an admin has ended the connection.
+    DISCONNECTED = 4003, "disconnected";
+    /// The client does not read. It should connect again and resume.
+    TOO_SLOW = 4008, "client reads too slowly";
+    /// The idle timeout of two heartbeat intervals has passed.
+    HEARTBEAT = 4009, "heartbeat timeout";
+}
+
+impl CloseCode {
     /// The code that a brain requested. A code that must not be sent becomes [`CloseCode::INTERNAL`].
     pub fn requested(code: u32) -> Self {
         match u16::try_from(code) {
@@ -61,26 +89,6 @@ impl CloseCode {
         frame.map_or(Self::NORMAL, |frame| Self(frame.code.into()))
     }
 
-    /// The reason text of the close frame, for developers of clients.
-    fn reason(self) -> &'static str {
-        match self {
-            Self::GOING_AWAY => "server stops",
-            Self::PROTOCOL => "protocol error",
-            Self::BINARY => "binary frames are not supported",
-            Self::NOT_UTF8 => "text is not UTF-8",
-            Self::POLICY => "too many invalid requests",
-            Self::TOO_LARGE => "frame too large",
-            Self::INTERNAL => "internal error",
-            Self::RESTART => "server restarts",
-            Self::TOKEN => "token expired or rejected",
-            Self(4002) => "replaced by another connection",
-            Self(4003) => "disconnected",
-            Self::TOO_SLOW => "client reads too slowly",
-            Self::HEARTBEAT => "heartbeat timeout",
-            _ => "",
-        }
-    }
-
     /// The close frame.
     pub(crate) fn frame(self) -> CloseFrame {
         CloseFrame { code: WireCode::from(self.0), reason: self.reason().into() }
@@ -89,7 +97,26 @@ impl CloseCode {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
+    use crate::metrics::CloseLabel;
+
+    #[test]
+    fn the_protocol_page_names_every_close_code_and_no_other() {
+        let page = include_str!("../../../docs/protocol.md");
+        let (_, section) = page.split_once("\n## 9. Close codes").unwrap();
+        let section = section.split("\n## ").next().unwrap();
+        let words = section.split(|c: char| !c.is_ascii_digit()).filter(|word| word.len() == 4);
+        let documented: BTreeSet<u16> = words.map(|word| word.parse().unwrap()).collect();
+        assert_eq!(documented, CloseCode::ALL.iter().map(|code| code.0).collect());
+    }
+
+    #[test]
+    fn every_close_code_is_counted_under_its_own_label() {
+        let counted = CloseLabel::ALL.iter().filter_map(|label| label.as_str().parse().ok());
+        assert_eq!(counted.collect::<BTreeSet<u16>>(), CloseCode::ALL.iter().map(|code| code.0).collect());
+    }
 
     #[test]
     fn a_brain_cannot_request_a_code_that_must_not_be_sent() {

@@ -11,12 +11,15 @@ use super::keys::{ENV_FILE, ENV_PREFIX, env_name, get, set};
 use super::schema::Schema;
 
 /// Variables of this project that are no settings; the tests and the tools read them.
-const HELPERS: [&str; 9] = [
+const HELPERS: [&str; 12] = [
     ENV_FILE,
     "CHATBOX_BINARIES",
     "CHATBOX_CACHE",
     "CHATBOX_MONGOD",
     "CHATBOX_MONGODB_URI",
+    "CHATBOX_REQUIRE_TOOLS",
+    "CHATBOX_SABOTAGE",
+    "CHATBOX_SABOTAGED_BINARIES",
     "CHATBOX_SEED",
     "CHATBOX_SOAK_ANSWERS",
     "CHATBOX_TOKEN",

@@ -1,7 +1,12 @@
-//! The pages in `docs/` against what they describe: the settings, the codes, the messages of the protocol.
+//! The pages in `docs/` against what they describe: the settings, the codes, the messages of the protocol. And the sources
+//! against the rules of CONTRIBUTING.md that text alone can show.
 //!
 //! `docs/configuration.md` is written from the two `default.toml`; with `CHATBOX_WRITE_DOCS=1` this test writes it.
 #![expect(clippy::expect_used, clippy::panic, reason = "a test fails by panicking, in its helpers too")]
+
+mod notices;
+mod sources;
+mod variables;
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;

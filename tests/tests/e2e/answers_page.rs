@@ -101,7 +101,7 @@ fn seen_with_fallback(answer: &Value) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_page_says_what_happens() -> Result<()> {
+async fn the_answers_page_matches_the_behaviour() -> Result<()> {
     let provider = FakeProvider::start().await?;
     let stack = stack(&provider).await?;
     let places = Arc::new(Semaphore::new(AT_ONCE));

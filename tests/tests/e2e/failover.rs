@@ -49,7 +49,7 @@ fn refusals() -> Vec<(&'static str, Script)> {
 }
 
 #[tokio::test]
-async fn before_the_first_word_another_model_answers_and_nobody_notices() -> Result<()> {
+async fn a_fallback_answers_if_the_model_fails_before_its_first_text() -> Result<()> {
     for second in Dialect::ALL {
         let (mut chat, other) = start(second, |model| model.with("breaker_failures", 100)).await?;
         for (index, (what, script)) in refusals().into_iter().enumerate() {
@@ -134,7 +134,7 @@ async fn a_fallback_that_says_nothing_takes_nothing_away() -> Result<()> {
 }
 
 #[tokio::test]
-async fn what_content_rules_withhold_is_not_asked_elsewhere() -> Result<()> {
+async fn a_fallback_is_not_asked_for_an_answer_that_content_rules_withheld() -> Result<()> {
     let (mut chat, other) = start(Dialect::OpenAi, |model| model).await?;
     chat.provider.script(openai::refusal(400, "invalid_request_error", "content_filter", "no"));
     let answer = chat.ana.converse(&chat.session, "go").await?;
@@ -180,7 +180,7 @@ async fn a_circuit_opens_is_probed_and_closes_and_metrics_show_it() -> Result<()
 }
 
 #[tokio::test]
-async fn an_endpoint_takes_so_many_at_once_and_the_others_wait_in_turn() -> Result<()> {
+async fn calls_above_the_limit_of_an_endpoint_wait_in_turn() -> Result<()> {
     let provider = FakeProvider::start().await?;
     let model = Model::at("bird", Dialect::OpenAi, &provider.url()).with("max_concurrent", 1).with("max_queued", 3);
     let stack = Stack::builder().model(model).start().await?;

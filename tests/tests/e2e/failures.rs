@@ -71,7 +71,7 @@ async fn a_provider_that_keeps_failing_is_given_up_after_its_tries() -> Result<(
 }
 
 #[tokio::test]
-async fn what_trying_again_does_not_mend_is_not_tried_again() -> Result<()> {
+async fn permanent_errors_are_not_retried() -> Result<()> {
     let mut chat = Conversation::start(Dialect::OpenAi).await?;
     let table = [
         (401, "invalid_request_error", "invalid_api_key", "provider_rejected"),
@@ -117,7 +117,7 @@ async fn silence_ends_in_a_timeout_before_and_in_the_middle() -> Result<()> {
 }
 
 #[tokio::test]
-async fn an_answer_as_a_whole_has_its_time() -> Result<()> {
+async fn an_answer_ends_at_its_total_timeout() -> Result<()> {
     let quick = |model: Model| model.with("total_timeout_ms", 600);
     let mut chat = Conversation::with_model(Dialect::OpenAi, quick).await?;
     let pieces = vec!["x"; 200];

@@ -57,7 +57,7 @@ async fn a_link_that_is_cut_again_and_again_in_an_answer_leaves_no_gap() -> Resu
 }
 
 #[tokio::test]
-async fn what_is_sent_when_the_link_breaks_is_stored_and_answered_once() -> Result<()> {
+async fn a_message_sent_while_the_link_breaks_is_stored_and_answered_once() -> Result<()> {
     let mut chat = start().await?;
     chat.provider.always(Script::answer(["an ", "answer"]));
     for turn in 0..10 {
@@ -82,7 +82,7 @@ async fn a_link_that_swallows_everything_is_noticed_and_replaced() -> Result<()>
     chat.stack.proxy(0).swallow();
     driver.delta("lost on the way ");
     eventually("the gateway to notice", || async {
-        ensure!(losses(&chat).await? > 0, "not yet");
+        ensure!(losses(&chat).await? > 0, "no loss of the link is counted");
         Ok(())
     })
     .await?;

@@ -67,7 +67,7 @@ async fn the_first_message_names_at_once_and_the_model_does_better() -> Result<(
 }
 
 #[tokio::test]
-async fn what_a_human_has_named_stays() -> Result<()> {
+async fn a_name_given_by_a_person_is_not_replaced() -> Result<()> {
     let (mut chat, naming) = start().await?;
     let gate = Gate::new();
     naming.script(Script::steps([

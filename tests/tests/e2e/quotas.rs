@@ -117,7 +117,7 @@ async fn a_used_up_quota_is_told_with_its_end_and_other_users_go_on() -> Result<
 }
 
 #[tokio::test]
-async fn what_no_day_is_long_enough_for_is_told_without_a_time() -> Result<()> {
+async fn an_answer_larger_than_the_daily_quota_is_refused_without_a_time() -> Result<()> {
     let provider = FakeProvider::start().await?;
     let stack = start(StoreAt::Sqlite, &provider, &[("quotas.tokens_per_day", 50.into())]).await?;
     let session = new_session();

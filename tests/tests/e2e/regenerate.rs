@@ -38,7 +38,7 @@ async fn ended(chat: &mut Conversation, seq: u64) -> Result<Value> {
 }
 
 #[tokio::test]
-async fn a_new_answer_stands_beside_the_old_one_and_takes_its_place_in_what_follows() -> Result<()> {
+async fn a_new_answer_stands_beside_the_old_one_and_replaces_it_in_later_prompts() -> Result<()> {
     let mut chat = start().await?;
     for (question, answer) in [("who?", "the first answer"), ("what?", "the second answer")] {
         chat.provider.script(Script::answer([answer]));

@@ -4,9 +4,12 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use chatbox_tests::harness::connection::{new_session, user_message};
-use chatbox_tests::harness::waits::with_noise;
+use chatbox_tests::harness::waits::{with_noise, within_time};
 use chatbox_tests::harness::{Stack, StoreAt};
 use uuid::Uuid;
+
+/// How long the gateway keeps a request while it reaches no brain.
+const NO_BRAIN: Duration = Duration::from_secs(5);
 
 async fn both_services(store: StoreAt) -> Result<()> {
     let mut stack = Stack::builder().store(store).start().await?;
@@ -53,24 +56,38 @@ async fn clients_do_not_notice_that_an_idle_brain_was_replaced() -> Result<()> {
     let before = ana.frames.len();
 
     stack.kill_brain().await?;
-    // Sent while no brain runs: the gateway keeps the request until a brain runs, or refuses it as retryable.
+    // Sent while no brain runs: the gateway keeps the request until a brain runs.
     let id = Uuid::new_v4().to_string();
     let request = ana.post(user_message(&session, &id, "two")).await?;
     stack.start_brain().await?;
-    stack.ready().await?;
-    let reply = ana.reply(&request).await?;
-    let seq = if reply.is("ack") {
-        reply.number("/seq")
-    } else {
-        ensure!(reply.at("/retryable") == true, "{}", reply.raw);
-        ana.say_as(&session, &id, "two").await?.number("/seq")
-    };
-    ensure!(seq == Some(3), "{seq:?}");
+    let reply = within_time(with_noise(NO_BRAIN), "the acknowledgement", ana.reply(&request)).await??;
+    ensure!(reply.is("ack") && reply.number("/seq") == Some(3), "{}", reply.raw);
     // The answer arrives on the same socket, without opening the session again.
     ana.answer(&session, 3).await?;
     ana.log(&session)?.assert_gapless()?;
     let notices = ana.frames[before..].iter().filter(|frame| frame.is("notice")).count();
     ensure!(notices == 0, "the change of the brain was shown");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_request_is_refused_as_retryable_while_no_brain_comes_back() -> Result<()> {
+    let mut stack = Stack::builder().start().await?;
+    let session = new_session();
+    let mut ana = stack.user("ana")?.connect().await?;
+    ana.open(&session).await?;
+
+    stack.kill_brain().await?;
+    let id = Uuid::new_v4().to_string();
+    let refusal = ana.ask_refused(user_message(&session, &id, "one"), "unavailable");
+    let refused = within_time(with_noise(NO_BRAIN), "the refusal", refusal).await??;
+    ensure!(refused.at("/retryable") == true, "{}", refused.raw);
+
+    stack.start_brain().await?;
+    stack.ready().await?;
+    let seq = ana.say_as(&session, &id, "one").await?.number("/seq");
+    ensure!(seq == Some(1), "{seq:?}");
+    ana.answer(&session, 1).await?;
     Ok(())
 }
 

@@ -16,7 +16,7 @@ fn replayed(connection: &Connection) -> Vec<u64> {
 }
 
 #[tokio::test]
-async fn after_seq_gives_exactly_what_was_missed() -> Result<()> {
+async fn after_seq_replays_exactly_the_missed_entries() -> Result<()> {
     let stack = Stack::builder().start().await?;
     let session = new_session();
     let mut phone = stack.user("ana")?.device("phone").connect().await?;
@@ -51,7 +51,7 @@ async fn after_seq_gives_exactly_what_was_missed() -> Result<()> {
 }
 
 #[tokio::test]
-async fn what_cannot_be_continued_is_reset_openly() -> Result<()> {
+async fn a_log_that_cannot_be_continued_is_reset() -> Result<()> {
     let stack = Stack::builder().start().await?;
     let session = new_session();
     let mut ana = stack.user("ana")?.connect().await?;

@@ -14,7 +14,7 @@ fn chats(calls: &[Call]) -> usize {
 }
 
 #[tokio::test]
-async fn who_joins_in_the_middle_gets_what_there_is_and_then_exactly_the_rest() -> Result<()> {
+async fn a_late_subscriber_gets_the_text_so_far_and_then_every_further_delta() -> Result<()> {
     let mut chat = Conversation::start(Dialect::OpenAi).await?;
     let (_, driver) = chat.start_answer(&["One ", "two "]).await?;
     // At several points, before and after the text was saved.
@@ -175,7 +175,7 @@ async fn an_answer_belongs_to_the_brain_and_not_to_a_socket() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_client_that_does_not_read_is_closed_and_slows_nobody() -> Result<()> {
+async fn a_client_that_does_not_read_is_closed_and_does_not_slow_others() -> Result<()> {
     let mut chat = Conversation::start(Dialect::OpenAi).await?;
     let (mut stuck, _) = chat.stack.user("ana")?.device("stuck").receive_buffer(4096).buffer(1024).upgrade().await?;
     let open = json!({ "type": "session_open", "session_id": chat.session, "id": "open" });

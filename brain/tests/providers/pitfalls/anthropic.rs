@@ -7,8 +7,8 @@ use chatbox_tests::provider::dialect::anthropic::{fault_event, refusal};
 use chatbox_tests::provider::{FakeProvider, Script, Step};
 use serde_json::{Value, json};
 
+use super::wire::{Refused, ask_once, assert_refusals, body, end, failed, stream, text};
 use crate::support::{ask, model};
-use crate::wire::{Refused, ask_once, assert_refusals, body, end, failed, stream, text};
 
 fn start() -> Value {
     json!({"type": "message_start", "message": {"id": "msg_1", "content": [], "stop_reason": null, "usage":

@@ -7,8 +7,8 @@ use chatbox_tests::provider::dialect::openai::refusal;
 use chatbox_tests::provider::{FakeProvider, Script, Step};
 use serde_json::{Value, json};
 
+use super::wire::{ask_once, assert_refusals, body, failed, said, stream, text};
 use crate::support::{ask, model};
-use crate::wire::{ask_once, assert_refusals, body, failed, said, stream, text};
 
 fn choice(choice: Value) -> Value {
     json!({"choices": [choice]})

@@ -9,8 +9,8 @@ use chatbox_tests::provider::dialect::dify::{event_of, fault_event, refusal};
 use chatbox_tests::provider::{End, FakeProvider, Script, Step};
 use serde_json::{Value, json};
 
+use super::wire::{Asked, Refused, ask_once, assert_refusals, failed};
 use crate::support::{ask, ask_with, chats, model, prompt};
-use crate::wire::{Asked, Refused, ask_once, assert_refusals, failed};
 
 fn event(name: &str, more: &Value) -> Step {
     Step::Bytes(event_of("c", "t", name, more))

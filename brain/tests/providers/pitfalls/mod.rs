@@ -1,10 +1,6 @@
-//! What is known to go wrong on the wire: one test for each row of our tables of the protocols, named after it, through
-//! real sockets and with exact bytes.
+//! The known faults of the wire: one test for each row of the tables of the protocols, named after the row, through real
+//! sockets and with exact bytes.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on says so")]
-
-#[path = "../support/mod.rs"]
-mod support;
 mod wire;
 
 mod anthropic;

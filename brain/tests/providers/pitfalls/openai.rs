@@ -7,8 +7,8 @@ use chatbox_tests::provider::dialect::openai::{fault_event, refusal};
 use chatbox_tests::provider::{FakeProvider, Script};
 use serde_json::{Value, json};
 
+use super::wire::{Refused, ask_once, assert_refusals, body, failed, stream, text};
 use crate::support::{ask, model};
-use crate::wire::{Refused, ask_once, assert_refusals, body, failed, stream, text};
 
 fn choice(choice: Value) -> Value {
     json!({"object": "chat.completion.chunk", "choices": [choice]})

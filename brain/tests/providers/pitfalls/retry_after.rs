@@ -6,8 +6,8 @@ use chatbox_brain::llm::ErrorClass;
 use chatbox_tests::provider::{FakeProvider, Script};
 use serde_json::json;
 
+use super::wire::ask_once;
 use crate::support::{KINDS, ask, model};
-use crate::wire::ask_once;
 
 fn busy(headers: &[(&str, &str)]) -> Script {
     headers.iter().fold(Script::body(503, "text/plain", "busy"), |script, (name, value)| script.header(name, value))

@@ -8,8 +8,8 @@ use chatbox_tests::provider::dialect::{anthropic, dify, openai};
 use chatbox_tests::provider::{FakeProvider, Script, Step};
 use serde_json::{Value, json};
 
+use super::wire::{ask_once, body, end, failed, pieces, said, stream, text, whole};
 use crate::support::{KINDS, ask, model};
-use crate::wire::{ask_once, body, end, failed, pieces, said, stream, text, whole};
 
 #[tokio::test]
 async fn sse_01_a_piece_ends_inside_a_character() {
@@ -84,7 +84,7 @@ async fn sse_05_several_lines_of_data_are_one_event() {
     }
 }
 
-/// Sparse signs of life, together longer than the model may be silent, keep the answer.
+/// Sparse keep-alive comments, together longer than the model may be silent, keep the answer.
 async fn assert_is_life(sign: &str, row: &str) {
     let fake = FakeProvider::start().await.unwrap();
     for kind in KINDS {

@@ -1,4 +1,7 @@
-//! A model at the fake provider, and a question to it: what the tests of providers share.
+//! What the tests of providers share: a model at the fake provider, and a question to it whose answer is read as the brain
+//! reads it.
+
+pub(crate) mod raw;
 
 use std::sync::{Arc, Mutex};
 
@@ -53,14 +56,14 @@ pub(crate) fn prompt() -> Prompt {
     }
 }
 
-/// What an answer told.
+/// The parts of an answer.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Read {
     /// The text at the end.
     pub(crate) text: String,
     /// Texts that were replaced by others.
     pub(crate) replaced: Vec<String>,
-    /// What `InputTokens` told: all and cached.
+    /// Input tokens, all and cached, as `Chunk::InputTokens` reports them.
     pub(crate) input: Option<(u64, u64)>,
     /// The last usage.
     pub(crate) usage: Option<TokenUsage>,
@@ -68,16 +71,16 @@ pub(crate) struct Read {
     pub(crate) conversation: Option<String>,
 }
 
-/// Asks as the brain does, with all tries, and reads to the end, whichever it is.
+/// Asks as the brain does, with all retries, and reads up to the end or the error.
 pub(crate) async fn ask_with(model: &Model, prompt: &Prompt) -> (Read, Result<FinishReason, ProviderError>) {
-    let witness = Arc::new(Witness {
+    let recorder = Arc::new(RecordingProvider {
         inner: Arc::clone(&model.provider),
         request_id: prompt.request_id.clone(),
         seen: Arc::default(),
         failed: Arc::default(),
     });
-    let watched = Model {
-        provider: Arc::clone(&witness) as SharedProvider,
+    let recorded = Model {
+        provider: Arc::clone(&recorder) as SharedProvider,
         system_prompt: prompt.system.clone(),
         ..model.clone()
     };
@@ -89,7 +92,7 @@ pub(crate) async fn ask_with(model: &Model, prompt: &Prompt) -> (Read, Result<Fi
     let mut answering = Answering::start(AnswerRequest {
         session: SessionId::generate(),
         user: "u".into(),
-        models: vec![Arc::new(watched)],
+        models: vec![Arc::new(recorded)],
         conversation: Arc::new(conversation),
         meter: Arc::new(Uncounted),
     });
@@ -103,47 +106,51 @@ pub(crate) async fn ask_with(model: &Model, prompt: &Prompt) -> (Read, Result<Fi
             AnswerEvent::End(end) => outcome = Some(end.outcome),
         }
     }
-    let read = Read { text, replaced, ..witness.seen.lock().unwrap().clone() };
-    let failed = witness.failed.lock().unwrap().take();
+    let read = Read { text, replaced, ..recorder.seen.lock().unwrap().clone() };
+    let failed = recorder.failed.lock().unwrap().take();
     match outcome.unwrap() {
         AnswerOutcome::Finished(reason) => (read, Ok(reason)),
-        AnswerOutcome::Stopped => (read, Err(ProviderError::new(ErrorClass::Protocol, "stopped by nobody"))),
+        AnswerOutcome::Stopped => {
+            (read, Err(ProviderError::new(ErrorClass::Protocol, "an answer was stopped without a request")))
+        }
         // A time limit of the brain's own is no error of the provider.
         AnswerOutcome::Failed(fault) if fault.code == ErrorCode::ProviderTimeout => {
-            (read, Err(failed.unwrap_or(ProviderError::new(ErrorClass::Timeout, "by a limit of the brain's"))))
+            (read, Err(failed.unwrap_or(ProviderError::new(ErrorClass::Timeout, "a time limit of the brain"))))
         }
         AnswerOutcome::Failed(_) => (read, Err(failed.unwrap())),
     }
 }
 
-/// Passes everything on and remembers what the provider said of the last call.
-struct Witness {
+/// Passes every call on to another provider, under one request id, and records the last error and the facts that an answer
+/// has besides its text.
+struct RecordingProvider {
     inner: SharedProvider,
     request_id: String,
     seen: Arc<Mutex<Read>>,
     failed: Arc<Mutex<Option<ProviderError>>>,
 }
 
-struct Watched {
+/// The answer to one call of a [`RecordingProvider`].
+struct RecordingGeneration {
     inner: Box<dyn Generation>,
     seen: Arc<Mutex<Read>>,
     failed: Arc<Mutex<Option<ProviderError>>>,
 }
 
 #[async_trait]
-impl Provider for Witness {
+impl Provider for RecordingProvider {
     async fn generate(&self, prompt: &Prompt) -> Result<Box<dyn Generation>, ProviderError> {
         self.failed.lock().unwrap().take();
         let prompt = Prompt { request_id: self.request_id.clone(), ..prompt.clone() };
         let inner = self.inner.generate(&prompt).await.inspect_err(|error| {
             *self.failed.lock().unwrap() = Some(error.clone());
         })?;
-        Ok(Box::new(Watched { inner, seen: Arc::clone(&self.seen), failed: Arc::clone(&self.failed) }))
+        Ok(Box::new(RecordingGeneration { inner, seen: Arc::clone(&self.seen), failed: Arc::clone(&self.failed) }))
     }
 }
 
 #[async_trait]
-impl Generation for Watched {
+impl Generation for RecordingGeneration {
     async fn next(&mut self) -> Option<Result<Chunk, ProviderError>> {
         let item = self.inner.next().await;
         let mut seen = self.seen.lock().unwrap();

@@ -20,7 +20,7 @@ pub(super) const PRESETS: &[Preset] = &[
     ("bad_request", "400", || Script::refuse(Fault::status(400))),
     ("unauthorized", "401", || Script::refuse(Fault::status(401))),
     ("not_found", "404", || Script::refuse(Fault::status(404))),
-    ("quota", "429: the money ran out", || Script::refuse(Fault { quota: true, ..Fault::status(429) })),
+    ("quota", "429: account without credit", || Script::refuse(Fault { quota: true, ..Fault::status(429) })),
     ("rate_limited", "429 with `retry-after: 1`", || limited(Retry::after("1"))),
     ("rate_limited_silent", "429 that does not say when to try again", || limited(Retry::default())),
     ("rate_limited_fraction", "429 with `retry-after: 0.5`", || limited(Retry::after("0.5"))),
@@ -58,5 +58,5 @@ pub(super) const PRESETS: &[Preset] = &[
         Script::answer(["Unlabelled"]).content_type(None)
     }),
     ("whole_json", "the whole answer as one JSON object", || Script::whole("All at once")),
-    ("gzip", "a well-formed stream, compressed without having been asked", || Script::answer(["Compressed"]).gzip()),
+    ("gzip", "a well-formed stream, gzip although not requested", || Script::answer(["Compressed"]).gzip()),
 ];

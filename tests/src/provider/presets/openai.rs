@@ -60,8 +60,8 @@ pub(super) const PRESETS: &[Preset] = &[
     ("openai_length", "cut by the token limit", || ended("length")),
     ("openai_content_filter", "ended by the content filter", || ended("content_filter")),
     ("openai_tool_calls", "asks for a tool", || ended("tool_calls")),
-    ("openai_unknown_reason", "ended for a reason nobody knows", || ended("eos_token")),
-    ("openai_refusal", "the model refuses, in the field of its own", || {
+    ("openai_unknown_reason", "an unknown finish reason", || ended("eos_token")),
+    ("openai_refusal", "refusal in the field `refusal`", || {
         script([
             Step::Begin,
             Step::Chunk(delta(&json!({"refusal": "I can't help with that."}))),

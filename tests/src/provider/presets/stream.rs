@@ -52,10 +52,10 @@ pub(super) const PRESETS: &[Preset] = &[
     }),
     ("stall_before_text", "a stream that begins and then says nothing", || Script::steps([Step::Begin, Step::Stall])),
     ("stall_mid", "a stream that falls silent after some text", || begun().then(Step::Stall)),
-    ("pings_forever", "signs of life each second, never any text", || {
+    ("pings_forever", "keep-alive comments each second, never any text", || {
         Script::steps([Step::Begin, Step::KeepAlives { every: SECOND, count: None }])
     }),
-    ("pings_then_answer", "five signs of life, one each 200 ms, then the answer", || {
+    ("pings_then_answer", "five keep-alive comments, one each 200 ms, then the answer", || {
         let pings = Step::KeepAlives { every: SECOND / 5, count: Some(5) };
         Script::steps([Step::Begin, pings, Step::Delta("Finally".into()), Step::Finish { input: 10, output: 1 }])
     }),

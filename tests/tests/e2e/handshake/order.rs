@@ -83,7 +83,7 @@ async fn without_a_brain_the_token_is_still_checked_first() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_draining_gateway_tells_its_clients_and_takes_nobody() -> Result<()> {
+async fn a_draining_gateway_tells_its_clients_and_refuses_new_ones() -> Result<()> {
     let mut stack = Stack::builder().gateway("shutdown.drain_seconds", 2)?.start().await?;
     let mut ana = stack.user("ana")?.connect().await?;
     stack.gateway_process(0).terminate()?;
