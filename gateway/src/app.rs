@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::GatewaySettings;
 use crate::connection::{self, Accepted, ConnectionContext, websocket_config};
 use crate::handshake::Handshake;
-use crate::limits::Capacity;
+use crate::limits::{Capacity, Slots};
 use crate::listener::{Listener, Sockets};
 use crate::metrics::Metrics;
 use crate::registry::ConnectionRegistry;
@@ -50,7 +50,12 @@ impl App {
         let capacity =
             Capacity::determine(settings.limits.max_connections).context("reading the limit on open files")?;
         let address = settings.gateway.listen;
-        let listener = Listener::bind(address, settings.limits.http(), capacity.sockets)
+        let slots = Slots::new(
+            capacity.http_sockets(),
+            settings.limits.http_sockets_per_address,
+            settings.security.proxy_networks(),
+        );
+        let listener = Listener::bind(address, settings.limits.http(), Arc::clone(&slots))
             .await
             .with_context(|| format!("binding gateway.listen {address}"))?;
         let public = listener.address().context("reading the bound address")?;
@@ -82,14 +87,18 @@ impl App {
             clock,
         };
 
-        serve_ops(ops_server, metrics_registry, &settings, links.clone(), Arc::clone(&verifier), &lifecycle);
+        metrics.sockets_max.set(i64::try_from(capacity.sockets).unwrap_or(i64::MAX));
+        let brain_links = links.clone();
         let handshake = Handshake::new(
             settings.handshake(capacity.connections),
-            verifier,
-            Box::new(move || links.any_ready()),
+            Arc::clone(&verifier),
+            Box::new(move || brain_links.any_ready()),
             lifecycle.draining().clone(),
             metrics.clone(),
         );
+        let connections_full = handshake.full();
+        let full = move || connections_full() || slots.is_full();
+        serve_ops(ops_server.metrics(metrics_registry), &settings, links, full, verifier, &lifecycle);
         let routes = Routes::new(&settings.gateway.path_prefix, handshake);
         let socket_config = websocket_config(&context.settings);
         let closing = CancellationToken::new();
@@ -142,16 +151,21 @@ async fn drain(
 
 fn serve_ops(
     ops: Ops,
-    registry: Registry,
     settings: &GatewaySettings,
     links: Links,
+    full: impl Fn() -> bool + Send + Sync + 'static,
     verifier: Arc<TokenVerifier>,
     lifecycle: &Lifecycle,
 ) {
-    let mut ops = ops.metrics(registry).check("brain", CHECK_TIMEOUT, move || {
-        let reached = links.any_ready();
-        async move { if reached { Ok(()) } else { Err("no brain can be reached".to_owned()) } }
-    });
+    let mut ops = ops
+        .check("brain", CHECK_TIMEOUT, move || {
+            let reached = links.any_ready();
+            async move { if reached { Ok(()) } else { Err("no brain can be reached".to_owned()) } }
+        })
+        .check("capacity", CHECK_TIMEOUT, move || {
+            let full = full();
+            async move { if full { Err("the gateway is full".to_owned()) } else { Ok(()) } }
+        });
     if !settings.auth.jwks_url.is_empty() {
         ops = ops.check("token_keys", CHECK_TIMEOUT, move || {
             let loaded = verifier.has_keys();

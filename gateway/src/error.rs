@@ -30,6 +30,21 @@ pub fn response(failure: &Failure) -> Response<Full<Bytes>> {
     with_status(status, failure)
 }
 
+/// The bytes of the response to a socket that gets no HTTP connection.
+pub fn raw_response(failure: &Failure) -> Vec<u8> {
+    let (response, body) = (response(failure), body(failure));
+    let mut bytes = format!("HTTP/1.1 {}\r\ncontent-length: {}\r\n", response.status(), body.len()).into_bytes();
+    for (name, value) in response.headers() {
+        bytes.extend_from_slice(name.as_str().as_bytes());
+        bytes.extend_from_slice(b": ");
+        bytes.extend_from_slice(value.as_bytes());
+        bytes.extend_from_slice(b"\r\n");
+    }
+    bytes.extend_from_slice(b"\r\n");
+    bytes.extend_from_slice(&body);
+    bytes
+}
+
 /// The response to a method that the path does not support.
 pub fn method_not_allowed(allowed: &'static str) -> Response<Full<Bytes>> {
     let failure = Failure::with_message(ErrorCode::InvalidMessage, "This method is not supported here.");
@@ -38,17 +53,23 @@ pub fn method_not_allowed(allowed: &'static str) -> Response<Full<Bytes>> {
     response
 }
 
-fn with_status(status: StatusCode, failure: &Failure) -> Response<Full<Bytes>> {
+fn body(failure: &Failure) -> Vec<u8> {
     let error = ErrorJson {
         code: failure.code.as_str(),
         message: &failure.message,
         error_id: &failure.error_id,
         field: failure.field.as_deref(),
     };
-    let mut response = Response::new(Full::from(serde_json::to_vec(&ErrorBody { error }).unwrap_or_default()));
+    serde_json::to_vec(&ErrorBody { error }).unwrap_or_default()
+}
+
+fn with_status(status: StatusCode, failure: &Failure) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::from(body(failure)));
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    // A socket gets one refusal: a client that tries again connects again, and is counted again.
+    headers.insert(CONNECTION, HeaderValue::from_static("close"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     if let Some(wait) = failure.retry_after {
@@ -62,7 +83,7 @@ fn with_status(status: StatusCode, failure: &Failure) -> Response<Full<Bytes>> {
         }
         ErrorCode::UpgradeRequired => {
             headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
-            headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+            headers.insert(CONNECTION, HeaderValue::from_static("Upgrade, close"));
             headers.insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
         }
         _ => {}

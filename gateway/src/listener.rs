@@ -1,16 +1,17 @@
-//! The accept loop: TCP connections up to a limit, HTTP/1.1 on each of them, and the step from HTTP to WebSocket.
+//! The accept loop: TCP connections up to a limit, one HTTP/1.1 request on each of them, and the step from HTTP to WebSocket.
 //!
 //! One task serves a connection from its first byte to its last. The state of the HTTP phase is boxed: when the WebSocket
 //! opens, the box is freed together with hyper and its buffers, and only the socket is kept. Ten thousand idle
 //! connections are the common case, so every byte that a connection keeps counts.
 
 use std::convert::Infallible;
-use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::io::{self, Read as _, Write as _};
+use std::net::{IpAddr, Shutdown, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use chatbox_shared::failure::{ErrorCode, Failure};
 use chatbox_shared::lifecycle::Lifecycle;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -19,13 +20,15 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio_tungstenite::WebSocketStream;
 use tokio_util::sync::CancellationToken;
 use tungstenite::protocol::{Role, WebSocketConfig};
 
 use crate::connection::Accepted;
+use crate::error;
 use crate::handshake::Admitted;
+use crate::limits::{LogBudget, NoSlot, Slot, Slots};
 use crate::metrics::{HandshakeOutcome, Metrics};
 use crate::routes::{RouteResponse, Routes};
 
@@ -35,11 +38,16 @@ const ACCEPT_PAUSE: (Duration, Duration) = (Duration::from_millis(5), Duration::
 /// How long a connection may take to finish its response when the listener closes.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The limits of HTTP requests.
+/// When a client whose socket was refused may try again.
+const REFUSAL_RETRY: Duration = Duration::from_secs(3);
+
+/// The limits of the HTTP phase.
 #[derive(Debug, Clone, Copy)]
 pub struct HttpLimits {
     /// The time limit for the head of a request.
     pub header_timeout: Duration,
+    /// The time limit from the accepted socket to the open WebSocket.
+    pub http_timeout: Duration,
     /// Largest head of a request, in bytes.
     pub max_header_bytes: usize,
     /// Largest number of headers.
@@ -56,17 +64,17 @@ pub trait Sockets: Send + Sync + 'static {
 pub struct Listener {
     socket: TcpListener,
     limits: HttpLimits,
-    max_sockets: usize,
+    slots: Arc<Slots>,
 }
 
 impl Listener {
-    /// Binds the address. At most `max_sockets` connections are open at the same time; further ones wait to be accepted.
+    /// Binds the address. A socket has one of the `slots` until it becomes a WebSocket. A socket without a slot is refused
+    /// at once, so that sockets without a token never keep others from an answer.
     ///
     /// # Errors
     /// If the address cannot be bound.
-    pub async fn bind(address: SocketAddr, limits: HttpLimits, max_sockets: usize) -> io::Result<Self> {
-        let max_sockets = max_sockets.min(Semaphore::MAX_PERMITS);
-        Ok(Self { socket: TcpListener::bind(address).await?, limits, max_sockets })
+    pub async fn bind(address: SocketAddr, limits: HttpLimits, slots: Arc<Slots>) -> io::Result<Self> {
+        Ok(Self { socket: TcpListener::bind(address).await?, limits, slots })
     }
 
     /// The bound address.
@@ -88,27 +96,41 @@ impl Listener {
         lifecycle: &Lifecycle,
         closing: CancellationToken,
     ) {
-        metrics.sockets_max.set(i64::try_from(self.max_sockets).unwrap_or(i64::MAX));
-        let shared = Arc::new(Shared { http: http(self.limits), routes, sockets, socket_config, metrics, closing });
+        let log_budget = LogBudget::new(metrics.suppressed_log_lines.clone());
+        let shared = Arc::new(Shared {
+            http: http(self.limits),
+            http_timeout: self.limits.http_timeout,
+            slots: self.slots,
+            routes,
+            sockets,
+            socket_config,
+            metrics,
+            log_budget,
+            closing,
+        });
         let loop_lifecycle = lifecycle.clone();
-        lifecycle.critical("listener", accept(self.socket, self.max_sockets, shared, loop_lifecycle));
+        lifecycle.critical("listener", accept(self.socket, shared, loop_lifecycle));
     }
 }
 
 /// What all connections share.
 struct Shared<S> {
     http: http1::Builder,
+    http_timeout: Duration,
+    slots: Arc<Slots>,
     routes: Routes,
     sockets: S,
     socket_config: WebSocketConfig,
     metrics: Metrics,
+    log_budget: LogBudget,
     closing: CancellationToken,
 }
 
 fn http(limits: HttpLimits) -> http1::Builder {
     let mut http = http1::Builder::new();
-    // Without a timer hyper ignores the timeout. The timeout also ends connections that are idle between requests.
+    // Without a timer hyper ignores the timeout. A socket has one request: a refused client connects again.
     http.timer(TokioTimer::new())
+        .keep_alive(false)
         .header_read_timeout(limits.header_timeout)
         .max_buf_size(limits.max_header_bytes)
         .max_header_size(limits.max_header_bytes)
@@ -116,20 +138,20 @@ fn http(limits: HttpLimits) -> http1::Builder {
     http
 }
 
-async fn accept<S: Sockets>(socket: TcpListener, max_sockets: usize, shared: Arc<Shared<S>>, lifecycle: Lifecycle) {
-    let permits = Arc::new(Semaphore::new(max_sockets));
+async fn accept<S: Sockets>(socket: TcpListener, shared: Arc<Shared<S>>, lifecycle: Lifecycle) {
     let mut pause = ACCEPT_PAUSE.0;
     loop {
-        let next = async {
-            let permit = Arc::clone(&permits).acquire_owned().await.map_err(io::Error::other)?;
-            socket.accept().await.map(|(stream, peer)| (stream, peer, permit))
-        };
-        let Some(next) = shared.closing.run_until_cancelled(next).await else { return };
+        let Some(next) = shared.closing.run_until_cancelled(socket.accept()).await else { return };
         match next {
-            Ok((stream, peer, permit)) => {
+            Ok((stream, peer)) => {
                 pause = ACCEPT_PAUSE.0;
-                let open = OpenSocket::new(permit, &shared.metrics);
-                lifecycle.spawn(serve(stream, peer.ip(), Arc::clone(&shared), open));
+                match shared.slots.take(peer.ip()) {
+                    Ok(slot) => {
+                        let open = OpenSocket::new(&shared.metrics);
+                        lifecycle.spawn(serve(stream, peer.ip(), Arc::clone(&shared), open, slot));
+                    }
+                    Err(reason) => shared.refuse(stream, peer.ip(), reason),
+                }
             }
             // The client left before its connection was accepted.
             Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) => {
@@ -146,16 +168,42 @@ async fn accept<S: Sockets>(socket: TcpListener, max_sockets: usize, shared: Arc
     }
 }
 
+impl<S> Shared<S> {
+    /// Refuses a socket without a slot, and closes it.
+    fn refuse(&self, stream: TcpStream, peer: IpAddr, reason: NoSlot) {
+        let (outcome, code) = match reason {
+            NoSlot::Full => (HandshakeOutcome::Full, ErrorCode::Unavailable),
+            NoSlot::AddressFull => (HandshakeOutcome::RateLimited, ErrorCode::RateLimited),
+        };
+        let failure = Failure::new(code).retry_after(REFUSAL_RETRY);
+        self.metrics.handshake(outcome);
+        if self.log_budget.allows(peer) {
+            tracing::warn!(client = %peer, outcome = outcome.as_str(), error_id = failure.error_id, "socket refused");
+        }
+        if let Err(error) = write_and_close(stream, &error::raw_response(&failure)) {
+            tracing::debug!(%error, "cannot write a refusal");
+        }
+    }
+}
+
+/// Writes to a socket without waiting. The response fits into the empty buffer of a new socket. The request is discarded
+/// first as far as it has arrived: a socket that is closed with unread bytes is reset.
+fn write_and_close(stream: TcpStream, response: &[u8]) -> io::Result<()> {
+    let mut stream = stream.into_std()?;
+    let _request = stream.read(&mut [0; 4096]);
+    stream.write_all(response)?;
+    stream.shutdown(Shutdown::Write)
+}
+
 /// Counts a TCP connection while it is open.
 struct OpenSocket {
-    _permit: OwnedSemaphorePermit,
     sockets: Gauge,
 }
 
 impl OpenSocket {
-    fn new(permit: OwnedSemaphorePermit, metrics: &Metrics) -> Self {
+    fn new(metrics: &Metrics) -> Self {
         metrics.sockets.inc();
-        Self { _permit: permit, sockets: metrics.sockets.clone() }
+        Self { sockets: metrics.sockets.clone() }
     }
 }
 
@@ -166,8 +214,10 @@ impl Drop for OpenSocket {
 }
 
 /// One TCP connection, from the first byte to the last.
-async fn serve<S: Sockets>(stream: TcpStream, peer: IpAddr, shared: Arc<Shared<S>>, open: OpenSocket) {
-    if let Some((accepted, socket, permit)) = Box::pin(speak_http(stream, peer, &shared)).await {
+async fn serve<S: Sockets>(stream: TcpStream, peer: IpAddr, shared: Arc<Shared<S>>, open: OpenSocket, slot: Slot) {
+    let opened = Box::pin(speak_http(stream, peer, &shared)).await;
+    drop(slot);
+    if let Some((accepted, socket, permit)) = opened {
         shared.sockets.serve(accepted, socket).await;
         drop(permit);
     }
@@ -183,7 +233,7 @@ struct PendingUpgrade {
     upgrade: OnUpgrade,
 }
 
-/// Answers requests until the connection ends or becomes a WebSocket.
+/// Answers one request. Then the connection ends or becomes a WebSocket.
 async fn speak_http<S: Sockets>(stream: TcpStream, peer: IpAddr, shared: &Shared<S>) -> Option<Upgraded> {
     // A small frame must not wait for the acknowledgement of the previous frame.
     if let Err(error) = stream.set_nodelay(true) {
@@ -207,6 +257,10 @@ async fn speak_http<S: Sockets>(stream: TcpStream, peer: IpAddr, shared: &Shared
             () = shared.closing.cancelled() => {
                 connection.as_mut().graceful_shutdown();
                 tokio::time::timeout(CLOSE_TIMEOUT, connection).await.unwrap_or(Ok(()))
+            }
+            () = tokio::time::sleep(shared.http_timeout) => {
+                tracing::debug!(client = %peer, "HTTP connection took too long");
+                Ok(())
             }
         }
     };

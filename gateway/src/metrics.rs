@@ -44,6 +44,10 @@ labels! {
         Full = "full",
         /// Too many handshakes from this address.
         RateLimited = "rate_limited",
+        /// The path is unknown.
+        NotFound = "not_found",
+        /// The method is not GET.
+        Method = "method",
         /// The request is not a valid WebSocket handshake.
         NotWebSocket = "not_websocket",
         /// The origin of the page is not allowed.
@@ -133,6 +137,8 @@ pub struct Metrics {
     pub accept_errors: Counter,
     /// For how many seconds the JWKS document could not be read; 0 after a good read.
     pub jwks_stale: Gauge,
+    /// Log lines about refusals that were not written.
+    pub suppressed_log_lines: Counter,
     /// Open WebSocket connections.
     pub connections: Gauge,
     /// Handshakes by outcome. Counted by [`Metrics::handshake`].
@@ -185,6 +191,11 @@ impl Metrics {
         registry.register("sockets", "Open TCP connections", self.sockets.clone());
         registry.register("sockets_max", "Limit on open TCP connections", self.sockets_max.clone());
         registry.register("accept_errors", "Failed accept calls", self.accept_errors.clone());
+        registry.register(
+            "suppressed_log_lines",
+            "Log lines about refusals that were not written",
+            self.suppressed_log_lines.clone(),
+        );
         for outcome in HandshakeOutcome::ALL {
             let _zero = self.handshakes.get_or_create(&HandshakeLabels { outcome: *outcome });
         }

@@ -3,13 +3,11 @@
 use std::net::IpAddr;
 
 use bytes::Bytes;
-use chatbox_shared::failure::{ErrorCode, Failure};
 use http::{Method, Request, Response};
 use http_body_util::Full;
 use hyper::upgrade::OnUpgrade;
 
-use crate::error;
-use crate::handshake::{Admitted, Handshake};
+use crate::handshake::{Admitted, Handshake, Target};
 
 /// All routes.
 pub struct Routes {
@@ -34,13 +32,14 @@ impl Routes {
 
     /// The response to a request that came from `peer`.
     pub async fn answer<B>(&self, mut request: Request<B>, peer: IpAddr) -> RouteResponse {
-        if request.uri().path() != self.socket_path {
-            return RouteResponse::Plain(error::response(&Failure::new(ErrorCode::NotFound)));
-        }
-        if request.method() != Method::GET {
-            return RouteResponse::Plain(error::method_not_allowed("GET"));
-        }
-        match self.handshake.admit(&request, peer).await {
+        let target = if request.uri().path() != self.socket_path {
+            Target::UnknownPath
+        } else if request.method() != Method::GET {
+            Target::OtherMethod
+        } else {
+            Target::Socket
+        };
+        match self.handshake.admit(&request, target, peer).await {
             Ok(admitted) => RouteResponse::Socket(admitted, hyper::upgrade::on(&mut request)),
             Err(rejection) => RouteResponse::Plain(rejection),
         }

@@ -3,10 +3,11 @@
 use std::fmt;
 
 use serde::Deserialize;
-use tracing::{Event, Subscriber};
-use tracing_subscriber::filter::{EnvFilter, ParseError};
+use tracing::{Event, Level, Metadata, Subscriber};
+use tracing_subscriber::filter::{EnvFilter, ParseError, filter_fn};
 use tracing_subscriber::fmt::format::{self, Format, Json, Writer};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter};
+use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
@@ -71,18 +72,25 @@ fn subscriber<W>(settings: &LogSettings, writer: W) -> Result<Box<dyn Subscriber
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
-    let mut filter = EnvFilter::builder().parse(&settings.filter)?;
-    for library in PRIVATE_BELOW_INFO {
-        filter = filter.add_directive(format!("{library}=info").parse()?);
-    }
+    let filter = EnvFilter::builder().parse(&settings.filter)?;
+    // A layer beside the filter, because in a filter a directive for a longer target overrides one for the library.
+    let public = filter_fn(|metadata| !is_private(metadata));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_ansi(false);
     Ok(match settings.format {
         LogFormat::Json => {
             let format: Format<Json> = format::format().json().flatten_event(true).with_current_span(false);
-            Box::new(builder.fmt_fields(format::JsonFields::new()).event_format(OneLine(format)).finish())
+            Box::new(builder.fmt_fields(format::JsonFields::new()).event_format(OneLine(format)).finish().with(public))
         }
-        LogFormat::Text => Box::new(builder.event_format(OneLine(format::format().with_ansi(false))).finish()),
+        LogFormat::Text => {
+            Box::new(builder.event_format(OneLine(format::format().with_ansi(false))).finish().with(public))
+        }
     })
+}
+
+/// Whether a log line of a library may hold tokens or messages.
+fn is_private(metadata: &Metadata<'_>) -> bool {
+    let library = metadata.target().split("::").next().unwrap_or_default();
+    *metadata.level() > Level::INFO && PRIVATE_BELOW_INFO.contains(&library)
 }
 
 /// Logs a panic as one line with its place, instead of several lines on standard error.
@@ -202,7 +210,7 @@ mod tests {
 
     #[test]
     fn no_filter_enables_private_log_lines_of_libraries() {
-        let logged = log("trace,tungstenite=trace", LogFormat::Json, || {
+        let logged = log("trace,tungstenite=trace,tungstenite::protocol=trace", LogFormat::Json, || {
             tracing::trace!(target: "tungstenite::protocol", "the words of a user");
             tracing::trace!(target: "chatbox_gateway", "own line");
         });

@@ -31,6 +31,10 @@ pub struct LimitsSection {
     pub outbound_queue_bytes: usize,
     /// The time limit for the head of an HTTP request, in milliseconds.
     pub header_timeout_ms: u64,
+    /// The time limit from the accepted socket to the open WebSocket, in milliseconds.
+    pub http_timeout_ms: u64,
+    /// Sockets of one address that are not WebSockets yet.
+    pub http_sockets_per_address: usize,
     /// Largest head of an HTTP request, in bytes.
     pub max_header_bytes: usize,
     /// Largest number of headers of an HTTP request.
@@ -49,6 +53,8 @@ impl LimitsSection {
         within(errors, "limits.max_in_flight", self.max_in_flight, 1, 4096);
         within(errors, "limits.outbound_queue_bytes", self.outbound_queue_bytes, 16 << 10, 256 << 20);
         within(errors, "limits.header_timeout_ms", self.header_timeout_ms, 100, 60_000);
+        within(errors, "limits.http_timeout_ms", self.http_timeout_ms, 100, 300_000);
+        within(errors, "limits.http_sockets_per_address", self.http_sockets_per_address, 1, 1_000_000);
         // hyper reads in buffers of at least 8 KiB.
         within(errors, "limits.max_header_bytes", self.max_header_bytes, 8192, 1 << 20);
         within(errors, "limits.max_headers", self.max_headers, 10, 1000);
@@ -58,6 +64,7 @@ impl LimitsSection {
     pub(crate) fn http(&self) -> HttpLimits {
         HttpLimits {
             header_timeout: Duration::from_millis(self.header_timeout_ms),
+            http_timeout: Duration::from_millis(self.http_timeout_ms),
             max_header_bytes: self.max_header_bytes,
             max_headers: self.max_headers,
         }

@@ -96,7 +96,7 @@ impl GatewaySettings {
             max_connections,
             handshakes_per_minute: limits.handshakes_per_minute,
             handshake_burst: limits.handshake_burst,
-            trusted_proxies: security.trusted_proxies.iter().map(|network| network.0).collect(),
+            trusted_proxies: security.proxy_networks(),
             origins: OriginPolicy { allowed: security.allowed_origins.clone(), required: security.require_origin },
             allow_query_token: self.auth.allow_query_token,
         }

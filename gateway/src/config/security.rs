@@ -37,6 +37,11 @@ impl TryFrom<String> for ProxyNetwork {
 }
 
 impl SecuritySection {
+    /// The networks of the trusted proxies.
+    pub(crate) fn proxy_networks(&self) -> Vec<IpNet> {
+        self.trusted_proxies.iter().map(|network| network.0).collect()
+    }
+
     pub(super) fn validate(&self, errors: &mut ConfigErrors) {
         if self.any_origin() {
             let key = "security.allowed_origins";

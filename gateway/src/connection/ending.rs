@@ -56,6 +56,7 @@ impl Drop for Connection {
         self.context.metrics.closed(CloseLabel::of(code.0));
         tracing::info!(
             connection = %self.accepted.id,
+            client = %self.accepted.remote_ip,
             user = %self.accepted.verified.principal.user,
             code = code.0,
             duration_ms = u64::try_from(self.context.clock.now().since(self.since).as_millis()).unwrap_or(u64::MAX),

@@ -78,18 +78,15 @@ impl Connection {
         metrics.frames_in.inc();
         metrics.bytes_in.inc_by(u64::try_from(text.len()).unwrap_or_default());
         self.violations.count_frame();
-        let parsed = frame::parse(text, self.context.links.info().max_content_chars);
         if let Err(wait) = self.bucket.take(now) {
             metrics.rate_limited.inc();
-            let id = match &parsed {
-                Ok(ClientFrame { id, .. }) | Err(InvalidFrame { id, .. }) => id.as_deref(),
-            };
+            let id = frame::request_id(text);
             // Rounded up to a millisecond: a hint of 0 means that there is no hint.
             let wait = wait + Duration::from_millis(1);
-            self.refuse(id, &Failure::new(ErrorCode::RateLimited).retry_after(wait));
+            self.refuse(id.as_deref(), &Failure::new(ErrorCode::RateLimited).retry_after(wait));
             return self.violation(Violation::RateLimited, now);
         }
-        match parsed {
+        match frame::parse(text, self.context.links.info().max_content_chars) {
             Ok(frame) => self.request(frame, now),
             Err(InvalidFrame { id, failure }) => {
                 metrics.invalid_frames.inc();

@@ -69,6 +69,12 @@ impl Connection {
             write_state: WriteState::default(),
             closing: None,
         };
+        tracing::debug!(
+            connection = %connection.accepted.id,
+            client = %connection.accepted.remote_ip,
+            user = %connection.accepted.verified.principal.user,
+            "connection opened"
+        );
         connection.attach();
         connection
     }

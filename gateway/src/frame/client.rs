@@ -76,6 +76,12 @@ pub fn parse(text: &str, max_content: u32) -> Result<ClientFrame, InvalidFrame> 
     }
 }
 
+/// The `id` of a frame that is rejected unread. `None` if the frame has no valid `id`.
+pub fn request_id(text: &str) -> Option<Box<str>> {
+    let id = Fields::read(text).ok()?.optional_text("id", MAX_ID_CHARS).ok()?;
+    id.map(String::into_boxed_str)
+}
+
 fn request(kind: &str, fields: &mut Fields<'_>, max_content: u32) -> Result<ClientRequest, Failure> {
     Ok(ClientRequest::Brain(match kind {
         "ping" => return Ok(ClientRequest::Ping),

@@ -1,5 +1,7 @@
-//! Strict JSON: one object with its fields in order. A duplicate field and a value that is nested too deeply are errors
-//! that name the field. What a field means is not known here.
+//! Strict JSON: one object with its fields in order. A duplicate field, a value that is nested too deeply and too many
+//! fields or values are errors that name the field. What a field means is not known here.
+//!
+//! The first error ends the reading. With the limits below, the time per byte is about the same for every text.
 
 use std::borrow::Cow;
 use std::cell::Cell;
@@ -12,6 +14,12 @@ use smallvec::SmallVec;
 pub const MAX_DEPTH: u32 = 32;
 /// Largest number. A double, and so JavaScript, represents every integer up to it exactly.
 pub const MAX_NUMBER: u64 = 1 << 53;
+
+/// Largest number of fields. The largest request has 8.
+pub(super) const MAX_FIELDS: usize = 16;
+/// Largest number of values in a frame: names of fields, fields, and the elements of lists and objects at every depth.
+/// The largest request has 16 names and values, and a list of 20 ids.
+const MAX_VALUES: u32 = 128;
 
 /// The value of a field. The contract has no nested objects, so only the fact that a value is an object is kept.
 pub(super) enum JsonValue<'a> {
@@ -37,22 +45,44 @@ pub(super) struct JsonError<'a> {
 /// Reads a text that must be exactly one JSON object.
 pub(super) fn read_object(text: &str) -> Result<JsonFields<'_>, JsonError<'_>> {
     let mut fields = JsonFields::new();
-    let problem = Cell::new(None);
+    let progress = Progress::default();
     let mut json = serde_json::Deserializer::from_str(text);
     let outcome =
-        ObjectSeed { fields: &mut fields, problem: &problem }.deserialize(&mut json).and_then(|()| json.end());
+        ObjectSeed { fields: &mut fields, progress: &progress }.deserialize(&mut json).and_then(|()| json.end());
     match outcome {
         Ok(()) => Ok(fields),
-        Err(_) => Err(JsonError { field: problem.take().and_then(|problem| Some((fields.pop()?.0, problem))) }),
+        Err(_) => {
+            Err(JsonError { field: progress.problem.take().and_then(|problem| Some((fields.pop()?.0, problem))) })
+        }
     }
 }
 
-/// Why reading stopped inside a field. The field at fault is the last one that was added.
-type Problem<'s> = &'s Cell<Option<&'static str>>;
+/// How far the reading of one text has come.
+#[derive(Default)]
+struct Progress {
+    /// Why the reading stopped inside a field. The field at fault is the last one that was added.
+    problem: Cell<Option<&'static str>>,
+    /// The values that were begun.
+    values: Cell<u32>,
+}
+
+impl Progress {
+    /// Ends the reading because of the last field.
+    fn stop<T, E: serde::de::Error>(&self, problem: &'static str) -> Result<T, E> {
+        self.problem.set(Some(problem));
+        Err(E::custom(problem))
+    }
+
+    /// Counts a value that begins.
+    fn count_value<E: serde::de::Error>(&self) -> Result<(), E> {
+        self.values.set(self.values.get() + 1);
+        if self.values.get() > MAX_VALUES { self.stop("This field has too many values.") } else { Ok(()) }
+    }
+}
 
 struct ObjectSeed<'s, 'a> {
     fields: &'s mut JsonFields<'a>,
-    problem: Problem<'s>,
+    progress: &'s Progress,
 }
 
 impl<'de> DeserializeSeed<'de> for ObjectSeed<'_, 'de> {
@@ -71,19 +101,21 @@ impl<'de> Visitor<'de> for ObjectSeed<'_, 'de> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        let seed = || ValueSeed { depth: 2, problem: self.problem };
+        let seed = || ValueSeed { depth: 2, progress: self.progress };
         while let Some(key) = map.next_key_seed(seed())? {
             let JsonValue::Text(key) = key else { return Err(A::Error::custom("a key is a text")) };
             let twice = self.fields.iter().any(|(field, _)| *field == key);
             // The field is added before its value is read, so that an error in the value names this field.
             self.fields.push((key, JsonValue::Null));
             if twice {
-                self.problem.set(Some("This field must not be given twice."));
-                return Err(A::Error::custom("duplicate"));
+                return self.progress.stop("This field must not be given twice.");
             }
-            self.problem.set(Some("This field is not valid JSON."));
+            if self.fields.len() > MAX_FIELDS {
+                return self.progress.stop("The frame has too many fields.");
+            }
+            self.progress.problem.set(Some("This field is not valid JSON."));
             let value = map.next_value_seed(seed())?;
-            self.problem.set(None);
+            self.progress.problem.set(None);
             if let Some(entry) = self.fields.last_mut() {
                 entry.1 = value;
             }
@@ -95,16 +127,15 @@ impl<'de> Visitor<'de> for ObjectSeed<'_, 'de> {
 struct ValueSeed<'s> {
     /// The depth of a list or object that begins here.
     depth: u32,
-    problem: Problem<'s>,
+    progress: &'s Progress,
 }
 
 impl ValueSeed<'_> {
     fn deeper<E: serde::de::Error>(&self) -> Result<Self, E> {
         if self.depth > MAX_DEPTH {
-            self.problem.set(Some("This field is nested too deeply."));
-            return Err(E::custom("too deep"));
+            return self.progress.stop("This field is nested too deeply.");
         }
-        Ok(Self { depth: self.depth + 1, problem: self.problem })
+        Ok(Self { depth: self.depth + 1, progress: self.progress })
     }
 }
 
@@ -112,6 +143,7 @@ impl<'de> DeserializeSeed<'de> for ValueSeed<'_> {
     type Value = JsonValue<'de>;
 
     fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<JsonValue<'de>, D::Error> {
+        self.progress.count_value()?;
         json.deserialize_any(self)
     }
 }

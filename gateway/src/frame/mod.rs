@@ -13,7 +13,7 @@ mod scalars;
 mod server;
 mod session;
 
-pub use client::{ClientFrame, ClientRequest, InvalidFrame, MAX_ID_CHARS, MAX_PAGE, parse};
+pub use client::{ClientFrame, ClientRequest, InvalidFrame, MAX_ID_CHARS, MAX_PAGE, parse, request_id};
 pub use control::{Welcome, WelcomeLimits, ack, error, notice, pong};
 pub use json::{MAX_DEPTH, MAX_NUMBER};
 pub use server::encode;

@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue};
 use ipnet::IpNet;
 
 /// The header to which each proxy appends the address of its client.
@@ -17,9 +17,8 @@ impl TrustedProxies {
     /// The address of the client behind the trusted proxies; without such a proxy the address of the peer.
     pub(super) fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
         let mut client = peer.to_canonical();
-        let values: Vec<&str> =
-            headers.get_all(X_FORWARDED_FOR).iter().filter_map(|value| value.to_str().ok()).collect();
-        let mut hops = values.iter().rev().flat_map(|value| value.rsplit(','));
+        let values: Vec<&[u8]> = headers.get_all(X_FORWARDED_FOR).iter().map(HeaderValue::as_bytes).collect();
+        let mut hops = values.iter().rev().flat_map(|value| value.rsplit(|byte| *byte == b','));
         while self.trusts(client) {
             match hops.next().and_then(address) {
                 Some(before) => client = before.to_canonical(),
@@ -37,8 +36,8 @@ impl TrustedProxies {
 
 /// Parses an address as proxies write it: `192.0.2.1`, `192.0.2.1:4711`, `2001:db8::1` or
 /// `[2001:db8::1]:4711`.
-fn address(text: &str) -> Option<IpAddr> {
-    let text = text.trim();
+fn address(bytes: &[u8]) -> Option<IpAddr> {
+    let text = std::str::from_utf8(bytes).ok()?.trim();
     let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
     bare.parse().ok().or_else(|| text.parse::<SocketAddr>().ok().map(|address| address.ip()))
 }
@@ -46,14 +45,13 @@ fn address(text: &str) -> Option<IpAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::HeaderValue;
     use proptest::prelude::*;
 
     fn client(peer: &str, forwarded: &[&str]) -> String {
         let proxies = ["10.0.0.0/8", "fd00::/8"].iter().map(|network| network.parse().expect("network")).collect();
         let mut headers = HeaderMap::new();
         for value in forwarded {
-            headers.append(X_FORWARDED_FOR, HeaderValue::from_str(value).expect("value"));
+            headers.append(X_FORWARDED_FOR, HeaderValue::from_bytes(value.as_bytes()).expect("value"));
         }
         TrustedProxies(proxies).client(peer.parse().expect("peer"), &headers).to_string()
     }
@@ -77,6 +75,8 @@ mod tests {
             (&["10.0.0.3, 10.0.0.2"], "10.0.0.3"),
             (&["198.51.100.1, unknown"], "10.0.0.1"),
             (&["198.51.100.1, unknown, 10.0.0.2"], "10.0.0.2"),
+            (&["\u{e9}, 198.51.100.1"], "198.51.100.1"),
+            (&["198.51.100.1, \u{e9}, 10.0.0.2"], "10.0.0.2"),
             (&[""], "10.0.0.1"),
             (&[], "10.0.0.1"),
         ] {

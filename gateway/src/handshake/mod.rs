@@ -20,6 +20,7 @@ use bytes::Bytes;
 use chatbox_shared::auth::{TokenError, TokenVerifier};
 use chatbox_shared::failure::{ErrorCode, Failure};
 use chatbox_shared::ids::ConnectionId;
+use http::header::HOST;
 use http::{HeaderMap, Request, Response};
 use http_body_util::Full;
 use ipnet::IpNet;
@@ -30,12 +31,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::connection::Accepted;
 use crate::error;
-use crate::limits::AddressLimiter;
+use crate::limits::{AddressLimiter, LogBudget};
 use crate::metrics::{HandshakeOutcome, Metrics};
 
 use address::TrustedProxies;
 use origin::OriginPolicy;
 use proxy_warnings::ProxyWarnings;
+use single::single;
 use upgrade::UpgradeError;
 
 /// Number of addresses whose handshake rate is remembered: about 10 MiB when all are in use.
@@ -61,6 +63,17 @@ pub struct HandshakeSettings {
     pub allow_query_token: bool,
 }
 
+/// What a request asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Target {
+    /// The WebSocket, with GET.
+    Socket,
+    /// The WebSocket, with another method.
+    OtherMethod,
+    /// Another path.
+    UnknownPath,
+}
+
 /// The checks of every handshake.
 pub struct Handshake {
     draining: CancellationToken,
@@ -73,6 +86,7 @@ pub struct Handshake {
     verifier: Arc<TokenVerifier>,
     brain_ready: BrainReady,
     metrics: Metrics,
+    log_budget: LogBudget,
 }
 
 /// A handshake that passed every check.
@@ -110,6 +124,26 @@ impl Rejection {
         let mut rejection = Self::new(HandshakeOutcome::RateLimited, ErrorCode::RateLimited, "handshake_rate");
         rejection.failure.retry_after = Some(wait);
         rejection
+    }
+
+    fn host() -> Self {
+        let failure =
+            Failure::with_message(ErrorCode::InvalidMessage, "The request must have exactly one Host header.");
+        Self { outcome: HandshakeOutcome::NotWebSocket, reason: "host", token: None, failure }
+    }
+
+    /// Logs the rejection. Of the URL and the headers only the origin is logged, because they may hold tokens.
+    fn log(&self, client: IpAddr, headers: &HeaderMap) {
+        let origin = (self.outcome == HandshakeOutcome::Origin).then(|| origin::shown(headers));
+        tracing::info!(
+            %client,
+            outcome = self.outcome.as_str(),
+            reason = self.reason,
+            detail = self.token.as_ref().map(tracing::field::display),
+            origin,
+            error_id = self.failure.error_id,
+            "handshake rejected"
+        );
     }
 
     fn unauthorized(reason: &'static str) -> Self {
@@ -163,28 +197,37 @@ impl Handshake {
             allow_query_token: settings.allow_query_token,
             verifier,
             brain_ready,
+            log_budget: LogBudget::new(metrics.suppressed_log_lines.clone()),
             metrics,
         }
     }
 
-    /// Checks a GET request for the WebSocket that came from `peer`.
+    /// Returns a function that tells whether `limits.max_connections` is reached.
+    pub fn full(&self) -> impl Fn() -> bool + Send + Sync + use<> {
+        let permits = Arc::clone(&self.permits);
+        move || permits.available_permits() == 0
+    }
+
+    /// Checks a request that came from `peer`.
     ///
     /// # Errors
     /// The response that rejects the request. The rejection was counted and logged.
-    pub async fn admit<B>(&self, request: &Request<B>, peer: IpAddr) -> Result<Admitted, Response<Full<Bytes>>> {
+    pub async fn admit<B>(
+        &self,
+        request: &Request<B>,
+        target: Target,
+        peer: IpAddr,
+    ) -> Result<Admitted, Response<Full<Bytes>>> {
         let client = self.client(peer, request.headers());
-        self.check(request, client).await.map_err(|Rejection { outcome, reason, token, failure }| {
-            self.metrics.handshake(outcome);
-            // The URL and the headers are not logged, because they may hold tokens.
-            tracing::info!(
-                %client,
-                outcome = outcome.as_str(),
-                reason,
-                detail = token.map(tracing::field::display),
-                error_id = failure.error_id,
-                "handshake rejected"
-            );
-            error::response(&failure)
+        self.check(request, target, client).await.map_err(|rejection| {
+            self.metrics.handshake(rejection.outcome);
+            if self.log_budget.allows(client) {
+                rejection.log(client, request.headers());
+            }
+            match rejection.outcome {
+                HandshakeOutcome::Method => error::method_not_allowed("GET"),
+                _ => error::response(&rejection.failure),
+            }
         })
     }
 
@@ -195,7 +238,7 @@ impl Handshake {
         self.proxies.client(peer, headers)
     }
 
-    async fn check<B>(&self, request: &Request<B>, client: IpAddr) -> Result<Admitted, Rejection> {
+    async fn check<B>(&self, request: &Request<B>, target: Target, client: IpAddr) -> Result<Admitted, Rejection> {
         let (headers, query) = (request.headers(), request.uri().query());
         if self.draining.is_cancelled() {
             return Err(Rejection::unavailable(HandshakeOutcome::Draining));
@@ -207,6 +250,18 @@ impl Handshake {
             self.proxy_warnings.limited(client);
             Rejection::rate_limited(wait)
         })?;
+        if !matches!(single(headers.get_all(HOST).iter()), Ok(Some(_))) {
+            return Err(Rejection::host());
+        }
+        match target {
+            Target::Socket => {}
+            Target::OtherMethod => {
+                return Err(Rejection::new(HandshakeOutcome::Method, ErrorCode::InvalidMessage, "method"));
+            }
+            Target::UnknownPath => {
+                return Err(Rejection::new(HandshakeOutcome::NotFound, ErrorCode::NotFound, "path"));
+            }
+        }
         let accept_key = upgrade::check(request.version(), headers)?;
         self.origins
             .check(headers)

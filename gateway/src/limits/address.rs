@@ -11,7 +11,7 @@ use super::bucket::TokenBucket;
 
 /// The unit that is limited: an IPv4 address, or an IPv6 /64, which usually belongs to one subscriber.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct LimitedNetwork(IpAddr);
+pub(super) struct LimitedNetwork(IpAddr);
 
 impl From<IpAddr> for LimitedNetwork {
     fn from(address: IpAddr) -> Self {

@@ -22,6 +22,11 @@ pub struct Capacity {
 }
 
 impl Capacity {
+    /// Sockets of clients in the HTTP phase at the same time.
+    pub fn http_sockets(&self) -> usize {
+        self.sockets - self.connections
+    }
+
     /// Raises the limit on open files to its maximum and derives the numbers. `configured` 0: as many as possible.
     ///
     /// # Errors

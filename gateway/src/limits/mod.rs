@@ -3,7 +3,11 @@
 mod address;
 mod bucket;
 mod capacity;
+mod log_budget;
+mod slots;
 
 pub use address::AddressLimiter;
 pub use bucket::TokenBucket;
 pub use capacity::Capacity;
+pub use log_budget::LogBudget;
+pub use slots::{NoSlot, Slot, Slots};

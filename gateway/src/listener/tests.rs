@@ -16,6 +16,7 @@ use tungstenite::Message;
 use super::*;
 use crate::config::GatewaySettings;
 use crate::handshake::Handshake;
+use crate::metrics::HandshakeLabels;
 
 const SECRET: &str = "kT7w!nB4xQz9vR2mL6pY8cJ3hF5dG1sA";
 /// The time limit of every wait.
@@ -69,11 +70,17 @@ impl Server {
             metrics.clone(),
         );
         let any = "127.0.0.1:0".parse().expect("address");
-        let listener = Listener::bind(any, settings.limits.http(), max_connections + 100).await.expect("bind");
+        let slots = Slots::new(100, settings.limits.http_sockets_per_address, settings.security.proxy_networks());
+        let listener = Listener::bind(any, settings.limits.http(), slots).await.expect("bind");
         let address = listener.address().expect("address");
         let routes = Routes::new(&settings.gateway.path_prefix, handshake);
         listener.serve(routes, Echo, WebSocketConfig::default(), metrics.clone(), &lifecycle, closing.clone());
         Self { address, lifecycle, closing, brain, metrics }
+    }
+
+    /// How many handshakes had this outcome.
+    fn outcomes(&self, outcome: HandshakeOutcome) -> u64 {
+        self.metrics.handshakes.get_or_create(&HandshakeLabels { outcome }).get()
     }
 
     async fn connect(&self) -> TcpStream {
@@ -353,13 +360,68 @@ async fn other_paths_and_methods_and_malformed_handshakes() {
 }
 
 #[tokio::test]
-async fn a_rejected_client_may_retry_on_the_same_connection() {
+async fn a_refusal_ends_the_connection_and_pipelined_requests_are_not_answered() {
     let server = Server::start(&[]).await;
     let mut stream = server.connect().await;
-    stream.write_all(HandshakeRequest::without_token().text().as_bytes()).await.expect("write");
-    Reply::read(&mut stream).await.is(401, "unauthorized");
-    stream.write_all(HandshakeRequest::good().text().as_bytes()).await.expect("write");
-    assert_eq!(Reply::read(&mut stream).await.status, 101);
+    stream.write_all(HandshakeRequest::without_token().text().repeat(20).as_bytes()).await.expect("write");
+    let reply = Reply::read(&mut stream).await;
+    reply.is(401, "unauthorized");
+    assert_eq!(reply.header("connection"), Some("close"));
+    let mut rest = Vec::new();
+    let end = tokio::time::timeout(LIMIT, stream.read_to_end(&mut rest)).await.expect("in time");
+    assert!(rest.is_empty(), "{end:?} {}", String::from_utf8_lossy(&rest));
+    until(|| server.metrics.sockets.get() == 0).await;
+    assert_eq!(server.outcomes(HandshakeOutcome::Unauthorized), 1);
+}
+
+#[tokio::test]
+async fn sockets_without_a_token_are_limited_per_address_and_in_time() {
+    let limits = [("CHATBOX__LIMITS__HTTP_SOCKETS_PER_ADDRESS", "3"), ("CHATBOX__LIMITS__HTTP_TIMEOUT_MS", "1000")];
+    let server = Server::start(&limits).await;
+    let mut socket = server.open(&HandshakeRequest::good()).await;
+    assert_eq!(say(&mut socket, "x").await, "ada/@127.0.0.1: x");
+    let mut silent = Vec::new();
+    for _ in 0..3 {
+        silent.push(server.connect().await);
+    }
+    let reply = Reply::read(&mut server.connect().await).await;
+    reply.is(429, "rate_limited");
+    assert_eq!((reply.header("retry-after"), reply.header("connection")), (Some("3"), Some("close")));
+    assert_eq!(say(&mut socket, "x").await, "ada/@127.0.0.1: x", "an open WebSocket has no slot");
+    until(|| server.metrics.sockets.get() == 1).await;
+    assert_eq!(server.ask(&HandshakeRequest::good()).await.status, 101);
+}
+
+#[tokio::test]
+async fn a_full_gateway_refuses_at_once() {
+    let server = Server::start(&[("CHATBOX__LIMITS__HTTP_SOCKETS_PER_ADDRESS", "1000")]).await;
+    let mut silent = Vec::new();
+    for _ in 0..100 {
+        silent.push(server.connect().await);
+    }
+    Reply::read(&mut server.connect().await).await.is(503, "unavailable");
+    assert_eq!(server.outcomes(HandshakeOutcome::Full), 1);
+    drop(silent);
+    until(|| server.metrics.sockets.get() == 0).await;
+    assert_eq!(server.ask(&HandshakeRequest::good()).await.status, 101);
+}
+
+#[tokio::test]
+async fn other_paths_and_methods_are_limited_like_handshakes() {
+    let limits = [("CHATBOX__LIMITS__HANDSHAKE_BURST", "2"), ("CHATBOX__LIMITS__HANDSHAKES_PER_MINUTE", "1")];
+    let server = Server::start(&limits).await;
+    server.ask(&HandshakeRequest::good().line("GET /x HTTP/1.1")).await.is(404, "not_found");
+    server.ask(&HandshakeRequest::good().line("POST /chat/ws HTTP/1.1")).await.is(405, "invalid_message");
+    server.ask(&HandshakeRequest::good().line("GET /x HTTP/1.1")).await.is(429, "rate_limited");
+    let counted = [HandshakeOutcome::NotFound, HandshakeOutcome::Method, HandshakeOutcome::RateLimited];
+    assert_eq!(counted.map(|outcome| server.outcomes(outcome)), [1, 1, 1]);
+}
+
+#[tokio::test]
+async fn a_request_has_one_host() {
+    let server = Server::start(&[]).await;
+    server.ask(&HandshakeRequest::good().without("Host")).await.is(400, "invalid_message");
+    server.ask(&HandshakeRequest::good().with("Host", "other.example.com")).await.is(400, "invalid_message");
 }
 
 #[tokio::test]

@@ -378,3 +378,69 @@ proptest! {
         prop_assert_eq!(parse(&written(&frame).to_string(), u32::MAX), Ok(frame));
     }
 }
+
+/// The shortest time in which a text was parsed. The shortest of many is hardly disturbed by other processes.
+fn parse_time(text: &str) -> std::time::Duration {
+    let run = || {
+        let begun = std::time::Instant::now();
+        drop(std::hint::black_box(parse(std::hint::black_box(text), 100_000)));
+        begun.elapsed()
+    };
+    (0..20).map(|_| run()).min().expect("20 runs")
+}
+
+#[test]
+fn no_hostile_frame_costs_much_more_than_a_valid_frame_of_its_size() {
+    const SIZE: usize = 60_000;
+    let repeat = |text: &str| text.repeat(SIZE / text.len());
+    let valid = parse_time(&format!(r#"{{"type":"ping"{}}}"#, " ".repeat(SIZE)));
+    let fields = |key: &dyn Fn(usize) -> String| {
+        let fields: String = (0..8_000).map(|n| format!(r#","{}":0"#, key(n))).collect();
+        format!(r#"{{"type":"ping"{fields}}}"#)
+    };
+    for (shape, text) in [
+        ("different keys", fields(&|n| n.to_string())),
+        ("escaped keys", fields(&|n| format!("\\u0041{n}"))),
+        ("equal keys", fields(&|_| "k".to_owned())),
+        (
+            "long keys",
+            format!(
+                r#"{{"type":"ping"{}}}"#,
+                (0..15).map(|n| format!(r#","{}{n}":0"#, "k".repeat(4_000))).collect::<String>()
+            ),
+        ),
+        ("a list", format!(r#"{{"type":"ping","x":[{}0]}}"#, repeat("0,"))),
+        ("lists in a list", format!(r#"{{"type":"ping","x":[{}0]}}"#, repeat("[],"))),
+        ("an object", format!(r#"{{"type":"ping","x":{{{}"a":0}}}}"#, repeat(r#""a":0,"#))),
+        ("deep lists", format!(r#"{{"type":"ping","x":{}"#, repeat("["))),
+        ("escapes", format!(r#"{{"type":"ping","x":"{}"}}"#, repeat("\\u0000"))),
+        ("digits", format!(r#"{{"type":"ping","x":{}}}"#, repeat("9"))),
+        ("a fraction", format!(r#"{{"type":"ping","x":0.{}}}"#, repeat("9"))),
+    ] {
+        let ratio = parse_time(&text).as_secs_f64() / valid.as_secs_f64();
+        println!("{shape}: {ratio:.2} times a valid frame ({valid:?})");
+        assert!(ratio <= 5.0, "{shape} costs {ratio:.1} times a valid frame");
+    }
+}
+
+#[test]
+fn fields_and_values_are_bounded() {
+    let fields = |count: usize| {
+        let more: String = (1..count).map(|n| format!(r#","x{n}":0"#)).collect();
+        format!(r#"{{"type":"ping"{more}}}"#)
+    };
+    assert_eq!(refused(&fields(17)), invalid("x16"));
+    let message = |text: &str| parse(text, 20).expect_err("refused").failure.message;
+    assert_eq!(message(&fields(16)), "This field does not belong to this type.");
+    assert_eq!(message(&fields(17)), "The frame has too many fields.");
+    let list = format!(r#"{{"type":"ping","x":[{}0]}}"#, "0,".repeat(200));
+    assert_eq!(message(&list), "This field has too many values.");
+}
+
+#[test]
+fn the_id_of_a_frame_is_read_alone() {
+    assert_eq!(request_id(r#"{"type":"nonsense","id":"a"}"#).as_deref(), Some("a"));
+    for text in ["[]", r#"{"id":7}"#, r#"{"type":"ping"}"#] {
+        assert_eq!(request_id(text), None, "{text}");
+    }
+}

@@ -41,6 +41,9 @@ impl OriginError {
     }
 }
 
+/// Longest origin in the log, in characters.
+const MAX_SHOWN_CHARS: usize = 200;
+
 /// Which pages may connect.
 #[derive(Debug, Clone)]
 pub struct OriginPolicy {
@@ -76,6 +79,12 @@ fn is_this_host(origin: &Origin, headers: &HeaderMap) -> bool {
     let Ok(Some(host)) = single(headers.get_all(HOST).iter()) else { return false };
     let Some(host) = text(host) else { return false };
     Origin::parse(&format!("{}://{host}", origin.scheme)).as_ref() == Some(origin)
+}
+
+/// The Origin header of a rejected request for the log, cut to [`MAX_SHOWN_CHARS`].
+pub(super) fn shown(headers: &HeaderMap) -> String {
+    let origin = headers.get(ORIGIN).map(HeaderValue::as_bytes).unwrap_or_default();
+    String::from_utf8_lossy(origin).chars().take(MAX_SHOWN_CHARS).collect()
 }
 
 fn text(value: &HeaderValue) -> Option<&str> {
