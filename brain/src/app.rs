@@ -10,6 +10,7 @@ use chatbox_shared::ids::UserId;
 use chatbox_shared::lifecycle::Lifecycle;
 use chatbox_shared::ops::{Ops, register_process_metrics};
 use chatbox_shared::proto::link_server::LinkServer;
+use chatbox_shared::tls::accept_tls;
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -119,9 +120,10 @@ pub async fn run(config: BrainConfig, file: Option<PathBuf>) -> anyhow::Result<b
         // An embedded store has no other writers.
         lifecycle.critical("reconcile", reconcile(Arc::clone(&sessions)));
     }
+    let link_metrics = Arc::clone(&metrics);
     let reloader = Reloader { file, live_config, endpoints, clock: wall_clock, metrics };
     lifecycle.critical("reload", reloader.run(&config, lifecycle.draining().clone())?);
-    serve_link(&config, link, listener, &lifecycle)?;
+    serve_link(&config, link, listener, &link_metrics, &lifecycle)?;
     tracing::info!(link = %link_address, ops = %ops_address, brain = brain_id, "listening");
 
     let drain = Duration::from_secs(config.shutdown.drain_seconds);
@@ -203,25 +205,31 @@ fn serve_link(
     config: &BrainConfig,
     link: LinkService,
     listener: TcpListener,
+    metrics: &Metrics,
     lifecycle: &Lifecycle,
 ) -> anyhow::Result<()> {
-    let mut server = Server::builder()
+    let service = LinkServer::new(link).max_decoding_message_size(MAX_FRAME_BYTES);
+    let server = Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE))
-        .http2_max_header_list_size(Some(16 << 10));
+        .http2_max_header_list_size(Some(16 << 10))
+        .add_service(service);
+    let draining = lifecycle.draining().clone().cancelled_owned();
     if config.link.tls.is_set() {
-        server = server.tls_config(config.link.tls.server()?)?;
+        let tls = config.link.tls.server(metrics.certificate_expiry.clone(), lifecycle)?;
+        let incoming = accept_tls(listener, tls, lifecycle);
+        lifecycle.critical("link", ended(server.serve_with_incoming_shutdown(incoming, draining)));
+    } else {
+        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+        lifecycle.critical("link", ended(server.serve_with_incoming_shutdown(incoming, draining)));
     }
-    let service = LinkServer::new(link).max_decoding_message_size(MAX_FRAME_BYTES);
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-    let draining = lifecycle.draining().clone();
-    let serving = server.add_service(service).serve_with_incoming_shutdown(incoming, draining.cancelled_owned());
-    lifecycle.critical("link", async move {
-        if let Err(error) = serving.await {
-            tracing::error!(%error, "the server of the link ended");
-        }
-    });
     Ok(())
+}
+
+async fn ended(serving: impl Future<Output = Result<(), tonic::transport::Error>>) {
+    if let Err(error) = serving.await {
+        tracing::error!(%error, "the server of the link ended");
+    }
 }
 
 /// The drain: waits until the growing answers have ended, `grace` at most, hands over the others, asks the gateways to move their

@@ -191,6 +191,7 @@ impl Settings for BrainConfig {
 
     fn validate(&self, faults: &mut ConfigErrors) {
         self.link.tls.validate(self.link.insecure, faults);
+        self.link.tls.validate_client_names(faults);
         self.log.validate(faults);
         self.validate_addresses(faults);
         self.validate_store(faults);

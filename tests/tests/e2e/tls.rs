@@ -53,6 +53,16 @@ async fn a_gateway_of_another_authority_is_refused() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_certificate_of_another_service_is_no_gateway() -> Result<()> {
+    let (authority, folder) = (Authority::new()?, TempDir::new()?);
+    let builder = authority.certify(Stack::builder(), Side::Brain, &authority, folder.path())?;
+    // The authority of both sides signed the certificate, for another service.
+    let mut stack =
+        authority.certify_as("billing", builder, Side::Gateway, &authority, folder.path())?.launch().await?;
+    refused(&mut stack).await
+}
+
+#[tokio::test]
 async fn a_brain_of_another_authority_is_not_trusted() -> Result<()> {
     let (authority, other, folder) = (Authority::new()?, Authority::new()?, TempDir::new()?);
     let builder = other.certify(Stack::builder(), Side::Brain, &authority, folder.path())?;
