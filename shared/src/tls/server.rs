@@ -44,7 +44,7 @@ pub(super) fn client_names(names: &[String]) -> Result<Vec<ServerName<'static>>,
     for (n, name) in names.iter().enumerate() {
         match ServerName::try_from(name.clone()) {
             Ok(name) => parsed.push(name),
-            Err(_) => errors.add(&format!("{NAMES}.{n}"), "must be a DNS name or an IP address"),
+            Err(_) => errors.add(format!("{NAMES}.{n}"), "must be a DNS name or an IP address"),
         }
     }
     if parsed.len() == names.len() && !names.is_empty() { Ok(parsed) } else { Err(errors) }
