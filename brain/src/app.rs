@@ -12,6 +12,7 @@ use chatbox_shared::clock::{Clock, SystemClock};
 use chatbox_shared::lifecycle::Lifecycle;
 use chatbox_shared::ops::{Ops, register_process_metrics};
 use chatbox_shared::proto::link_server::LinkServer;
+use chatbox_shared::tls::accept_tls;
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -68,7 +69,7 @@ pub async fn run(config: BrainConfig, file: Option<PathBuf>) -> anyhow::Result<b
     serve_ops(ops, registry, Arc::clone(&parts.readiness), &lifecycle);
     parts.start_tasks(config.store.kind, &lifecycle);
     lifecycle.critical("reload", parts.reloader(file).run(&config, lifecycle.draining().clone())?);
-    serve_link(&config, parts.link_service(&lifecycle), listener, &lifecycle)?;
+    serve_link(&config, parts.link_service(&lifecycle), listener, &parts.metrics, &lifecycle)?;
     tracing::info!(link = %link_address, ops = %ops_address, brain = parts.brain_id, "listening");
 
     let drain = Duration::from_secs(config.shutdown.drain_seconds);
@@ -169,25 +170,31 @@ fn serve_link(
     config: &BrainConfig,
     link: LinkService,
     listener: TcpListener,
+    metrics: &Metrics,
     lifecycle: &Lifecycle,
 ) -> anyhow::Result<()> {
-    let mut server = Server::builder()
+    let service = LinkServer::new(link).max_decoding_message_size(MAX_FRAME_BYTES);
+    let server = Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE))
-        .http2_max_header_list_size(Some(16 << 10));
+        .http2_max_header_list_size(Some(16 << 10))
+        .add_service(service);
+    let draining = lifecycle.draining().clone().cancelled_owned();
     if config.link.tls.is_set() {
-        server = server.tls_config(config.link.tls.server()?)?;
+        let tls = config.link.tls.server(metrics.certificate_expiry.clone(), lifecycle)?;
+        let incoming = accept_tls(listener, tls, lifecycle);
+        lifecycle.critical("link", ended(server.serve_with_incoming_shutdown(incoming, draining)));
+    } else {
+        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+        lifecycle.critical("link", ended(server.serve_with_incoming_shutdown(incoming, draining)));
     }
-    let service = LinkServer::new(link).max_decoding_message_size(MAX_FRAME_BYTES);
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-    let draining = lifecycle.draining().clone();
-    let serving = server.add_service(service).serve_with_incoming_shutdown(incoming, draining.cancelled_owned());
-    lifecycle.critical("link", async move {
-        if let Err(error) = serving.await {
-            tracing::error!(%error, "the server of the link ended");
-        }
-    });
     Ok(())
+}
+
+async fn ended(serving: impl Future<Output = Result<(), tonic::transport::Error>>) {
+    if let Err(error) = serving.await {
+        tracing::error!(%error, "the server of the link ended");
+    }
 }
 
 /// The drain: waits until the growing answers have ended, `grace` at most, hands over the others, asks the gateways to move their

@@ -194,6 +194,7 @@ impl Settings for BrainConfig {
 
     fn validate(&self, errors: &mut ConfigErrors) {
         self.link.tls.validate(self.link.insecure, errors);
+        self.link.tls.validate_client_names(errors);
         self.log.validate(errors);
         self.validate_brain(errors);
         self.validate_store(errors);

@@ -9,13 +9,15 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::{Family, MetricConstructor};
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
-use prometheus_client::registry::Registry;
+use prometheus_client::registry::{Registry, Unit};
 
 /// The metrics of the brain.
 #[derive(Debug)]
 pub struct Metrics {
     connections: Gauge,
     links: Gauge,
+    /// The Unix time in seconds at which the certificate of `link.tls` expires; 0 without one.
+    pub certificate_expiry: Gauge,
     sessions: Gauge,
     requests: Family<RequestLabels, Histogram, Buckets>,
     answers_running: Gauge,
@@ -98,6 +100,7 @@ impl Metrics {
         let metrics = Self {
             connections: Gauge::default(),
             links: Gauge::default(),
+            certificate_expiry: Gauge::default(),
             sessions: Gauge::default(),
             requests: Family::new_with_constructor(Buckets),
             answers_running: Gauge::default(),
@@ -118,6 +121,12 @@ impl Metrics {
         let registry = registry.sub_registry_with_prefix("chatbox_brain");
         registry.register("connections", "Client connections served", metrics.connections.clone());
         registry.register("links", "Gateways attached", metrics.links.clone());
+        registry.register_with_unit(
+            "certificate_expiry",
+            "Unix time at which the certificate of link.tls expires",
+            Unit::Seconds,
+            metrics.certificate_expiry.clone(),
+        );
         registry.register("sessions", "Sessions held in memory", metrics.sessions.clone());
         registry.register("request_seconds", "Time to answer a client's request", metrics.requests.clone());
         registry.register("answers_running", "Answers being generated", metrics.answers_running.clone());

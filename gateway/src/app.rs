@@ -72,7 +72,7 @@ impl App {
         let verifier = Arc::new(verifier);
         let connections = ConnectionRegistry::new(metrics.clone());
         let links = chatbox_link::start(
-            settings.links()?,
+            settings.links(metrics.certificate_expiry.clone(), &lifecycle)?,
             Arc::clone(&connections) as Arc<dyn LinkEvents>,
             metrics.links.clone(),
             &lifecycle,

@@ -163,6 +163,8 @@ pub struct Metrics {
     pub merged_deltas: Counter,
     /// Requests without a reply.
     pub in_flight: Gauge,
+    /// The Unix time in seconds at which the certificate of `link.tls` expires; 0 without one.
+    pub certificate_expiry: Gauge,
     /// The metrics of the links to the brains.
     pub links: LinkMetrics,
 }
@@ -246,6 +248,12 @@ impl Metrics {
 
     fn register_links(&self, registry: &mut Registry) {
         let links = &self.links;
+        registry.register_with_unit(
+            "certificate_expiry",
+            "Unix time at which the certificate of link.tls expires",
+            Unit::Seconds,
+            self.certificate_expiry.clone(),
+        );
         registry.register("links_up", "Links to brains that are ready", links.up.clone());
         registry.register("links_wanted", "Resolved addresses of brains", links.wanted.clone());
         registry.register("link_losses", "Links lost after they were ready", links.losses.clone());

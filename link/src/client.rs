@@ -7,6 +7,7 @@ use chatbox_shared::proto::brain_frame::Frame;
 use chatbox_shared::proto::gateway_frame;
 use chatbox_shared::proto::link_client::LinkClient;
 use chatbox_shared::proto::{self, BrainFrame, GatewayFrame, LINK_VERSION};
+use chatbox_shared::tls::LiveTls;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -30,7 +31,7 @@ pub(crate) struct ConnectSettings {
     /// The time limit of connecting, and again of the greeting.
     pub(crate) timeout: Duration,
     /// TLS for `https://` endpoints.
-    pub(crate) tls: Option<ClientTlsConfig>,
+    pub(crate) tls: Option<LiveTls<ClientTlsConfig>>,
 }
 
 /// Why a link is not up.
@@ -85,7 +86,8 @@ pub(crate) async fn run(
 type Greeted = (mpsc::Sender<GatewayFrame>, Streaming<BrainFrame>, proto::Welcome);
 
 async fn greet(address: Address, settings: &ConnectSettings) -> Result<Greeted, LinkError> {
-    let channel = address.endpoint(settings.tls.as_ref(), settings.timeout)?.connect().await?;
+    let tls = settings.tls.as_ref().map(LiveTls::current);
+    let channel = address.endpoint(tls.as_deref(), settings.timeout)?.connect().await?;
     let (sender, outgoing) = mpsc::channel(OUTGOING_FRAMES);
     let hello = proto::Hello { gateway_id: settings.name.clone(), link_version: LINK_VERSION };
     // The channel is new, so there is room.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chatbox_shared::lifecycle::Lifecycle;
+use chatbox_shared::tls::LiveTls;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::ClientTlsConfig;
 
@@ -27,7 +28,7 @@ pub struct LinkSettings {
     /// The time limit of a look-up, of a connection, and of a greeting.
     pub connect_timeout: Duration,
     /// TLS for `https://` endpoints.
-    pub tls: Option<ClientTlsConfig>,
+    pub tls: Option<LiveTls<ClientTlsConfig>>,
 }
 
 /// Starts to keep a link to every brain. The links end when `unused` resolves; it should resolve once the process drains

@@ -11,8 +11,10 @@ use std::time::Duration;
 
 use chatbox_link::LinkSettings;
 use chatbox_shared::config::{ConfigErrors, Settings, same_address, within};
+use chatbox_shared::lifecycle::Lifecycle;
 use chatbox_shared::ops::OpsSettings;
 use chatbox_shared::telemetry::LogSettings;
+use prometheus_client::metrics::gauge::Gauge;
 use serde::Deserialize;
 use uuid::Uuid;
 
@@ -102,11 +104,12 @@ impl GatewaySettings {
         }
     }
 
-    /// The settings of the links to the brains.
+    /// The settings of the links to the brains. `certificate_expiry` is the metric of this gateway's certificate.
     ///
     /// # Errors
     /// If a file of `link.tls` cannot be used.
-    pub fn links(&self) -> anyhow::Result<LinkSettings> {
+    pub fn links(&self, certificate_expiry: Gauge, lifecycle: &Lifecycle) -> anyhow::Result<LinkSettings> {
+        let tls = &self.link.tls;
         let id = &self.gateway.id;
         let random = || format!("gateway-{}", &Uuid::new_v4().simple().to_string()[..8]);
         Ok(LinkSettings {
@@ -114,7 +117,7 @@ impl GatewaySettings {
             endpoints: self.brain.parsed_endpoints()?,
             resolve_interval: self.brain.resolve_interval(),
             connect_timeout: self.brain.connect_timeout(),
-            tls: self.link.tls.is_set().then(|| self.link.tls.client()).transpose()?,
+            tls: tls.is_set().then(|| tls.client(certificate_expiry, lifecycle)).transpose()?,
         })
     }
 

@@ -330,6 +330,26 @@ async fn all_bad_tokens_get_one_answer() {
 }
 
 #[tokio::test]
+async fn without_keys_a_token_may_be_valid_and_the_client_tries_again() {
+    // Nothing listens at port 9 of this machine.
+    let server = Server::start(&[
+        ("CHATBOX__AUTH__JWKS_URL", "http://127.0.0.1:9/jwks.json"),
+        ("CHATBOX__AUTH__INSECURE_JWKS_URL", "true"),
+    ])
+    .await;
+    let head = URL_SAFE_NO_PAD.encode(r#"{"alg":"ES256","kid":"one"}"#);
+    let token = format!("{head}.e30.c2ln");
+    let request = HandshakeRequest::without_token().with("Authorization", &format!("Bearer {token}"));
+    let reply = server.ask(&request).await;
+    reply.is(503, "unavailable");
+    assert!(reply.header("retry-after").is_some(), "{reply:?}");
+    let labels = HandshakeLabels { outcome: HandshakeOutcome::NoKeys };
+    assert_eq!(server.metrics.handshakes.get_or_create(&labels).get(), 1);
+    // The shared secret still checks its tokens.
+    server.open(&HandshakeRequest::good()).await;
+}
+
+#[tokio::test]
 async fn other_paths_and_methods_and_malformed_handshakes() {
     let server = Server::start(&[]).await;
     for line in [

@@ -120,7 +120,7 @@ fn is_predictable(bytes: &[u8], at: usize) -> bool {
     let this = bytes[at];
     let is_neighbour =
         |row: &&str| row.as_bytes().windows(2).any(|pair| pair == [before, this] || pair == [this, before]);
-    this.abs_diff(before) <= 1 || KEYBOARD.iter().any(|row| is_neighbour(row)) || repeats(bytes, at)
+    this.abs_diff(before) <= 1 || KEYBOARD.iter().any(is_neighbour) || repeats(bytes, at)
 }
 
 fn repeats(bytes: &[u8], at: usize) -> bool {

@@ -37,6 +37,21 @@ impl Authority {
     /// The files cannot be written.
     pub fn certify(&self, builder: Builder, side: Side, trusted: &Self, folder: &Path) -> Result<Builder> {
         let name = if side == Side::Brain { "brain" } else { "gateway" };
+        self.certify_as(name, builder, side, trusted, folder)
+    }
+
+    /// Like [`Authority::certify`], with this name in the certificate.
+    ///
+    /// # Errors
+    /// The files cannot be written.
+    pub fn certify_as(
+        &self,
+        name: &str,
+        builder: Builder,
+        side: Side,
+        trusted: &Self,
+        folder: &Path,
+    ) -> Result<Builder> {
         let key = KeyPair::generate()?;
         let certificate = CertificateParams::new([name.to_owned()])?.signed_by(&key, &self.0)?;
         let files = [("ca_file", trusted.0.pem()), ("cert_file", certificate.pem()), ("key_file", key.serialize_pem())];

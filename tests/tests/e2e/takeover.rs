@@ -65,7 +65,7 @@ async fn reads_of_another_users_session_and_deletions_are_in_the_audit_log() -> 
     let mut ada = chat.stack.admin("ada")?.connect().await?;
     ada.open_with(session_request(&chat.session, "admin_watch")).await?;
     audited(&mut chat, "watch", "ada").await?;
-    ada.ask(json!({ "type": "history", "session_id": chat.session, "before_seq": 100 })).await?;
+    ada.ask_ok(json!({ "type": "history", "session_id": chat.session, "before_seq": 100 })).await?;
     audited(&mut chat, "history", "ada").await?;
     ada.open_with(session_request(&chat.session, "admin_join")).await?;
     audited(&mut chat, "join", "ada").await?;

@@ -25,8 +25,7 @@ async fn services_that_know_each_other_talk() -> Result<()> {
 /// A gateway without a link is not ready and refuses clients; the brain is healthy.
 async fn refused(stack: &mut Stack) -> Result<()> {
     // Wait for the first attempt to connect.
-    let tried =
-        |line: &serde_json::Value| line["message"].as_str()?.starts_with("a brain cannot be reached").then_some(());
+    let tried = |line: &serde_json::Value| line["message"].as_str()?.starts_with("cannot reach brain").then_some(());
     stack.gateway_process(0).logged("that the brain cannot be reached", tried).await?;
     let gateway = raw_http::get(stack.gateway_ops(0), "/readyz").await?;
     ensure!(gateway.status == 503, "{} {}", gateway.status, gateway.text());
@@ -49,6 +48,16 @@ async fn a_gateway_of_another_authority_is_refused() -> Result<()> {
     let builder = authority.certify(Stack::builder(), Side::Brain, &authority, folder.path())?;
     // The gateway trusts the brain; the brain does not trust the gateway.
     let mut stack = other.certify(builder, Side::Gateway, &authority, folder.path())?.launch().await?;
+    refused(&mut stack).await
+}
+
+#[tokio::test]
+async fn a_certificate_of_another_service_is_no_gateway() -> Result<()> {
+    let (authority, folder) = (Authority::new()?, TempDir::new()?);
+    let builder = authority.certify(Stack::builder(), Side::Brain, &authority, folder.path())?;
+    // The authority of both sides signed the certificate, for another service.
+    let mut stack =
+        authority.certify_as("billing", builder, Side::Gateway, &authority, folder.path())?.launch().await?;
     refused(&mut stack).await
 }
 

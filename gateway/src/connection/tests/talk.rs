@@ -1,6 +1,8 @@
 //! Requests to the brain, replies and events to the client.
 
+use chatbox_shared::auth::{JwksOptions, JwksSource};
 use chatbox_shared::proto::{self, client_message, gateway_frame};
+use prometheus_client::metrics::gauge::Gauge;
 use serde_json::json;
 
 use super::*;
@@ -163,4 +165,27 @@ async fn a_renewed_token_keeps_the_connection_and_tells_the_brain() {
     tokio::time::sleep(Duration::from_millis(700)).await;
     client.send(json!({"type": "ping"})).await;
     assert_eq!(client.json().await["type"], "pong", "the old token's end is no longer the connection's");
+}
+
+#[tokio::test]
+async fn a_renewed_token_that_cannot_be_checked_now_keeps_the_connection() {
+    let (mut gateway, mut link) = Gateway::with_brain(settings()).await;
+    // Nothing listens at port 9 of this machine.
+    let jwks = JwksOptions {
+        source: JwksSource::Url("http://127.0.0.1:9/jwks.json".parse().expect("url")),
+        refresh: Duration::from_secs(300),
+        max_stale: Duration::from_secs(3600),
+        stale_seconds: Gauge::default(),
+    };
+    let options = Options { jwks: Some(jwks), ..Options::default() };
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let verifier = Arc::new(TokenVerifier::new(options, clock, &gateway.lifecycle).expect("verifier"));
+    gateway.context = Arc::new(ConnectionContext { verifier, ..(*gateway.context).clone() });
+    let (mut client, _) = gateway.joined(&mut link).await;
+    let token = format!("{}.e30.c2ln", URL_SAFE_NO_PAD.encode(r#"{"alg":"ES256","kid":"one"}"#));
+    client.send(json!({"type": "token_refresh", "id": "t", "token": token})).await;
+    let refused = client.json().await;
+    assert_eq!((&refused["code"], &refused["reply_to"]), (&json!("unavailable"), &json!("t")), "{refused}");
+    client.send(json!({"type": "ping"})).await;
+    assert_eq!(client.json().await["type"], "pong", "the present token is still valid");
 }
