@@ -25,8 +25,7 @@ async fn services_that_know_each_other_talk() -> Result<()> {
 /// A gateway without a link is not ready and refuses clients; the brain is healthy.
 async fn refused(stack: &mut Stack) -> Result<()> {
     // Wait for the first attempt to connect.
-    let tried =
-        |line: &serde_json::Value| line["message"].as_str()?.starts_with("a brain cannot be reached").then_some(());
+    let tried = |line: &serde_json::Value| line["message"].as_str()?.starts_with("cannot reach brain").then_some(());
     stack.gateway_process(0).logged("that the brain cannot be reached", tried).await?;
     let gateway = raw_http::get(stack.gateway_ops(0), "/readyz").await?;
     ensure!(gateway.status == 503, "{} {}", gateway.status, gateway.text());
