@@ -176,7 +176,8 @@ fn never_arrived(record: &Record) -> Result<()> {
 
 /// No provider was called more often than docs/answers.md allows. One owner of an answer calls each model at most
 /// 1 + [`RETRIES`] times, never again after its first text or after an error that retries do not mend, and never comes
-/// back to a model. Only a takeover begins from the start, and there are at most `takeovers` per answer.
+/// back to a model. Its last call alone may end the answer. Only a takeover begins from the start, and there are at most
+/// `takeovers` per answer: also after a call that ended the answer, if the brain was killed before it stored the end.
 fn by_the_rules(records: &BTreeMap<String, Record>, takeovers: usize) -> Result<()> {
     let mut answers: BTreeMap<(&str, i64), Vec<&Record>> = BTreeMap::new();
     // Ids sort by time.
@@ -191,8 +192,6 @@ fn by_the_rules(records: &BTreeMap<String, Record>, takeovers: usize) -> Result<
                 (owners, begin) = (owners + 1, end - 1);
             }
         }
-        let ended = calls.iter().filter(|call| !matches!(call.finish.as_str(), "failed" | "lost")).count();
-        ensure!(ended <= 1, "{ended} calls ended an answer: {calls:#?}");
     }
     Ok(())
 }
