@@ -1,5 +1,4 @@
-//! What is known to go wrong on the wire: one test for each row of our tables of the protocols, named after it, through
-//! real sockets and with exact bytes.
+//! Known problems of the providers' protocols: one test for each, with exact bytes over real sockets.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on says so")]
 

@@ -1,4 +1,4 @@
-//! A model at the fake provider, and a question to it: what the tests of providers share.
+//! What the tests of providers share: a model at the fake provider, and a prompt to it.
 
 use std::sync::{Arc, Mutex};
 
@@ -19,10 +19,10 @@ use chatbox_shared::ids::{SessionId, UserId};
 use chatbox_tests::provider::Call;
 use serde_json::{Value, json};
 
-/// The protocols.
+/// The wire protocols.
 pub(crate) const KINDS: [&str; 3] = ["openai", "anthropic", "dify"];
 
-/// The key of all models here: a variable every build has, whose value is no secret.
+/// The variable of the provider key. Every build sets it, and its value is not secret.
 pub(crate) const KEY_ENV: &str = "CARGO_PKG_NAME";
 
 /// A model of this kind at the fake provider, with short limits. `more` overrides its settings.
@@ -53,22 +53,22 @@ pub(crate) fn prompt() -> Prompt {
     }
 }
 
-/// What an answer told.
+/// What was read from an answer.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Read {
     /// The text at the end.
     pub(crate) text: String,
     /// Texts that were replaced by others.
     pub(crate) replaced: Vec<String>,
-    /// What `InputTokens` told: all and cached.
+    /// The input tokens of the last `InputTokens`: all and cached.
     pub(crate) input: Option<(u64, u64)>,
     /// The last usage.
     pub(crate) usage: Option<TokenUsage>,
-    /// The provider's conversation.
+    /// The id of the conversation at the provider.
     pub(crate) conversation: Option<String>,
 }
 
-/// Asks as the brain does, with all tries, and reads to the end, whichever it is.
+/// Sends a prompt as the brain does, with all tries, and reads the answer to its end.
 pub(crate) async fn ask_with(model: &Model, prompt: &Prompt) -> (Read, Result<FinishReason, ProviderError>) {
     let witness = Arc::new(Witness {
         inner: Arc::clone(&model.provider),
@@ -116,7 +116,7 @@ pub(crate) async fn ask_with(model: &Model, prompt: &Prompt) -> (Read, Result<Fi
     }
 }
 
-/// Passes everything on and remembers what the provider said of the last call.
+/// A provider that records the events of the last call and passes them on.
 struct Witness {
     inner: SharedProvider,
     request_id: String,
@@ -162,7 +162,7 @@ impl Generation for Watched {
     }
 }
 
-/// Lets every call through.
+/// A meter that allows every call.
 struct Uncounted;
 
 #[async_trait]
@@ -197,7 +197,7 @@ pub(crate) async fn ask(model: &Model) -> (Read, Result<FinishReason, ProviderEr
     ask_with(model, &prompt()).await
 }
 
-/// The requests for answers among these.
+/// The calls that request an answer.
 pub(crate) fn chats(calls: &[Call]) -> Vec<&Call> {
     calls.iter().filter(|call| call.is_chat()).collect()
 }
