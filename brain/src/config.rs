@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use chatbox_shared::config::{ConfigErrors, Settings};
+use chatbox_shared::config::{ConfigErrors, Settings, listen_address};
 use chatbox_shared::ops::OpsSettings;
 use chatbox_shared::telemetry::LogSettings;
 use chatbox_shared::tls::TlsSettings;
@@ -51,6 +51,7 @@ pub struct BrainConfig {
 #[derive(Debug, Deserialize)]
 pub struct BrainSection {
     /// Address of the link.
+    #[serde(deserialize_with = "listen_address")]
     pub listen: SocketAddr,
     /// This brain's name; empty: a random name.
     pub id: String,

@@ -2,9 +2,8 @@
 
 use std::net::SocketAddr;
 
-use chatbox_shared::config::ConfigErrors;
-use serde::de::Error as _;
-use serde::{Deserialize, Deserializer};
+use chatbox_shared::config::{ConfigErrors, listen_address};
+use serde::Deserialize;
 
 use super::check::is_plain;
 
@@ -19,15 +18,6 @@ pub struct GatewaySection {
     pub path_prefix: String,
     /// The name of this process. Empty: a random name.
     pub id: String,
-}
-
-/// A name is not resolved, because it can stand for several addresses.
-fn listen_address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    text.parse().map_err(|_| {
-        let example = "127.0.0.1:8080 or [::1]:8080";
-        D::Error::custom(format!("{text:?} must be an IP address and a port, such as {example}"))
-    })
 }
 
 impl GatewaySection {

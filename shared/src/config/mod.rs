@@ -6,6 +6,7 @@
 
 mod extract;
 mod layer;
+mod listen_address;
 mod schema;
 mod secret;
 mod errors;
@@ -16,6 +17,7 @@ use std::path::{Path, PathBuf};
 
 pub use errors::{ConfigError, ConfigErrors};
 pub use keys::{ENV_FILE, ENV_PREFIX};
+pub use listen_address::listen_address;
 pub use secret::{SecretFileError, read_secret_file};
 
 use layer::Layer;

@@ -26,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 pub use process::register_process_metrics;
 use ready::Check;
 
+use crate::config::listen_address;
 use crate::lifecycle::Lifecycle;
 
 /// Further connections wait. Probes and scrapers are few.
@@ -38,6 +39,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 #[derive(Debug, Clone, Deserialize)]
 pub struct OpsSettings {
     /// The address of the operations server.
+    #[serde(deserialize_with = "listen_address")]
     pub listen: SocketAddr,
 }
 
