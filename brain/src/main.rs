@@ -44,7 +44,7 @@ fn main() -> ExitCode {
         Err(errors) => return complain(&errors, 2),
     };
     if let Some(Command::CheckConfig) = arguments.command {
-        print("the settings are good");
+        print("the settings are valid");
         return ExitCode::SUCCESS;
     }
     if let Err(error) = telemetry::init(&config.log) {
