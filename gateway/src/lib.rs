@@ -1,8 +1,22 @@
-//! The WebSocket service: everything about connections, nothing about conversations.
+//! The WebSocket service. It accepts connections of browsers and other clients, verifies their tokens, and forwards each
+//! frame to a brain and each event of a brain to the clients. It owns everything about connections and knows nothing about
+//! conversations: it has no database and never sees the key of a model provider.
 //!
-//! The modules stand in the order in which a message meets them, and a module imports only modules below it. The way of a
-//! message is `listener`, `handshake`, `connection`, and the crate `chatbox_link`; the way of its answer is the crate
-//! `chatbox_link`, `registry`, `send_queue`, `connection`.
+//! # Layout
+//!
+//! A message passes these modules in this order: [`listener`] accepts the socket, [`handshake`] checks the request,
+//! [`connection`] reads the frame, [`frame`] parses its JSON, and the crate `chatbox_link` sends it to the brain of the user.
+//! The answer returns through `chatbox_link`, the [`registry`] of connections, the [`send_queue`] of each connection, and the
+//! writer in [`connection`].
+//!
+//! # Main types
+//!
+//! - [`app`]: builds the service from its [`config`] and runs it until it has drained.
+//! - [`registry`]: all connections of this process. It receives what the brains send.
+//! - [`send_queue`]: the bounded queue of one connection. A client that reads too slowly is closed with code 4008.
+//! - [`limits`], [`metrics`], [`error`]: used by all modules.
+//!
+//! A module imports only modules listed below it.
 
 // The start of the process.
 pub mod app;

@@ -1,9 +1,22 @@
-//! The client half of the link: one multiplexed gRPC stream to each brain, kept up for as long as the process runs.
+//! The client half of the link: one multiplexed gRPC stream from a gateway to each brain. This crate knows no client socket
+//! and no content of a conversation.
 //!
-//! [`start`] resolves the endpoints of the brains and keeps a link to each. [`Links`] chooses the brain of a user.
-//! [`Uplink`] is the way of one connection to its brain, also across a lost link. Frames from the brains go to
-//! [`LinkEvents`], which the process that holds the connections implements. This crate knows no socket of a client and no
-//! content of a conversation.
+//! # Layout
+//!
+//! [`start`] resolves the addresses of the brains again and again (`pool`) and keeps one link to each address
+//! (`supervisor`, `client`). A lost link is connected again with a growing delay. A draining brain keeps its link until its
+//! connections have moved to other brains.
+//!
+//! # Main types
+//!
+//! - [`Links`]: the links that are ready. It chooses the brain of a user by [`rendezvous`] hashing.
+//! - [`Uplink`]: the path of one client connection to its brain. After a lost link it attaches the connection to another
+//!   brain and sends the requests without a reply again.
+//! - [`LinkEvents`]: what the gateway implements to receive the frames of the brains.
+//! - [`BrainEndpoint`]: a configured address of brains, and [`LinkSettings`]: the timeouts.
+//! - [`LinkMetrics`]: the counters of the links.
+//!
+//! A module imports only modules listed below it.
 
 // Finding brains and keeping the links up.
 mod pool;

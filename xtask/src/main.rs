@@ -10,10 +10,12 @@ mod chat;
 mod dev;
 mod mock_llm;
 mod test;
+mod sabotage;
 mod rooms;
 mod unused;
 mod deny;
 mod fetch;
+mod runner;
 mod project;
 
 use std::process::ExitCode;

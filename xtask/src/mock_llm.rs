@@ -1,4 +1,4 @@
-//! `cargo xtask mock-llm`: builds the provider double and becomes it.
+//! `cargo xtask mock-llm`: builds the fake provider and replaces this process with it.
 
 use std::convert::Infallible;
 use std::ffi::OsString;
@@ -9,20 +9,20 @@ use anyhow::{Context as _, Result};
 
 use crate::project::{cargo, programs, run as execute};
 
-/// The program, which is also the name of the command.
+/// The name of the program and of the command.
 const PROGRAM: &str = "mock-llm";
 
-/// Handed on as they are.
+/// Passed on unchanged.
 #[derive(clap::Args)]
 #[command(disable_help_flag = true)]
 pub(crate) struct Arguments {
-    /// For the program, such as --port 8089 or --help
+    /// Arguments of the program, such as --port 8089 or --help
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     rest: Vec<OsString>,
 }
 
-/// Returns only where the program cannot be built or started: signals are its own then, and its exit code is that of this
-/// command.
+/// Returns only if the program cannot be built or started. Otherwise the program takes the place of this process: it gets
+/// the signals, and its exit code is that of the command.
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     execute(cargo().args(["build", "--quiet", "--locked", "--package", "chatbox-tests", "--bin", PROGRAM]))?;
     match start(Command::new(programs(false)?.join(PROGRAM)).args(&arguments.rest))? {}
@@ -38,7 +38,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_program_that_is_not_there_is_named() {
+    fn a_missing_program_is_named() {
         let error = format!("{:#}", start(&mut Command::new("/no/such/mock-llm")).unwrap_err());
         assert!(error.contains("/no/such/mock-llm"), "{error}");
     }

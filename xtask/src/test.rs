@@ -1,13 +1,14 @@
 //! `cargo xtask test`: every check of a change, the cheap ones first.
 
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use clap::{Args, ValueEnum};
 
 use crate::project::{cargo, run as execute};
-use crate::{deny, fetch, rooms, unused};
+use crate::runner::{Runner, build_programs};
+use crate::{deny, fetch, rooms, sabotage, unused};
 
 /// Appended to `--help`.
 const VARIABLES: &str = "\
@@ -53,6 +54,8 @@ enum Step {
     Unit,
     /// every test
     Test,
+    /// deliberate faults in the services, each of which must make its test fail
+    Sabotage,
 }
 
 /// The steps of a whole run.
@@ -98,6 +101,7 @@ impl Step {
             Self::Build => "build",
             Self::Unit => "unit tests",
             Self::Test => "tests",
+            Self::Sabotage => "tests of the tests",
         }
     }
 
@@ -128,41 +132,7 @@ impl Step {
                 build_programs()?;
                 execute(Runner::find().command(&["--workspace"]).args(extra).env(fetch::MONGOD, mongod))
             }
+            Self::Sabotage => sabotage::run(),
         }
-    }
-}
-
-/// End-to-end tests start the programs. Cargo does not know that, so they are built first.
-fn build_programs() -> Result<()> {
-    execute(cargo().args(["build", "--locked", "--workspace", "--bins"]))
-}
-
-/// The test runner.
-#[derive(Clone, Copy)]
-enum Runner {
-    /// cargo-nextest: several tests at a time, each in its own process, with time limits.
-    Nextest,
-    /// Plain cargo, where nextest is not installed.
-    Cargo,
-}
-
-impl Runner {
-    fn find() -> Self {
-        if cargo().args(["nextest", "--version"]).output().is_ok_and(|output| output.status.success()) {
-            return Self::Nextest;
-        }
-        println!("cargo-nextest is not installed: using `cargo test`, which is slower and has no time limits;");
-        println!("install it with `cargo install cargo-nextest --locked`");
-        Self::Cargo
-    }
-
-    fn command(self, arguments: &[&str]) -> Command {
-        let mut command = cargo();
-        match self {
-            Self::Nextest => command.args(["nextest", "run", "--locked"]),
-            Self::Cargo => command.args(["test", "--locked"]),
-        };
-        command.args(arguments);
-        command
     }
 }

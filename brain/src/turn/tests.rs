@@ -1,5 +1,5 @@
-//! Turns of several brains over one store: each brain of these tests is a registry and its turns of their own, as in a
-//! process of its own, and they meet in the store only. The provider is a server whose bytes the test controls.
+//! Turns of several brains over one store. Each brain of a test has its own session registry and turns, as separate
+//! processes have, and shares only the store. The provider is a fake server whose bytes the test controls.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -34,7 +34,7 @@ use crate::tunables::{ChatLimits, LiveConfig, Tunables};
 const LEASE: Duration = Duration::from_millis(1000);
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// The store all brains of a test share, and the provider they call.
+/// The store that all brains of a test share, and the provider that they call.
 struct World {
     store: SharedStore,
     keys: String,
@@ -44,7 +44,7 @@ struct World {
     _folder: TempDir,
 }
 
-/// One brain: what it has in memory.
+/// The state of one brain.
 struct Brain {
     sessions: Arc<Sessions>,
     turns: Arc<Turns>,
@@ -123,7 +123,7 @@ impl World {
         rows.into_iter().map(|row| session.unseal(row)).collect()
     }
 
-    /// Waits for the entry to satisfy the condition.
+    /// Waits until the entry satisfies the condition.
     async fn until(&self, brain: &Brain, session: SessionId, seq: Seq, is: impl Fn(&Entry) -> bool) -> Entry {
         wait_for(async || {
             let session = brain.session(session).await;
@@ -162,12 +162,12 @@ impl Brain {
         }
     }
 
-    /// Starts to look for what others left behind.
+    /// Starts the sweep, which adopts the answers of dead brains and answers forgotten messages.
     fn sweep(&self) {
         self.lifecycle.spawn(sweep(Arc::clone(&self.turns)));
     }
 
-    /// The process dies: nothing of it runs on, nothing is handed over.
+    /// Stops the brain as if its process had died: its tasks end and no answer is handed over.
     fn kill(self) {
         self.turns.workers.clear();
         self.lifecycle.stopping().cancel();
@@ -189,10 +189,10 @@ async fn wait_for<T, F: Future<Output = Option<T>>>(mut look: impl FnMut() -> F)
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, waiting).await.expect("it never happened")
+    tokio::time::timeout(PATIENCE, waiting).await.expect("the condition did not become true")
 }
 
-/// The mark that an answer is due says nothing any more once one has begun, and goes a moment later.
+/// The entry without `needs_answer`. The mark is removed shortly after the answer has begun.
 fn without_mark(mut entry: Entry) -> Entry {
     if let Body::Message { needs_answer, .. } = &mut entry.meta.body {
         *needs_answer = false;
@@ -219,7 +219,7 @@ async fn racing_writers_of_two_brains_make_one_log_without_gaps() {
                 let first = append(&sessions, &session, Intent::UserMessage, &draft).await.expect("appended");
                 let again = append(&sessions, &session, Intent::UserMessage, &draft).await.expect("known");
                 let (AppendOutcome::Appended(first), AppendOutcome::Duplicate(again)) = (first, again) else {
-                    panic!("doubled")
+                    panic!("a message was stored twice or lost")
                 };
                 assert_eq!(first.meta.seq, again.meta.seq);
             }
@@ -233,7 +233,7 @@ async fn racing_writers_of_two_brains_make_one_log_without_gaps() {
     for writer in 0..8 {
         let said = log.iter().map(|entry| entry.content.text()).filter(|text| text.starts_with(&format!("{writer}.")));
         let wanted: Vec<_> = (0..20).map(|n| format!("{writer}.{n}")).collect();
-        assert_eq!(said.collect::<Vec<_>>(), wanted, "each writer's messages stand in its order");
+        assert_eq!(said.collect::<Vec<_>>(), wanted, "the log keeps the order of each writer");
     }
     for brain in &brains {
         let session = brain.session(id).await;
@@ -254,7 +254,7 @@ async fn the_same_message_sent_through_two_brains_at_once_is_stored_once() {
             let (sessions, draft) = (Arc::clone(&brains[n % 2].sessions), draft.clone());
             tries.spawn(async move {
                 let session = sessions.get(id).await.expect("the store").expect("a session");
-                // Each try is a request of its own, so it has an entry id of its own.
+                // Each try is a separate request, so it has its own entry id.
                 let draft = Draft { id: chatbox_shared::ids::MessageId::generate(), ..draft };
                 match append(&sessions, &session, Intent::UserMessage, &draft).await.expect("taken") {
                     AppendOutcome::Appended(entry) | AppendOutcome::Duplicate(entry) => (entry.meta.id, entry.meta.seq),
@@ -301,13 +301,13 @@ fn reply_to(entry: &Entry) -> Seq {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_dead_owners_answer_is_begun_anew_by_another_brain() {
+async fn another_brain_restarts_the_answer_of_a_dead_owner() {
     let world = World::new().await;
     world.provider.script(Script::begun(["lost ", "words"]).then(Step::Stall));
     world.provider.script(Script::answer(["all ", "anew"]));
     let (dead, alive) = (world.brain("dead"), world.brain("alive"));
     let session = dead.create().await;
-    // A runtime of its own: dropping it is the end of every task of the process, wherever it stands.
+    // The dead brain has its own runtime: shutting it down ends all its tasks at any point, as the end of a process does.
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
     {
@@ -330,7 +330,7 @@ async fn a_dead_owners_answer_is_begun_anew_by_another_brain() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_owner_that_lost_its_row_writes_and_shows_nothing_more() {
+async fn an_owner_that_lost_its_row_stores_and_sends_nothing_more() {
     let world = World::new().await;
     let (script, driver) = Script::live();
     world.provider.script(script);
@@ -341,7 +341,7 @@ async fn an_owner_that_lost_its_row_writes_and_shows_nothing_more() {
     world.until(&old, session.id, 2, streams).await;
     driver.delta("mine ");
     world.until(&old, session.id, 2, |entry| entry.content.text() == "mine ").await;
-    // Another brain ends the answer, as it does for a stop or a takeover that reached it.
+    // Another brain ends the answer, as for a stop request or a takeover.
     let there = new.session(session.id).await;
     stop::end(&new.turns, &there, FinishReason::Stopped).await.expect("it ends");
     driver.delta("too late");
@@ -349,11 +349,11 @@ async fn an_owner_that_lost_its_row_writes_and_shows_nothing_more() {
     let answer = world.until(&new, session.id, 2, |entry| !streams(entry)).await;
     assert_eq!(answer.content.text(), "mine ");
     assert_eq!(answer.meta.answer().expect("an answer").finish, Some(FinishReason::Stopped));
-    assert!(session.read(|live| live.streaming.is_none()), "the old owner has learned that it is over");
+    assert!(session.read(|live| live.streaming.is_none()), "the old owner knows that the answer has ended");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_answer_whose_owners_keep_dying_keeps_its_text_and_ends() {
+async fn an_answer_whose_owners_die_again_and_again_ends_with_its_text() {
     let world = World::new().await;
     let brain = world.brain("a");
     let session = brain.create().await;
@@ -377,7 +377,7 @@ async fn an_answer_whose_owners_keep_dying_keeps_its_text_and_ends() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_message_whose_brain_died_before_it_began_to_answer_is_found() {
+async fn the_sweep_answers_a_message_whose_brain_died_before_the_answer() {
     let world = World::new().await;
     world.provider.script(Script::answer(["found"]));
     let brain = world.brain("a");
@@ -390,7 +390,7 @@ async fn a_message_whose_brain_died_before_it_began_to_answer_is_found() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_word_of_the_ai_stands_after_a_human_has_taken_over() {
+async fn no_text_of_the_ai_follows_a_takeover() {
     let world = World::new().await;
     world.provider.always(Script::answer(["one ", "two ", "three ", "four"]).paced(Duration::from_millis(1)));
     let (user_side, admin_side) = (world.brain("user side"), world.brain("admin side"));
@@ -399,7 +399,7 @@ async fn no_word_of_the_ai_stands_after_a_human_has_taken_over() {
         user_side.say(&session, "hello").await;
         worker::kick(&user_side.turns, &session);
         tokio::time::sleep(Duration::from_micros(round * 200)).await;
-        // On the same brain, and on another one that knows of the answer through the store only.
+        // Half of the takeovers reach the owner of the answer, the others a brain that has only read the store.
         let brain = if round % 2 == 0 { &user_side } else { &admin_side };
         let there = brain.session(session.id).await;
         let joined = brain.join(&there, "ann").await.meta.seq;
@@ -408,17 +408,17 @@ async fn no_word_of_the_ai_stands_after_a_human_has_taken_over() {
         worker::kick(&user_side.turns, &session);
         wait_for(async || (user_side.turns.count() == 0).then_some(())).await;
         let later = world.log(&admin_side, session.id).await;
-        assert!(!at_reply.iter().any(streams), "round {round}: an answer grows on after the takeover");
+        assert!(!at_reply.iter().any(streams), "round {round}: an answer still grows after the takeover");
         let said = |log: &[Entry]| log.iter().cloned().map(without_mark).collect::<Vec<_>>();
         let (before, after) = (said(&at_reply), said(&later[..at_reply.len()]));
-        assert_eq!(after, before, "round {round}: the log changed behind the takeover");
+        assert_eq!(after, before, "round {round}: the log before the takeover has changed");
         let answers = later.iter().filter(|entry| entry.meta.seq > joined && reply_to(entry) > 0);
-        assert_eq!(answers.count(), 0, "round {round}: the AI spoke after the takeover");
+        assert_eq!(answers.count(), 0, "round {round}: the AI answered after the takeover");
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn stopping_keeps_the_text_and_closes_the_providers_connection() {
+async fn stopping_keeps_the_text_and_closes_the_connection_to_the_provider() {
     let world = World::new().await;
     world.provider.script(Script::begun(["so far"]).then(Step::Stall));
     let brain = world.brain("a");

@@ -12,8 +12,18 @@ use serde_json::{Value, json};
 
 use super::support::{KINDS, ask, ask_with, chats, model, prompt};
 
+<<<<<<< HEAD:brain/tests/providers/every_provider.rs
 /// The key of all models here, as [`super::support::KEY_ENV`] holds it.
+=======
+use support::{KINDS, ask, ask_with, chats, model, prompt};
+
+/// The provider key of all models, which [`support::KEY_ENV`] contains.
+>>>>>>> p8:brain/tests/providers.rs
 const KEY: &str = env!("CARGO_PKG_NAME");
+/// How long the brain waits for the event that confirms an answer which may be complete.
+const LINGER: Duration = Duration::from_millis(1500);
+/// Shorter than the idle timeout of [`model`]: a call that ends within it has not waited for the timeout.
+const BELOW_IDLE_TIMEOUT: Duration = Duration::from_secs(4);
 
 #[tokio::test]
 async fn answers_arrive_whole_however_the_bytes_are_cut() {
@@ -223,11 +233,11 @@ async fn a_hint_when_to_try_again_is_followed_up_to_the_cap() {
         assert!(calls[1].at - calls[0].at >= Duration::from_millis(300));
         assert!(calls[2].at - calls[1].at >= Duration::from_millis(200));
 
-        fake.script(busy().header("retry-after", "2"));
+        fake.script(busy().header("retry-after", "15"));
         let begin = Instant::now();
         let error = ask(&model).await.1.unwrap_err();
-        assert_eq!((error.class, error.retry_after), (ErrorClass::Overloaded, Some(Duration::from_secs(2))));
-        assert!(begin.elapsed() < Duration::from_secs(1), "asked for more than the cap, it fails at once");
+        assert_eq!((error.class, error.retry_after), (ErrorClass::Overloaded, Some(Duration::from_secs(15))));
+        assert!(begin.elapsed() < Duration::from_secs(10), "a wait above the cap: the call fails without it");
     }
 }
 
@@ -319,7 +329,7 @@ async fn silence_is_an_error_before_and_within_an_answer() {
         assert_eq!(end.unwrap_err().class, ErrorClass::Timeout, "{kind}");
         assert!(!read.text.is_empty());
     }
-    // Everything the client gave up on is closed, and Dify was told.
+    // The client has closed every cancelled call, and has sent Dify a stop call.
     let closed = |calls: &[Call]| calls.iter().filter(|call| call.is_chat()).all(|call| call.end.is_some());
     let calls = fake.wait_until(closed).await.unwrap();
     assert!(calls.iter().any(|call| call.path.ends_with("/stop")));
@@ -349,7 +359,7 @@ async fn cancelling_closes_the_connection_and_stops_dify_first() {
         let calls = fake.wait_until(ended).await.unwrap();
         let chat = *chats(&calls).last().unwrap();
         assert_eq!(chat.ended(), Some(End::ClientClosed), "{kind}");
-        assert!(before.elapsed() < Duration::from_secs(1), "{kind}: {:?}", before.elapsed());
+        assert!(before.elapsed() < BELOW_IDLE_TIMEOUT, "{kind}: {:?}", before.elapsed());
         let stop = calls.iter().find(|call| call.path.ends_with("/stop"));
         assert_eq!(stop.is_some(), kind == "dify");
         if let Some(stop) = stop {
@@ -504,8 +514,8 @@ async fn dify_workflows_end_with_whichever_of_their_two_ends_comes() {
         let (read, end) = ask(&model).await;
         assert_eq!((read.text.as_str(), end.unwrap(), read.usage.is_some()), ("hi", FinishReason::Stop, usage));
         let took = begin.elapsed();
-        assert_eq!(took < Duration::from_secs(1), quick, "{took:?}");
-        assert!(took < Duration::from_secs(3), "{took:?}");
+        assert_eq!(took < LINGER, quick, "{took:?}");
+        assert!(took < BELOW_IDLE_TIMEOUT, "{took:?}");
     }
     fake.script(Script::steps([text(), event("message_replace", json!({"answer": "[hidden]"})), ended()]));
     let (read, _) = ask(&model).await;

@@ -1,5 +1,13 @@
-//! Pictures on their way to each provider, over real sockets.
+//! Pictures in the requests to each provider, over real sockets.
 
+<<<<<<< HEAD:brain/tests/providers/pictures.rs
+=======
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on says so")]
+
+mod raw;
+mod support;
+
+>>>>>>> p8:brain/tests/pictures.rs
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
@@ -10,14 +18,14 @@ use serde_json::{Value, json};
 use super::support::raw::{Canned, Raw};
 use super::support::{KINDS, ask, ask_with, chats, model, prompt};
 
-/// Bytes that would break a form made of text.
+/// Bytes that would break a multipart form if it were built as text.
 const PNG: &[u8] = b"\x89PNG\r\n\x1a\n--\r\n\xff";
 
 fn image(media_type: &str) -> Image {
     Image { media_type: media_type.into(), data: Bytes::from_static(PNG) }
 }
 
-/// An older picture, and two with the question.
+/// A prompt with one picture in an older message and two in the last message.
 fn shown(question: &str) -> Prompt {
     let with = |turn: PromptTurn, images: Vec<Image>| PromptTurn { images, ..turn };
     let turns = vec![

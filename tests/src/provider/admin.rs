@@ -22,7 +22,7 @@ pub(super) fn answer(shared: &Shared, head: &Parts, body: &Bytes, client_port: u
 fn act(shared: &Shared, method: &Method, path: &str, body: &Bytes) -> Result<Value, (StatusCode, String)> {
     let bad = |message: String| (StatusCode::BAD_REQUEST, message);
     let json = || -> Result<Value, (StatusCode, String)> {
-        serde_json::from_slice(body).map_err(|error| bad(format!("this is no JSON: {error}")))
+        serde_json::from_slice(body).map_err(|error| bad(format!("invalid JSON: {error}")))
     };
     match (method.as_str(), path) {
         ("POST", "/mock/scripts") => {
@@ -52,7 +52,7 @@ fn act(shared: &Shared, method: &Method, path: &str, body: &Bytes) -> Result<Val
         _ => {
             let known = "POST /mock/scripts, PUT /mock/always, POST /mock/random, DELETE /mock, GET /mock/journal, \
                 GET /mock/presets";
-            Err((StatusCode::NOT_FOUND, format!("there are: {known}")))
+            Err((StatusCode::NOT_FOUND, format!("unknown path; the paths are: {known}")))
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Scripts in JSON: for the admin endpoint, the header of a request, and chat messages. An unknown or wrong field is refused
-//! by name.
+//! Scripts in JSON: from the admin endpoint, from a request header, and from chat messages. An unknown or invalid field is
+//! an error that names the field.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -18,7 +18,7 @@ use super::random::Mix;
 use super::script::{Head, Script};
 use super::step::Step;
 
-/// The longest time in a script.
+/// The longest time in a script: one day, in milliseconds.
 const LONGEST: u64 = 86_400_000;
 /// The fields of a script, as the documentation lists them.
 pub(super) const FIELDS: [&str; 22] = [
@@ -49,7 +49,7 @@ pub(super) const FIELDS: [&str; 22] = [
 /// One script: an object, or the name of a preset.
 ///
 /// # Errors
-/// The text says what is wrong, and in which field.
+/// The text names the field and the problem.
 pub fn script(value: &Value) -> Result<Script, String> {
     match value {
         Value::String(name) => named(name),
@@ -58,20 +58,20 @@ pub fn script(value: &Value) -> Result<Script, String> {
     }
 }
 
-/// As [`script`], from text; a name needs no quotes.
+/// One script as JSON text, or the name of a preset without quotes.
 ///
 /// # Errors
-/// The text says what is wrong, and in which field.
+/// The text names the field and the problem.
 pub fn script_text(text: &str) -> Result<Script, String> {
     let text = text.trim();
     if text.starts_with(['{', '"', '[']) {
-        let value: Value = serde_json::from_str(text).map_err(|error| format!("this is no JSON: {error}"))?;
+        let value: Value = serde_json::from_str(text).map_err(|error| format!("invalid JSON: {error}"))?;
         return script(&value);
     }
     named(text)
 }
 
-/// Several scripts: an array, or one.
+/// Several scripts: an array, or a single script.
 pub(super) fn scripts(value: &Value) -> Result<Vec<Script>, String> {
     match value {
         Value::Array(list) => {
@@ -84,7 +84,7 @@ pub(super) fn scripts(value: &Value) -> Result<Vec<Script>, String> {
 
 /// `{"seed": 1, "faults": {..}}`.
 pub(super) fn random(value: &Value) -> Result<(u64, Mix), String> {
-    let Value::Object(fields) = value else { return Err("an object with `seed` is needed".to_owned()) };
+    let Value::Object(fields) = value else { return Err("must be an object with `seed`".to_owned()) };
     let mut fields = Fields(fields.clone());
     let seed = fields.take("seed")?.ok_or("`seed` is missing")?;
     let mix: Mix = fields.take("faults")?.unwrap_or_default();
@@ -94,7 +94,7 @@ pub(super) fn random(value: &Value) -> Result<(u64, Mix), String> {
 }
 
 fn named(name: &str) -> Result<Script, String> {
-    preset(name).ok_or_else(|| format!("there is no preset `{name}`: GET /mock/presets lists them"))
+    preset(name).ok_or_else(|| format!("unknown preset `{name}`: GET /mock/presets lists the presets"))
 }
 
 /// The fields that are not read yet.
@@ -111,12 +111,12 @@ impl Fields {
 
     fn done(self, known: &[&str]) -> Result<(), String> {
         match self.0.keys().next() {
-            Some(name) => Err(format!("unknown field `{name}`; there are: {}", known.join(", "))),
+            Some(name) => Err(format!("unknown field `{name}`; the fields are: {}", known.join(", "))),
             None => Ok(()),
         }
     }
 
-    /// At most one field says what the script is; the others change it.
+    /// At most one field is the base of the script. The others change the base.
     fn script(mut self) -> Result<Script, String> {
         let mut script = self.base()?;
         if let Some(name) = self.take::<String>("name")? {
@@ -124,7 +124,11 @@ impl Fields {
         }
         if let Some(status) = self.take("status")? {
             let known = (200..=999).contains(&status);
-            script = if known { script.with_status(status) } else { return Err("status: 200 to 999".to_owned()) };
+            script = if known {
+                script.with_status(status)
+            } else {
+                return Err("status: must be from 200 to 999".to_owned());
+            };
         }
         match self.take::<String>("head")?.as_deref() {
             None => {}
@@ -132,7 +136,7 @@ impl Fields {
             Some("close") => script.head = Head::Close,
             Some("reset") => script.head = Head::Reset,
             Some("stall") => script.head = Head::Stall,
-            Some(other) => return Err(format!("head: `{other}` is none of reply, close, reset, stall")),
+            Some(other) => return Err(format!("head: `{other}` is not one of reply, close, reset, stall")),
         }
         if let Some(value) = self.0.remove("content_type") {
             let value: Option<String> = read("content_type", value)?;
@@ -140,7 +144,7 @@ impl Fields {
         }
         for (name, value) in self.take::<BTreeMap<String, String>>("headers")?.unwrap_or_default() {
             if http::HeaderName::try_from(&name).is_err() || http::HeaderValue::try_from(&value).is_err() {
-                return Err(format!("headers.{name}: this is no header"));
+                return Err(format!("headers.{name}: not a valid header"));
             }
             script = script.header(&name, &value);
         }
@@ -167,7 +171,11 @@ impl Fields {
         }
         if let Some(fault) = self.take::<Fault>("refuse")? {
             let known = fault.status.is_none_or(|status| (200..=999).contains(&status));
-            return if known { Ok(Script::refuse(fault)) } else { Err("refuse.status: 200 to 999".to_owned()) };
+            return if known {
+                Ok(Script::refuse(fault))
+            } else {
+                Err("refuse.status: must be from 200 to 999".to_owned())
+            };
         }
         match self.0.remove("steps") {
             Some(steps) => Ok(Script::steps(read::<Vec<Step>>("steps", steps)?)),
@@ -192,7 +200,7 @@ impl Fields {
             script.format = format;
         }
         match self.take("split")? {
-            Some(0) => return Err("split: at least 1".to_owned()),
+            Some(0) => return Err("split: must be at least 1".to_owned()),
             Some(size) => script = script.split_every(size),
             None => {}
         }
@@ -231,31 +239,31 @@ fn read<T: DeserializeOwned>(name: &str, value: Value) -> Result<T, String> {
 }
 
 fn limited(millis: u64) -> Result<Duration, String> {
-    if millis > LONGEST { Err(format!("at most {LONGEST} ms")) } else { Ok(Duration::from_millis(millis)) }
+    if millis > LONGEST { Err(format!("must be at most {LONGEST} ms")) } else { Ok(Duration::from_millis(millis)) }
 }
 
-/// Milliseconds.
+/// Deserializes milliseconds.
 pub(super) fn millis<'de, D: Deserializer<'de>>(input: D) -> Result<Duration, D::Error> {
     limited(u64::deserialize(input)?).map_err(D::Error::custom)
 }
 
-/// The size of a huge line.
+/// Deserializes the size of a huge line.
 pub(super) fn mib<'de, D: Deserializer<'de>>(input: D) -> Result<u32, D::Error> {
     match u32::deserialize(input)? {
         mib @ 1..=64 => Ok(mib),
-        _ => Err(D::Error::custom("1 to 64 MiB")),
+        _ => Err(D::Error::custom("must be from 1 to 64 MiB")),
     }
 }
 
-/// A text, or bytes in base64.
+/// Deserializes a text, or bytes in base64.
 pub(super) fn bytes<'de, D: Deserializer<'de>>(input: D) -> Result<Bytes, D::Error> {
     match Value::deserialize(input)? {
         Value::String(text) => Ok(text.into()),
         Value::Object(fields) if fields.len() == 1 && fields.contains_key("base64") => {
-            let text = fields["base64"].as_str().ok_or_else(|| D::Error::custom("base64: a string is needed"))?;
+            let text = fields["base64"].as_str().ok_or_else(|| D::Error::custom("base64: must be a string"))?;
             STANDARD.decode(text).map(Bytes::from).map_err(|error| D::Error::custom(format!("base64: {error}")))
         }
-        _ => Err(D::Error::custom("a string or {\"base64\": \"..\"} is needed")),
+        _ => Err(D::Error::custom("must be a string or {\"base64\": \"..\"}")),
     }
 }
 
@@ -268,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn every_field_and_step_is_understood() {
+    fn every_field_and_step_is_read() {
         let text = r#"{"name": "n", "head": "reply", "head_after_ms": 1, "status": 200, "content_type": "text/html",
             "headers": {"x-a": "b"}, "retry": {"after": "0.5", "date_in": -5, "after_ms": "x", "should_retry": true},
             "pace_ms": 1, "split": 3, "cut_at": 100, "gzip": true, "close_delimited": true, "ignore_stop": true,
@@ -301,10 +309,10 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_understood_is_named() {
+    fn invalid_fields_are_named() {
         for (text, parts) in [
-            ("nonsense", &["no preset `nonsense`", "/mock/presets"][..]),
-            ("{", &["no JSON"]),
+            ("nonsense", &["unknown preset `nonsense`", "/mock/presets"][..]),
+            ("{", &["invalid JSON"]),
             ("[]", &["an object or the name"]),
             (r#"{"stesp": []}"#, &["unknown field `stesp`", "steps"]),
             (r#"{"steps": ["begin", "bgin"]}"#, &["steps[1]", "unknown variant `bgin`"]),

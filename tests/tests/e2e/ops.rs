@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 
 use anyhow::{Context, Result, ensure};
 use chatbox_tests::harness::connection::new_session;
-use chatbox_tests::harness::{Stack, StoreAt, raw_http};
+use chatbox_tests::harness::model::Model;
+use chatbox_tests::harness::{Dialect, Stack, StoreAt, raw_http};
+use chatbox_tests::provider::FakeProvider;
 
 /// The value of a metric without labels, or the sum over its labels.
 fn value(metrics: &str, name: &str) -> Result<f64> {
@@ -83,8 +85,14 @@ fn names(exposition: &str) -> BTreeSet<String> {
 
 #[tokio::test]
 async fn the_metrics_page_lists_exactly_the_metrics_of_both_services() -> Result<()> {
-    let store = StoreAt::mongodb().await?;
-    let stack = Stack::builder().store(store).start().await?;
+    let (store, provider) = (StoreAt::mongodb().await?, FakeProvider::start().await?);
+    let model = Model::at("bird", Dialect::OpenAi, &provider.url());
+    let stack = Stack::builder().store(store).model(model).start().await?;
+    // Series of requests, calls and endpoints exist once there was one.
+    let mut ana = stack.user("ana")?.connect().await?;
+    let session = new_session();
+    ana.open(&session).await?;
+    ana.converse(&session, "hello").await?;
     let mut exposed = BTreeSet::new();
     for ops in [stack.gateway_ops(0), stack.brain_ops()] {
         exposed.extend(names(&raw_http::get(ops, "/metrics").await?.text()));

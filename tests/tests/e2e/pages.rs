@@ -1,5 +1,5 @@
-//! The pages as pages: their links lead somewhere, their lines are not too long, and every TOML example is a
-//! configuration that its service accepts.
+//! The pages as pages: their links lead somewhere, the files that they name exist, their lines are not too long, and every
+//! TOML example is a configuration that its service accepts.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,6 +12,9 @@ use tempfile::TempDir;
 
 /// Where pages stand, besides the root.
 const FOLDERS: [&str; 4] = ["docs", "docs/decisions", "examples", ".github"];
+/// The folders with files that pages name by their path from the root.
+const SOURCES: [&str; 12] =
+    ["gateway", "brain", "link", "shared", "proto", "client", "tests", "xtask", "docs", "examples", ".ci", ".github"];
 /// The columns of prose. Tables and code may be wider.
 const COLUMNS: usize = 120;
 /// Generated from the services' defaults, whose comments become one line each; `tests/docs.rs` checks it.
@@ -94,6 +97,44 @@ fn every_link_leads_somewhere() -> Result<()> {
                 if let Some(anchor) = anchor {
                     ensure!(Page::read(target)?.has_heading(anchor), "{place} names no heading");
                 }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// All files below a folder.
+fn files_below(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
+    for entry in fs::read_dir(folder).with_context(|| folder.display().to_string())? {
+        let path = entry?.path();
+        if path.is_dir() && !path.ends_with("node_modules") {
+            files_below(&path, files)?;
+        } else {
+            files.push(path);
+        }
+    }
+    Ok(())
+}
+
+/// A path from the root must exist. A Rust file may be named by the end of its path, such as `frame/json.rs`.
+#[test]
+fn every_file_that_is_named_exists() -> Result<()> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize()?;
+    let mut files = Vec::new();
+    for folder in SOURCES {
+        files_below(&root.join(folder), &mut files)?;
+    }
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_-./".contains(c);
+    for page in Page::all()? {
+        for (number, line) in page.prose() {
+            for code in line.split('`').skip(1).step_by(2).filter(|code| code.chars().all(plain)) {
+                let from_root = code.split_once('/').is_some_and(|(folder, _)| SOURCES.contains(&folder));
+                let exists = match () {
+                    () if from_root => root.join(code).exists(),
+                    () if code.ends_with(".rs") => files.iter().any(|file| file.ends_with(code)),
+                    () => true,
+                };
+                ensure!(exists, "{}:{number}: {code} does not exist", page.path.display());
             }
         }
     }

@@ -1,14 +1,7 @@
 //! Test of the tests: each deliberate fault of the services must make the test fail that guards against it.
 //!
-//! The faults exist only in services built with the feature `sabotage`:
-//!
-//! ```text
-//! cargo build --workspace --bins --features chatbox-brain/sabotage,chatbox-gateway/sabotage
-//! mkdir -p target/sabotaged && cp target/debug/chatbox-{brain,gateway} target/sabotaged/
-//! cargo build --workspace --bins
-//! CHATBOX_SABOTAGED_BINARIES=target/sabotaged \
-//!     cargo nextest run --workspace --run-ignored only -E 'test(each_fault_makes_its_test_fail)'
-//! ```
+//! The faults exist only in services built with the feature `sabotage`. `cargo xtask test --only sabotage` builds them and
+//! runs this test.
 
 use std::path::Path;
 use std::process::Output;
@@ -33,7 +26,7 @@ const FAULTS: [(&str, &str); 4] = [
 ];
 
 #[tokio::test]
-#[ignore = "needs services built with the feature `sabotage`; see the head of this file"]
+#[ignore = "needs services built with the feature `sabotage`: run `cargo xtask test --only sabotage`"]
 async fn each_fault_makes_its_test_fail() -> Result<()> {
     let folder = std::env::var_os(SABOTAGED).with_context(|| format!("{SABOTAGED} is not set"))?;
     // Relative to the root of the workspace, not to the folder in which tests run.

@@ -1,4 +1,4 @@
-//! The loop: lines in, frames out and in, text out; and a new connection whenever the old one is lost.
+//! The main loop: reads lines, exchanges frames with the gateway, prints text, and reconnects after a lost connection.
 
 use std::io::{BufRead as _, Write};
 use std::time::Duration;
@@ -15,37 +15,37 @@ use super::command::Line;
 use super::connection::{Socket, closed, connect};
 use super::conversation::{Conversation, Reaction};
 
-/// What a connection may be silent for until the server has named its heartbeat interval.
-const SILENCE: Duration = Duration::from_secs(60);
-/// Stands for "never" where a timer is not set.
-const FAR: Duration = Duration::from_secs(365 * 24 * 3600);
+/// The idle timeout of a connection before the server has sent its heartbeat interval.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+/// The delay of a timer that is not set.
+const NEVER: Duration = Duration::from_secs(365 * 24 * 3600);
 
-/// What the command line asks for.
+/// The options of the client.
 pub(super) struct Options {
     pub(super) url: String,
     pub(super) token: String,
     pub(super) session: Uuid,
-    /// Lines come from a person: act on each at once, and leave when there are no more.
+    /// The lines come from a person: each is handled at once, and the end of the lines ends the program.
     pub(super) terminal: bool,
-    /// How long a script waits for something to happen.
+    /// If the lines come from a script: how long the client waits for the server.
     pub(super) patience: Duration,
 }
 
-/// Why a connection is over.
+/// How a connection ended.
 enum End {
-    /// The user has enough.
+    /// The user ended the program.
     Quit,
-    /// By itself.
+    /// The connection was lost or closed.
     Lost(Disconnect),
 }
 
-/// Chats until `lines` end. Was everything answered?
+/// Runs until `lines` end. Returns whether every message was answered; always `true` in a terminal.
 pub(super) async fn run(options: Options, lines: mpsc::Receiver<String>, out: impl Write) -> Result<bool> {
     let mut client = Client {
         conversation: Conversation::new(options.session),
         input: Input { lines, next: None, done: false },
         out,
-        heard: Instant::now(),
+        active_at: Instant::now(),
         reconnect_after: None,
         options,
     };
@@ -53,17 +53,17 @@ pub(super) async fn run(options: Options, lines: mpsc::Receiver<String>, out: im
     loop {
         let connection = tokio::select! {
             connection = connect(&client.options.url, &client.options.token) => connection,
-            () = sleep_until(client.heard + client.options.patience), if client.waits() => return Err(client.impatient()),
+            () = sleep_until(client.active_at + client.options.patience), if client.is_waiting() => return Err(client.timed_out()),
         };
         let end = match connection {
-            Ok(socket) => client.talk(socket, &mut attempt).await?,
+            Ok(socket) => client.serve(socket, &mut attempt).await?,
             Err(loss) => End::Lost(loss),
         };
         client.conversation.disconnected();
         let (why, after) = match end {
             End::Quit => {
                 client.print()?;
-                return Ok(client.well());
+                return Ok(client.succeeded());
             }
             End::Lost(Disconnect::Final(why)) => {
                 client.print()?;
@@ -73,9 +73,9 @@ pub(super) async fn run(options: Options, lines: mpsc::Receiver<String>, out: im
         };
         let wait = after.unwrap_or_else(|| backoff(attempt));
         attempt += 1;
-        client.conversation.note(&format!("{why}; connecting again in {:.1} s", wait.as_secs_f64()));
+        client.conversation.note(&format!("{why}; reconnecting in {:.1} s", wait.as_secs_f64()));
         if client.pause(wait).await? {
-            return Ok(client.well());
+            return Ok(client.succeeded());
         }
     }
 }
@@ -85,22 +85,22 @@ struct Client<W> {
     conversation: Conversation,
     input: Input,
     out: W,
-    /// When something last came from the server, or was asked of it.
-    heard: Instant,
-    /// What the server asked to wait before connecting again.
+    /// When the server last sent a frame, or the client last sent a request.
+    active_at: Instant,
+    /// The delay before the next connection, as the server asked for it.
     reconnect_after: Option<Duration>,
 }
 
 impl<W: Write> Client<W> {
-    /// One connection from its first message to its end.
-    async fn talk(&mut self, mut socket: Socket, attempt: &mut u32) -> Result<End> {
-        let mut silence = SILENCE;
+    /// Serves one connection until it ends.
+    async fn serve(&mut self, mut socket: Socket, attempt: &mut u32) -> Result<End> {
+        let mut idle_timeout = IDLE_TIMEOUT;
         let mut alive = Instant::now();
         let mut retry: Option<Instant> = None;
         loop {
             self.print()?;
             if self.input.finished() && (self.options.terminal || self.conversation.idle()) {
-                // A close frame is polite and nothing waits for it.
+                // The result is ignored: the program ends in any case.
                 drop(socket.close(None).await);
                 return Ok(End::Quit);
             }
@@ -109,39 +109,39 @@ impl<W: Write> Client<W> {
                     alive = Instant::now();
                     match frame {
                         Some(Ok(Message::Text(text))) => {
-                            let message: ServerFrame = serde_json::from_str(&text).context("the server does not speak chatbox.v1")?;
-                            self.heard = alive;
+                            let message: ServerFrame = serde_json::from_str(&text).context("a frame of the server is not chatbox.v1")?;
+                            self.active_at = alive;
                             if let ServerFrame::Welcome(welcome) = &message {
                                 *attempt = 0;
-                                silence = welcome.heartbeat_interval_ms.map_or(SILENCE, |ms| Duration::from_millis(ms) * 5 / 2);
+                                idle_timeout = welcome.heartbeat_interval_ms.map_or(IDLE_TIMEOUT, |ms| Duration::from_millis(ms) * 5 / 2);
                             }
                             self.conversation.message(message)
                         }
                         Some(Ok(Message::Close(frame))) => return Ok(End::Lost(closed(frame.as_ref()))),
                         Some(Ok(_)) => Reaction::default(),
-                        Some(Err(error)) => return Ok(End::Lost(Disconnect::Retry(format!("the connection is lost: {error}"), None))),
+                        Some(Err(error)) => return Ok(End::Lost(Disconnect::Retry(format!("connection lost: {error}"), None))),
                         None => return Ok(End::Lost(closed(None))),
                     }
                 }
-                line = self.input.line(|line| self.options.terminal || self.conversation.takes(line)) => {
-                    self.heard = Instant::now();
+                line = self.input.line(|line| self.options.terminal || self.conversation.is_ready_for(line)) => {
+                    self.active_at = Instant::now();
                     line.map_or_else(Reaction::default, |line| self.conversation.line(line))
                 }
-                () = sleep_until(retry.unwrap_or_else(|| Instant::now() + FAR)) => {
+                () = sleep_until(retry.unwrap_or_else(|| Instant::now() + NEVER)) => {
                     retry = None;
                     self.conversation.again()
                 }
-                () = sleep_until(alive + silence) => {
-                    return Ok(End::Lost(Disconnect::Retry("the server is silent".to_owned(), None)));
+                () = sleep_until(alive + idle_timeout) => {
+                    return Ok(End::Lost(Disconnect::Retry("the server has sent nothing within the idle timeout".to_owned(), None)));
                 }
-                () = sleep_until(self.heard + self.options.patience), if self.waits() => return Err(self.impatient()),
+                () = sleep_until(self.active_at + self.options.patience), if self.is_waiting() => return Err(self.timed_out()),
             };
             for frame in reaction.frames {
                 if let Err(error) = socket.send(Message::text(frame)).await {
-                    return Ok(End::Lost(Disconnect::Retry(format!("the connection is lost: {error}"), None)));
+                    return Ok(End::Lost(Disconnect::Retry(format!("connection lost: {error}"), None)));
                 }
             }
-            if let Some(why) = reaction.refused {
+            if let Some(why) = reaction.fatal {
                 return Ok(End::Lost(Disconnect::Final(why)));
             }
             if reaction.quit {
@@ -153,7 +153,8 @@ impl<W: Write> Client<W> {
         }
     }
 
-    /// Waits between two connections. What is typed meanwhile is kept for the next; `true`: the user has enough.
+    /// Waits between two connections. Messages typed meanwhile are sent on the next one. Returns whether the user ended
+    /// the program.
     async fn pause(&mut self, wait: Duration) -> Result<bool> {
         let until = Instant::now() + wait;
         loop {
@@ -163,28 +164,28 @@ impl<W: Write> Client<W> {
             }
             tokio::select! {
                 () = sleep_until(until) => return Ok(false),
-                line = self.input.line(|line| self.options.terminal || self.conversation.takes(line)) => {
+                line = self.input.line(|line| self.options.terminal || self.conversation.is_ready_for(line)) => {
                     if line.is_some_and(|line| self.conversation.line(line).quit) {
                         return Ok(true);
                     }
                 }
-                () = sleep_until(self.heard + self.options.patience), if self.waits() => return Err(self.impatient()),
+                () = sleep_until(self.active_at + self.options.patience), if self.is_waiting() => return Err(self.timed_out()),
             }
         }
     }
 
-    /// Is a script waiting for the server, and not for its own input?
-    fn waits(&self) -> bool {
+    /// Whether a script waits for the server. If not, it waits for its next line.
+    fn is_waiting(&self) -> bool {
         !self.options.terminal && !self.conversation.idle()
     }
 
-    /// A person has seen what was answered; a script is told.
-    fn well(&self) -> bool {
-        self.options.terminal || self.conversation.went_well()
+    /// The result of the run. A person has seen failed answers, so only a script gets them as a failure.
+    fn succeeded(&self) -> bool {
+        self.options.terminal || self.conversation.all_answered()
     }
 
-    fn impatient(&self) -> anyhow::Error {
-        anyhow!("nothing has come from the server for {} s", self.options.patience.as_secs())
+    fn timed_out(&self) -> anyhow::Error {
+        anyhow!("the server has sent nothing for {} s", self.options.patience.as_secs())
     }
 
     fn print(&mut self) -> Result<()> {
@@ -193,7 +194,7 @@ impl<W: Write> Client<W> {
     }
 }
 
-/// Lines of input, one of them looked at in advance.
+/// The lines of input. `next` is read, but not handled yet.
 struct Input {
     lines: mpsc::Receiver<String>,
     next: Option<Line>,
@@ -201,7 +202,7 @@ struct Input {
 }
 
 impl Input {
-    /// The next line, once `ready` agrees to it; pending for ever when there are no more. `None`: the input has ended.
+    /// The next line that may be handled now, as `ready` decides. `None`: the input has just ended. Never ready after that.
     async fn line(&mut self, ready: impl Fn(&Line) -> bool) -> Option<Line> {
         if self.next.is_none() {
             if self.done {
@@ -217,7 +218,7 @@ impl Input {
         }
         match self.next.take_if(|line| ready(line)) {
             Some(line) => Some(line),
-            // It is asked for again after the next event.
+            // The caller calls again after the next event.
             None => std::future::pending().await,
         }
     }
@@ -227,12 +228,12 @@ impl Input {
     }
 }
 
-/// Reads standard input on a thread of its own, which ends with the process: a read cannot be interrupted.
+/// Reads standard input on a thread that ends with the process, because a read cannot be interrupted.
 pub(super) fn read_lines() -> mpsc::Receiver<String> {
     let (sender, receiver) = mpsc::channel(16);
     std::thread::spawn(move || {
         for line in std::io::stdin().lock().lines() {
-            // What is no text is no message.
+            // The input ends at the first line that is not UTF-8.
             let Ok(line) = line else { break };
             if sender.blocking_send(line).is_err() {
                 break;

@@ -1,4 +1,4 @@
-//! What a typed line means.
+//! The commands of the terminal client.
 
 /// One line of input.
 #[derive(Debug, PartialEq, Eq)]
@@ -7,9 +7,9 @@ pub(super) enum Line {
     Say(String),
     /// Stop the answer that is being generated.
     Stop,
-    /// Begin another session.
+    /// Start another session.
     New,
-    /// Show the own sessions.
+    /// List the sessions of the user.
     List,
     /// Show older entries.
     History,
@@ -24,12 +24,12 @@ pub(super) enum Line {
 }
 
 pub(super) const HELP: &str = "\
-/new      begin another session
+/new      start another session
 /list     show your sessions
 /history  show older entries of this session
 /stop     stop the answer that is being generated
-/quit     end
-Everything else is sent as a message; begin with // to send a text that begins with /.
+/quit     end the program
+Every other line is sent as a message. To send a text that begins with /, begin with //.
 ";
 
 impl Line {

@@ -1,4 +1,4 @@
-//! One WebSocket connection to the gateway: the handshake, and the meaning of its end.
+//! One WebSocket connection to the gateway: the handshake, and whether to reconnect after its end.
 
 use std::time::Duration;
 
@@ -36,7 +36,7 @@ fn handshake(url: &str, error: &Error) -> Disconnect {
     Disconnect::refused(response.status().as_u16(), after.map(Duration::from_secs), body)
 }
 
-/// What a close frame means for the next connection.
+/// Whether and when to reconnect after a close frame.
 pub(super) fn closed(frame: Option<&CloseFrame>) -> Disconnect {
     Disconnect::closed(frame.map(|frame| (frame.code.into(), frame.reason.as_str())))
 }

@@ -1,5 +1,5 @@
-//! The client's side of one session: what was sent and has no answer yet, what the server said, what is shown. It knows
-//! no socket: messages and lines go in, frames and text come out.
+//! The state of one session in the client: messages without an acknowledgement or an answer, the log, and the printed text.
+//! It has no socket: server messages and input lines go in, frames and text come out.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
@@ -11,26 +11,26 @@ use uuid::Uuid;
 use super::command::{HELP, Line};
 use super::screen::Screen;
 
-/// So often in a row the session is opened again before the server is thought to be wrong.
+/// How many gaps in a row are repaired by opening the session again. One more is an error of the server.
 const MAX_GAPS: u32 = 5;
-/// How long to wait before trying again where the server names no time.
+/// The delay before a retry, unless the server sends one.
 const RETRY: Duration = Duration::from_secs(1);
-/// Entries asked for by `/history`, sessions by `/list`.
+/// The number of entries that `/history` requests, and of sessions that `/list` requests.
 const PAGE: u32 = 20;
 
-/// What is to be done after a message or a line.
+/// What the main loop must do after a server message or an input line.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Reaction {
-    /// To be sent, in this order.
+    /// Send these frames, in this order.
     pub(super) frames: Vec<String>,
     /// Call [`Conversation::again`] after this time.
     pub(super) retry_in: Option<Duration>,
-    /// To be waited for before connecting again, when the server closes.
+    /// Wait for this time before reconnecting, when the server closes the connection.
     pub(super) reconnect_after: Option<Duration>,
     /// End the program.
     pub(super) quit: bool,
-    /// The server refuses: end the program with this error.
-    pub(super) refused: Option<String>,
+    /// The server rejected the session for good: end the program with this error.
+    pub(super) fatal: Option<String>,
 }
 
 impl Reaction {
@@ -39,14 +39,14 @@ impl Reaction {
     }
 }
 
-/// A message that is not acknowledged. It is sent again, under the same id, until it is.
+/// A message without an acknowledgement. It is sent again, with the same id, until it has one.
 #[derive(Debug)]
 struct Pending {
     client_msg_id: String,
     content: String,
 }
 
-/// A request whose reply is due.
+/// A request without a reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Request {
     Open,
@@ -63,13 +63,13 @@ pub(super) struct Conversation {
     log: Log,
     screen: Screen,
     pending: Vec<Pending>,
-    /// Own messages whose answer is due, by seq.
+    /// The seqs of own messages without an answer.
     awaiting: BTreeSet<u64>,
     requests: HashMap<String, Request>,
     next_id: u64,
     /// The session is open on this connection.
     open: bool,
-    /// A human assists: the AI is silent.
+    /// An admin assists: the AI does not answer.
     assisted: bool,
     gaps: u32,
     failed: bool,
@@ -98,28 +98,28 @@ impl Conversation {
         self.screen.take()
     }
 
-    /// Prints a line of the program's own.
+    /// Prints a line about the client itself.
     pub(super) fn note(&mut self, text: &str) {
         self.screen.note(text);
     }
 
-    /// Has the server nothing more to say about what was asked of it?
+    /// Whether every request has its reply and every message its answer.
     pub(super) fn idle(&self) -> bool {
         self.open && self.pending.is_empty() && self.awaiting.is_empty() && self.requests.is_empty()
     }
 
-    /// May this line be acted on now, where lines do not come from a person? One thing at a time, but an answer that is
-    /// being generated can be stopped.
-    pub(super) fn takes(&self, line: &Line) -> bool {
+    /// Whether a line of a script may be handled now. Each line waits until the line before it is done, except `/stop`
+    /// during an answer.
+    pub(super) fn is_ready_for(&self, line: &Line) -> bool {
         self.idle() || (*line == Line::Stop && self.log.streaming())
     }
 
-    /// Was every message answered?
-    pub(super) fn went_well(&self) -> bool {
+    /// Whether every message was answered without an error.
+    pub(super) fn all_answered(&self) -> bool {
         !self.failed && self.pending.is_empty() && self.awaiting.is_empty()
     }
 
-    /// The connection is gone; replies to what was asked on it will not come.
+    /// The connection has ended. Its requests get no replies.
     pub(super) fn disconnected(&mut self) {
         self.open = false;
         self.requests.clear();
@@ -146,7 +146,7 @@ impl Conversation {
         self.ask(Request::Open, frame)
     }
 
-    /// A request about this session with an id of its own.
+    /// Sends a request about this session with a new id.
     fn ask(&mut self, request: Request, mut frame: Value) -> Reaction {
         self.next_id += 1;
         let id = format!("r{}", self.next_id);
@@ -158,7 +158,7 @@ impl Conversation {
         Reaction::send(&frame)
     }
 
-    /// Tries again what was put off: opening the session, or the messages without an acknowledgement.
+    /// Opens the session again, or sends the messages without an acknowledgement again if it is open.
     pub(super) fn again(&mut self) -> Reaction {
         if self.open {
             return Reaction {
@@ -177,7 +177,7 @@ impl Conversation {
         .to_string()
     }
 
-    /// Acts on a line of input.
+    /// Handles an input line.
     pub(super) fn line(&mut self, line: Line) -> Reaction {
         match line {
             Line::Empty => Reaction::default(),
@@ -187,7 +187,7 @@ impl Conversation {
                 Reaction::default()
             }
             Line::Unknown(command) => {
-                self.note(&format!("there is no {command}; /help shows the commands"));
+                self.note(&format!("unknown command {command}; /help lists the commands"));
                 Reaction::default()
             }
             Line::Say(content) => {
@@ -198,7 +198,7 @@ impl Conversation {
             }
             Line::New => {
                 if !self.pending.is_empty() {
-                    self.note("messages are still waiting for their acknowledgement; try again when they have it");
+                    self.note("some messages have no acknowledgement yet; try again later");
                     return Reaction::default();
                 }
                 let close = json!({ "type": "session_close", "session_id": self.session.to_string() }).to_string();
@@ -210,9 +210,9 @@ impl Conversation {
                 reaction.frames.insert(0, close);
                 reaction
             }
-            // What follows needs a connection; it is not worth keeping for the next one.
+            // The commands below need a connection. They are not kept for the next one.
             _ if !self.open => {
-                self.note("not connected at the moment");
+                self.note("not connected");
                 Reaction::default()
             }
             Line::Stop => self.ask(Request::Stop, json!({ "type": "stop_generation" })),
@@ -224,7 +224,7 @@ impl Conversation {
         }
     }
 
-    /// Acts on a message from the server.
+    /// Handles a message of the server.
     pub(super) fn message(&mut self, message: ServerFrame) -> Reaction {
         match message {
             ServerFrame::Welcome(welcome) => self.connected(welcome),
@@ -289,7 +289,7 @@ impl Conversation {
         self.requests.remove(id?)
     }
 
-    /// The session was opened, or its summary has changed.
+    /// Handles the summary of a session, which follows an open request or a change.
     fn session(&mut self, reply_to: Option<&str>, session: &Session) -> Reaction {
         if !self.here(&session.id) {
             return Reaction::default();
@@ -298,12 +298,12 @@ impl Conversation {
         if self.assisted {
             self.awaiting.clear();
         }
-        // The request stays among those due until session_ready ends the replay.
+        // The open request has its reply only with session_ready, at the end of the replay.
         if !reply_to.is_some_and(|id| self.requests.get(id) == Some(&Request::Open)) {
             return Reaction::default();
         }
         if self.log.opened(session.epoch.as_deref(), session.reset, session.truncated_before) {
-            self.note("the session's log was replaced; it is shown from its beginning");
+            self.note("the log of the session was replaced; it is printed from its beginning");
         }
         self.open = true;
         self.again()
@@ -312,15 +312,15 @@ impl Conversation {
     fn applied(&mut self, applied: &Change, seq: u64) -> Reaction {
         match applied {
             Change::Nothing => return Reaction::default(),
-            // While a replay is due, what is missing is on its way.
+            // A replay in progress brings the missing entries.
             Change::Gap if self.requests.values().any(|request| *request == Request::Open) => {
                 return Reaction::default();
             }
             Change::Gap => {
                 self.gaps += 1;
                 if self.gaps > MAX_GAPS {
-                    let refused = Some("the server's events do not fit together".to_owned());
-                    return Reaction { refused, ..Reaction::default() };
+                    let fatal = Some("the events of the server have gaps".to_owned());
+                    return Reaction { fatal, ..Reaction::default() };
                 }
                 return self.open_session();
             }
@@ -349,7 +349,7 @@ impl Conversation {
 
     fn error(&mut self, reply_to: Option<&str>, text: &str, retry: Option<Duration>) -> Reaction {
         if reply_to.and_then(|id| self.requests.get(id)) == Some(&Request::Open) && retry.is_none() {
-            return Reaction { refused: Some(text.to_owned()), ..Reaction::default() };
+            return Reaction { fatal: Some(text.to_owned()), ..Reaction::default() };
         }
         let request = self.replied(reply_to);
         self.note(text);

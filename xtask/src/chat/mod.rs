@@ -1,5 +1,5 @@
-//! `cargo xtask chat`: a small terminal client of the WebSocket protocol. What is typed is sent, answers stream in; a
-//! lost connection is made again and nothing is lost or doubled.
+//! `cargo xtask chat`: a small terminal client of the WebSocket protocol. It sends typed lines and prints answers while
+//! they are generated. It reconnects after a lost connection; no message is lost or sent twice.
 
 mod client;
 mod connection;
@@ -17,30 +17,30 @@ use uuid::Uuid;
 
 use crate::dev::{ChatFile, default_path};
 
-/// Where to connect, and as whom.
+/// The arguments of `cargo xtask chat`.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// The gateway's address, such as ws://127.0.0.1:8080/chat/ws [default: what `cargo xtask dev` wrote]
+    /// The gateway's address, such as ws://127.0.0.1:8080/chat/ws [default: the gateway of `cargo xtask dev`]
     #[arg(long)]
     url: Option<String>,
-    /// The token to show [default: the user token of `cargo xtask dev`]
+    /// The token of the user [default: the user token of `cargo xtask dev`]
     #[arg(long, env = "CHATBOX_TOKEN", hide_env_values = true)]
     token: Option<String>,
     /// Use the admin token of `cargo xtask dev`
     #[arg(long, conflicts_with = "token")]
     admin: bool,
-    /// Go on with this session [default: a new one]
+    /// Continue this session [default: a new session]
     #[arg(long, value_name = "UUID")]
     session: Option<Uuid>,
     /// The data folder of `cargo xtask dev` [default: .chatbox in the project]
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
-    /// Where the input is no terminal: give up when nothing has come from the server for so many seconds
+    /// If the input is not a terminal: give up when the server has sent nothing for this many seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 120)]
     wait: u64,
 }
 
-/// Chats until the input ends, `/quit`, or the server refuses.
+/// Runs until the input ends, until `/quit`, or until the server rejects the client for good.
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let (url, token) = match (&arguments.url, &arguments.token) {
         (Some(url), Some(token)) => (url.clone(), token.clone()),
@@ -50,7 +50,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
             (url.clone().unwrap_or(file.url), token.clone().unwrap_or(own))
         }
     };
-    ensure!(url.starts_with("ws://"), "this client speaks ws:// only, and {url} is something else");
+    ensure!(url.starts_with("ws://"), "only ws:// addresses are supported, not {url}");
     let options = client::Options {
         url,
         token,
@@ -59,6 +59,6 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         patience: Duration::from_secs(arguments.wait),
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let well = runtime.block_on(client::run(options, client::read_lines(), std::io::stdout()))?;
-    Ok(if well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let succeeded = runtime.block_on(client::run(options, client::read_lines(), std::io::stdout()))?;
+    Ok(if succeeded { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -1,10 +1,10 @@
-//! How a conversation looks in a terminal: text that only grows, so that it reads the same in a file.
+//! The text of a conversation in a terminal. It is only appended, so that it reads the same in a file.
 
 use std::fmt::Write as _;
 
 use chatbox_client::{Entry, EntryState, Person, Role, Session};
 
-/// Remembers which answer stands unfinished at the end of what was printed.
+/// The text to print, and the unfinished answer on its last line.
 #[derive(Debug, Default)]
 pub(super) struct Screen {
     /// Text not printed yet.
@@ -20,24 +20,24 @@ struct Open {
 }
 
 impl Screen {
-    /// What is to be printed now.
+    /// The text since the last call.
     pub(super) fn take(&mut self) -> String {
         std::mem::take(&mut self.out)
     }
 
-    /// One line of the program's own.
+    /// Adds a line about the client itself.
     pub(super) fn note(&mut self, text: &str) {
         self.close();
         self.line(&format!("-- {text}"));
     }
 
-    /// Several lines as they are.
+    /// Adds lines unchanged.
     pub(super) fn text(&mut self, text: &str) {
         self.close();
         self.out.push_str(text);
     }
 
-    /// A session in a list.
+    /// Adds a session of a list.
     pub(super) fn session(&mut self, session: &Session, current: bool) {
         self.close();
         let mark = if current { "*" } else { " " };
@@ -45,7 +45,7 @@ impl Screen {
         self.line(&format!("{mark} {}  {}  {at}  {}", session.id, session.state, session.name));
     }
 
-    /// An entry as it is now, whether it is new or has changed. `me`: the user this client is.
+    /// Adds a new entry, or the change of an entry. `me`: the user of this client.
     pub(super) fn entry(&mut self, entry: &Entry, me: &str) {
         if entry.sender.role != Role::Ai {
             self.close();
@@ -62,12 +62,12 @@ impl Screen {
         }
     }
 
-    /// Brings what is shown of an answer to its text: by its rest where it only grew, else anew.
+    /// Adds the rest of an answer that has grown, or the whole answer if its text was replaced.
     fn answer(&mut self, entry: &Entry) {
-        let goes_on = self.open.as_ref().is_some_and(|open| {
+        let has_grown = self.open.as_ref().is_some_and(|open| {
             open.seq == entry.seq && open.attempt == entry.attempt && entry.content.starts_with(&open.shown)
         });
-        if !goes_on {
+        if !has_grown {
             self.close();
             let again = if entry.attempt > 1 { format!(" (attempt {})", entry.attempt) } else { String::new() };
             let _ = write!(self.out, "[{}] ai{again}: ", entry.seq);
@@ -77,7 +77,7 @@ impl Screen {
         self.open = Some(Open { seq: entry.seq, attempt: entry.attempt, shown: entry.content.clone() });
     }
 
-    /// Ends the line an unfinished answer stands on. What comes of it later is shown on a line of its own.
+    /// Ends the line of an unfinished answer. The answer continues on a new line.
     fn close(&mut self) {
         if self.open.take().is_some() {
             self.out.push('\n');
@@ -99,7 +99,7 @@ fn name(person: &Person, me: &str) -> String {
 }
 
 fn describe(event: &serde_json::Value) -> String {
-    // The name of the event stands alone or in an object with what belongs to it.
+    // An event is a name, or an object of the name and its fields.
     match event.as_str() {
         Some(text) => text.to_owned(),
         None => event.to_string(),
@@ -111,8 +111,8 @@ fn ending(entry: &Entry) -> String {
     match &entry.error {
         Some(error) if entry.state == EntryState::Failed => {
             let again = match &error.retry_at {
-                Some(at) => format!(", again from {at} on"),
-                None if error.retryable => ", may be tried again".to_owned(),
+                Some(at) => format!(", retry after {at}"),
+                None if error.retryable => ", can be retried".to_owned(),
                 None => String::new(),
             };
             parts.push(format!("failed: {}{again}", error.code));
@@ -127,7 +127,8 @@ fn ending(entry: &Entry) -> String {
     format!("    ({})", parts.join("; "))
 }
 
-/// Text from outside: further lines are set in, and nothing in it can move the cursor or turn the direction of reading.
+/// Text of other people: indents its further lines, and escapes characters that move the cursor or change the direction of
+/// the text.
 fn indent(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for c in text.chars() {
@@ -176,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_between_does_not_mix_with_it() {
+    fn an_entry_between_two_deltas_gets_its_own_line() {
         let mut screen = Screen::default();
         screen.entry(&answer("Hel", 1, "streaming"), "me");
         screen.entry(&said(3, "admin", "Ann", "wait"), "me");
@@ -185,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn another_attempt_and_another_text_begin_anew() {
+    fn a_new_attempt_and_a_replaced_text_are_printed_whole() {
         let mut screen = Screen::default();
         screen.entry(&answer("Hel", 1, "streaming"), "me");
         screen.entry(&answer("", 2, "streaming"), "me");
@@ -198,16 +199,16 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_answer_says_why() {
+    fn a_failed_answer_has_its_error() {
         let mut screen = Screen::default();
         let mut failed = answer("Hel", 1, "failed");
         failed.error = serde_json::from_value(json!({ "code": "provider_timeout", "retryable": true })).unwrap();
         screen.entry(&failed, "me");
-        assert!(screen.take().contains("(failed: provider_timeout, may be tried again; demo;"));
+        assert!(screen.take().contains("(failed: provider_timeout, can be retried; demo;"));
     }
 
     #[test]
-    fn hostile_text_moves_nothing() {
+    fn control_characters_are_escaped() {
         let mut screen = Screen::default();
         screen.entry(&said(1, "user", "\u{1b}[2Jx", "a\u{1b}[31m\r\u{202e}\nb\tc"), "me");
         assert_eq!(screen.take(), "[1] \\u001b[2Jx: a\\u001b[31m\\u000d\\u202e\n    b\tc\n");

@@ -1,32 +1,34 @@
-//! The data folder of the development launcher: database, master key, token secret, written settings, logs. One
-//! launcher at a time works on it, and it is never guessed at: a folder that looks wrong is refused with a reason.
+//! The data folder of the development launcher: database, master key, token secret, generated settings, logs. A lock
+//! keeps a second launcher out. A folder that is not a data folder is rejected with the reason and stays unchanged.
 
-use std::fs::{DirBuilder, File, OpenOptions, Permissions, TryLockError};
-use std::io::Write as _;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use base64::Engine as _;
 use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
-use rand::TryRng as _;
 use serde::{Deserialize, Serialize};
 
-/// Marks the folder as ours; its content is the version of the layout.
+use super::private_file::{self, random};
+
+/// The file that marks a data folder. It contains the version of the layout.
 const MARK: &str = "chatbox-dev";
 const LAYOUT: &str = "1";
 const DATABASE: &str = "chatbox.db";
 const KEYRING: &str = "keyring";
 const SECRET: &str = "hs256_secret";
 const CHAT: &str = "chat.json";
-/// Holds `name pid` lines while the services run: after a launcher was killed, they may still be there.
+/// One line `program pid` for each running service. The file remains after the launcher was killed.
 const SERVICES: &str = "services";
+/// The advice at the end of an error.
+const OTHER: &str = "use another folder with --data DIR";
 
-/// A data folder this process has for itself until it is dropped.
+/// A data folder, locked by this process until the value is dropped.
 pub(super) struct Folder {
     path: PathBuf,
     secret: String,
-    /// Holding the file keeps the lock; the kernel lets go of it however this process ends.
+    /// The open file holds the lock. The kernel releases it however this process ends.
     _lock: File,
 }
 
@@ -42,77 +44,39 @@ pub(crate) struct ChatFile {
 }
 
 impl ChatFile {
-    /// Reads what the launcher wrote into its data folder.
+    /// Reads the file that the launcher wrote into its data folder.
     pub(crate) fn read(folder: &Path) -> Result<Self> {
         let path = folder.join(CHAT);
         let text = std::fs::read_to_string(&path).with_context(|| {
-            format!("{} is not there: start `cargo xtask dev` first, or give --url and --token", path.display())
+            format!("cannot read {}: start `cargo xtask dev` first, or give --url and --token", path.display())
         })?;
         serde_json::from_str(&text)
-            .with_context(|| format!("{} is damaged: start `cargo xtask dev` again", path.display()))
+            .with_context(|| format!("{} is invalid: start `cargo xtask dev` again", path.display()))
     }
 }
 
-/// The data folder where none is named.
+/// The data folder without `--data`.
 pub(crate) fn default_path() -> PathBuf {
     crate::project::root().join(".chatbox")
 }
 
 impl Folder {
-    /// Opens or makes the folder, with a master key and a token secret in it.
+    /// Opens the folder, or creates it with a master key and a token secret.
     pub(super) fn open(path: &Path) -> Result<Self> {
-        let shown = path.display();
-        let other = "use another one with --data DIR";
-        if path.exists() && !path.is_dir() {
-            bail!("{shown} is not a folder: {other}");
-        }
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(path)
-            .with_context(|| format!("the data folder {shown} cannot be made: {other}"))?;
-        let path =
-            &path.canonicalize().with_context(|| format!("the data folder {shown} cannot be opened: {other}"))?;
-
-        let mark = path.join(MARK);
-        match std::fs::read_to_string(&mark) {
-            Ok(layout) if layout.trim() == LAYOUT => {}
-            Ok(layout) => {
-                bail!("{shown} was made by another version of the launcher ({}): {other}, or delete it", layout.trim())
-            }
-            Err(_) if std::fs::read_dir(path)?.next().is_some() => {
-                bail!("{shown} holds other things and is no data folder of chatbox: {other}")
-            }
-            Err(_) => {
-                write(&mark, LAYOUT).with_context(|| format!("cannot write to the data folder {shown}: {other}"))?
-            }
-        }
-
-        let lock = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .mode(0o600)
-            .open(path.join("lock"))
-            .with_context(|| format!("cannot write to the data folder {shown}: {other}"))?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                bail!("another `cargo xtask dev` is running on {shown}: stop it, or {other}")
-            }
-            Err(TryLockError::Error(error)) => return Err(error).context(format!("{shown} cannot be locked: {other}")),
-        }
-        left_over(path)?;
-
+        let path = create(path)?;
+        check_layout(&path)?;
+        let lock = lock(&path)?;
+        check_services(&path)?;
         let keyring = path.join(KEYRING);
         ensure!(
             keyring.exists() || !path.join(DATABASE).exists(),
-            "{shown} has a database and no keyring, so its conversations cannot be read any more: \
-             put {KEYRING} back, {other}, or delete the folder"
+            "{} has a database but no keyring, so its conversations cannot be decrypted: \
+             restore {KEYRING}, {OTHER}, or delete the folder",
+            path.display()
         );
-        secret_file(&keyring, || Ok(format!("dev:{}", BASE64_STANDARD.encode(random::<32>()?))))?;
-        let secret = secret_file(&path.join(SECRET), || Ok(BASE64_URL_SAFE_NO_PAD.encode(random::<48>()?)))?;
-        Ok(Self { path: path.clone(), secret, _lock: lock })
+        private_file::secret(&keyring, || Ok(format!("dev:{}", BASE64_STANDARD.encode(random::<32>()?))))?;
+        let secret = private_file::secret(&path.join(SECRET), || Ok(BASE64_URL_SAFE_NO_PAD.encode(random::<48>()?)))?;
+        Ok(Self { path, secret, _lock: lock })
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -141,41 +105,85 @@ impl Folder {
     }
 
     pub(super) fn write_chat(&self, chat: &ChatFile) -> Result<()> {
-        write(&self.path.join(CHAT), &serde_json::to_string_pretty(chat)?)
+        private_file::write(&self.path.join(CHAT), &serde_json::to_string_pretty(chat)?)
     }
 
-    /// Writes a file with settings into the folder and returns its path.
+    /// Writes a settings file into the folder and returns its path.
     pub(super) fn write_settings(&self, name: &str, text: &str) -> Result<PathBuf> {
         let path = self.path.join(name);
-        write(&path, text)?;
+        private_file::write(&path, text)?;
         Ok(path)
     }
 
-    /// Notes the running services, for a launcher that comes after this one was killed.
+    /// Records the running services for the next launcher, in case this one is killed.
     pub(super) fn remember<'a>(&self, services: impl IntoIterator<Item = (&'a str, u32)>) -> Result<()> {
         let lines: Vec<String> = services.into_iter().map(|(name, pid)| format!("{name} {pid}")).collect();
-        write(&self.path.join(SERVICES), &lines.join("\n"))
+        private_file::write(&self.path.join(SERVICES), &lines.join("\n"))
     }
 
-    /// The services have ended.
+    /// Removes the records of the services after they have ended.
     pub(super) fn forget(&self) {
         for name in [SERVICES, CHAT] {
             if let Err(error) = std::fs::remove_file(self.path.join(name))
                 && error.kind() != std::io::ErrorKind::NotFound
             {
-                eprintln!("note: {name} cannot be removed from {}: {error}", self.path.display());
+                eprintln!("note: cannot remove {name} from {}: {error}", self.path.display());
             }
         }
     }
 }
 
-/// Refuses a folder on which services of a launcher that was killed are still working.
-fn left_over(path: &Path) -> Result<()> {
+/// Creates the folder for its owner only. Returns its absolute path.
+fn create(path: &Path) -> Result<PathBuf> {
+    let shown = path.display();
+    if path.exists() && !path.is_dir() {
+        bail!("{shown} is not a folder: {OTHER}");
+    }
+    let created = DirBuilder::new().recursive(true).mode(0o700).create(path);
+    created.with_context(|| format!("cannot create the data folder {shown}: {OTHER}"))?;
+    path.canonicalize().with_context(|| format!("cannot open the data folder {shown}: {OTHER}"))
+}
+
+/// Marks an empty folder as a data folder. Rejects a folder with other files, and one of another layout.
+fn check_layout(path: &Path) -> Result<()> {
+    let (shown, mark) = (path.display(), path.join(MARK));
+    match std::fs::read_to_string(&mark) {
+        Ok(layout) if layout.trim() == LAYOUT => Ok(()),
+        Ok(layout) => bail!(
+            "another version of the launcher created {shown} (layout {}): {OTHER}, or delete the folder",
+            layout.trim()
+        ),
+        Err(_) if std::fs::read_dir(path)?.next().is_some() => {
+            bail!("{shown} contains other files and is not a data folder of chatbox: {OTHER}")
+        }
+        Err(_) => private_file::write(&mark, LAYOUT)
+            .with_context(|| format!("cannot write to the data folder {shown}: {OTHER}")),
+    }
+}
+
+/// Takes the lock of the folder. Dropping the file releases the lock.
+fn lock(path: &Path) -> Result<File> {
+    let shown = path.display();
+    let mut options = OpenOptions::new();
+    options.create(true).truncate(false).write(true).mode(0o600);
+    let lock =
+        options.open(path.join("lock")).with_context(|| format!("cannot write to the data folder {shown}: {OTHER}"))?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => {
+            bail!("another `cargo xtask dev` is running on {shown}: stop it, or {OTHER}")
+        }
+        Err(TryLockError::Error(error)) => Err(error).context(format!("cannot lock {shown}: {OTHER}")),
+    }
+}
+
+/// Rejects a folder whose services still run, because their launcher was killed.
+fn check_services(path: &Path) -> Result<()> {
     let Ok(text) = std::fs::read_to_string(path.join(SERVICES)) else { return Ok(()) };
     let alive: Vec<&str> = text
         .lines()
         .filter_map(|line| line.split_once(' '))
-        // Process ids are given out again: the program must be ours as well.
+        // The system reuses process ids, so the program is compared too.
         .filter(|(name, pid)| {
             let program = std::fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
             program.file_name().is_some_and(|file| file.to_string_lossy().trim_end_matches(" (deleted)") == *name)
@@ -185,54 +193,24 @@ fn left_over(path: &Path) -> Result<()> {
     let pids = alive.join(" ");
     ensure!(
         alive.is_empty(),
-        "services of an earlier launcher still run on {}: end them with `kill {pids}`",
+        "services of an earlier launcher still use {}: stop them with `kill {pids}`",
         path.display()
     );
     Ok(())
-}
-
-/// The content of a secret file, made if it is not there; readable for its owner only.
-fn secret_file(path: &Path, make: impl FnOnce() -> Result<String>) -> Result<String> {
-    if !path.exists() {
-        write(path, &make()?)?;
-    }
-    let damaged =
-        || format!("{} cannot be read: delete the data folder, or use another one with --data DIR", path.display());
-    std::fs::set_permissions(path, Permissions::from_mode(0o600)).with_context(damaged)?;
-    let text = std::fs::read_to_string(path).with_context(damaged)?;
-    let text = text.trim_end();
-    ensure!(
-        !text.is_empty(),
-        "{} is empty: delete the data folder, or use another one with --data DIR",
-        path.display()
-    );
-    Ok(text.to_owned())
-}
-
-/// Writes a file as a whole or not at all, for its owner only.
-fn write(path: &Path, text: &str) -> Result<()> {
-    let what = || format!("cannot write {}", path.display());
-    let mut file = tempfile::NamedTempFile::new_in(path.parent().with_context(what)?).with_context(what)?;
-    file.write_all(text.as_bytes()).with_context(what)?;
-    file.write_all(b"\n").with_context(what)?;
-    file.as_file().sync_all().with_context(what)?;
-    file.persist(path).with_context(what)?;
-    Ok(())
-}
-
-fn random<const N: usize>() -> Result<[u8; N]> {
-    let mut bytes = [0; N];
-    rand::rngs::SysRng.try_fill_bytes(&mut bytes).context("the system gives no random bytes")?;
-    Ok(bytes)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
 
-    fn refusal(path: &Path) -> String {
-        let error =
-            Folder::open(path).err().map(|error| format!("{error:#}")).unwrap_or_else(|| panic!("it was taken"));
+    fn rejection(path: &Path) -> String {
+        let error = Folder::open(path)
+            .err()
+            .map(|error| format!("{error:#}"))
+            .unwrap_or_else(|| panic!("the folder was accepted"));
         assert_eq!(error.lines().count(), 1, "{error}");
         error
     }
@@ -242,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_are_made_once_and_for_their_owner_only() {
+    fn keys_are_created_once_and_for_their_owner_only() {
         let parent = tempfile::tempdir().unwrap();
         let path = parent.path().join("a/b");
         let (secret, keyring) = {
@@ -262,52 +240,52 @@ mod tests {
     }
 
     #[test]
-    fn one_launcher_at_a_time() {
+    fn a_second_launcher_is_rejected() {
         let parent = tempfile::tempdir().unwrap();
         let folder = Folder::open(parent.path()).unwrap();
-        assert!(refusal(parent.path()).contains("another `cargo xtask dev` is running"));
+        assert!(rejection(parent.path()).contains("another `cargo xtask dev` is running"));
         drop(folder);
         assert!(Folder::open(parent.path()).is_ok());
     }
 
     #[test]
-    fn what_is_no_data_folder_is_left_alone() {
+    fn other_folders_are_rejected_and_stay_unchanged() {
         let parent = tempfile::tempdir().unwrap();
         let file = parent.path().join("file");
         std::fs::write(&file, "").unwrap();
-        assert!(refusal(&file).contains("not a folder"));
-        assert!(refusal(parent.path()).contains("holds other things"));
+        assert!(rejection(&file).contains("not a folder"));
+        assert!(rejection(parent.path()).contains("contains other files"));
         assert_eq!(std::fs::read_dir(parent.path()).unwrap().count(), 1);
-        assert!(refusal(Path::new("/proc/chatbox")).contains("cannot be made"));
+        assert!(rejection(Path::new("/proc/chatbox")).contains("cannot create"));
     }
 
     #[test]
-    fn another_layout_is_refused() {
+    fn another_layout_is_rejected() {
         let parent = tempfile::tempdir().unwrap();
         std::fs::write(parent.path().join(MARK), "0").unwrap();
-        assert!(refusal(parent.path()).contains("another version"));
+        assert!(rejection(parent.path()).contains("another version"));
     }
 
     #[test]
-    fn a_database_without_its_keyring_is_not_given_a_new_one() {
+    fn a_database_without_its_keyring_gets_no_new_keyring() {
         let parent = tempfile::tempdir().unwrap();
         drop(Folder::open(parent.path()).unwrap());
         std::fs::write(parent.path().join(DATABASE), "").unwrap();
         std::fs::remove_file(parent.path().join(KEYRING)).unwrap();
-        assert!(refusal(parent.path()).contains("no keyring"));
+        assert!(rejection(parent.path()).contains("no keyring"));
         assert!(!parent.path().join(KEYRING).exists());
     }
 
     #[test]
-    fn services_left_over_are_named_and_strangers_with_their_numbers_are_not() {
+    fn running_services_are_named_and_other_programs_with_their_pids_are_not() {
         let parent = tempfile::tempdir().unwrap();
         let me = std::process::id();
         let program = std::env::current_exe().unwrap();
         let folder = Folder::open(parent.path()).unwrap();
         folder.remember([(program.file_name().unwrap().to_str().unwrap(), me)]).unwrap();
         drop(folder);
-        assert!(refusal(parent.path()).contains(&format!("kill {me}")));
-        write(&parent.path().join(SERVICES), &format!("brain {me}\nbrain 4000000000")).unwrap();
+        assert!(rejection(parent.path()).contains(&format!("kill {me}")));
+        private_file::write(&parent.path().join(SERVICES), &format!("brain {me}\nbrain 4000000000")).unwrap();
         assert!(Folder::open(parent.path()).is_ok());
     }
 

@@ -1,4 +1,4 @@
-//! One GET to a server on this machine.
+//! One HTTP GET request, for readiness and for the models of an Ollama server.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 const LIMIT: Duration = Duration::from_secs(3);
 const MAX_BYTES: usize = 1 << 20;
 
-/// Asks `host:port` for `path`; returns the status and the body.
+/// Sends `GET path` to `host:port`. Returns the status and the body.
 pub(super) async fn get(host: &str, path: &str) -> Result<(u16, String)> {
     tokio::time::timeout(LIMIT, exchange(host, path)).await.with_context(|| format!("no response from {host}"))?
 }
@@ -24,12 +24,13 @@ async fn exchange(host: &str, path: &str) -> Result<(u16, String)> {
     let (mut sender, connection) = http1::handshake(TokioIo::new(socket)).await?;
     let request = Request::get(path).header(header::HOST, host).body(Empty::<Bytes>::new())?;
     let exchange = async move {
-        let response = sender.send_request(request).await.with_context(|| format!("{host} does not speak HTTP"))?;
+        let response =
+            sender.send_request(request).await.with_context(|| format!("the response of {host} is not HTTP"))?;
         let status = response.status().as_u16();
         let body = Limited::new(response.into_body(), MAX_BYTES).collect().await.map_err(|error| anyhow!(error))?;
         Ok((status, String::from_utf8_lossy(&body.to_bytes()).into_owned()))
     };
-    // The connection ends when the sender is dropped. Its errors come back from the sender too.
+    // The connection ends when the sender is dropped. The sender returns the errors of the connection.
     let (result, _) = tokio::join!(exchange, connection);
     result
 }

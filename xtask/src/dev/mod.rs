@@ -1,7 +1,8 @@
-//! `cargo xtask dev`: builds brain and gateway, starts them on this machine with a data folder, development keys and
-//! tokens of their own, and stops them on Ctrl-C.
+//! `cargo xtask dev`: builds brain and gateway, starts them on this machine with a data folder, generated keys and
+//! tokens, and stops them on Ctrl-C.
 
 mod folder;
+mod private_file;
 mod service;
 mod settings;
 mod models;
@@ -26,12 +27,12 @@ use service::Service;
 const PROGRAMS: [&str; 2] = ["chatbox-brain", "chatbox-gateway"];
 /// How long the services may take until both are ready.
 const START: Duration = Duration::from_secs(60);
-/// How long a service may take to end after SIGTERM; above its own drain time of 10 s.
+/// How long a service may take to end after SIGTERM: longer than its drain, which takes up to 10 s.
 const STOP: Duration = Duration::from_secs(15);
-/// How often readiness is asked for.
+/// The interval of the readiness checks.
 const POLL: Duration = Duration::from_millis(50);
 
-/// Where and how to run.
+/// The arguments of `cargo xtask dev`.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     /// Folder for the database, keys and logs [default: .chatbox in the project]
@@ -52,7 +53,7 @@ pub(crate) struct Arguments {
 
 /// Runs until Ctrl-C, SIGTERM, or until one of the services ends by itself.
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
-    // What can fail at once fails before the build.
+    // The folder and the ports are checked before the build, because the build takes long.
     let folder = Folder::open(&arguments.data.clone().unwrap_or_else(default_path))?;
     Ports::choose(&arguments.ports)?;
     let programs = build(arguments.release)?;
@@ -69,7 +70,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
             Service::start(name, &programs.join(program), config, hidden, (!arguments.logs).then(|| folder.log(name)))
         };
         let mut brain = start("brain", PROGRAMS[0], &paths.brain, &[])?;
-        // The gateway has no business with a provider's key.
+        // The gateway must not see a provider's key.
         let mut gateway = match start("gateway", PROGRAMS[1], &paths.gateway, models::KEYS) {
             Ok(gateway) => gateway,
             Err(error) => {
@@ -97,7 +98,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         }
         .await;
         eprintln!("stopping");
-        // The gateway first: its clients are told, and what they still send has a brain to go to.
+        // The gateway stops first: its clients get their close frames, and their last messages still reach the brain.
         let clean = gateway.stop(STOP).await & brain.stop(STOP).await;
         folder.forget();
         outcome?;
@@ -107,15 +108,16 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
 
 fn build(release: bool) -> Result<PathBuf> {
     let mut command = project::cargo();
-    command.args(["build", "--locked", "--package", "chatbox-brain", "--package", "chatbox-gateway", "--bins"]);
+    // The packages and features of `cargo xtask test`, so that neither command compiles the dependencies of the other again.
+    command.args(["build", "--locked", "--workspace", "--bins"]);
     if release {
         command.arg("--release");
     }
-    project::run(&mut command).context("the services cannot be built")?;
+    project::run(&mut command).context("cannot build the services")?;
     project::programs(release)
 }
 
-/// Waits until both services say that they are ready.
+/// Waits until both services are ready.
 async fn ready(ports: &Ports) -> Result<()> {
     let both = async {
         for port in [ports.brain_ops, ports.gateway_ops] {
@@ -138,7 +140,7 @@ async fn ready(ports: &Ports) -> Result<()> {
     bail!("not ready after {} s\n{}", START.as_secs(), states.join("\n"))
 }
 
-/// Prints what one needs to connect: plain lines, the same for people and for scripts.
+/// Prints the address, the tokens and the paths: one line each, for people and for scripts.
 fn announce(folder: &Folder, ports: &Ports, models: &models::Found, arguments: &Arguments) -> Result<()> {
     let url = format!("ws://127.0.0.1:{}/chat/ws", ports.gateway);
     let user = token::user(folder.secret())?;

@@ -1,5 +1,5 @@
-//! The models of a development run: those whose keys are in the environment, else the built-in offline one. Only the
-//! names of the variables are written down, never a key.
+//! The models of a development run: those whose keys are in the environment, else the built-in offline model. The
+//! settings contain the names of the variables, never a key.
 
 use anyhow::{Context as _, Result, ensure};
 use serde::Serialize;
@@ -27,16 +27,16 @@ pub(super) struct Model {
     max_tokens_field: Option<&'static str>,
 }
 
-/// What the environment offers.
+/// The models that the environment configures.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Found {
     pub(super) models: Vec<Model>,
-    /// What was not understood or not reached, for people.
+    /// Why a variable was not used, for people.
     pub(super) notes: Vec<String>,
 }
 
 impl Found {
-    /// The models by name.
+    /// The names of the models, for people.
     pub(super) fn names(&self) -> String {
         if self.models.is_empty() {
             return "demo (built in, offline; set OPENAI_API_KEY, ANTHROPIC_API_KEY, DIFY_API_KEY and DIFY_BASE_URL, or \
@@ -96,17 +96,18 @@ fn hosted(get: impl Fn(&str) -> Option<String>) -> Found {
     found
 }
 
-/// A model of an Ollama server: the one asked for, else the first it has.
+/// A model of an Ollama server: `wanted`, else the first in the server's list.
 async fn ollama(value: &str, wanted: Option<String>) -> Result<Model> {
     let host = ollama_host(value)?;
     let model = match wanted {
         Some(model) => model,
         None => {
             let (status, body) = http::get(&host, "/api/tags").await?;
-            ensure!(status == 200, "{host} answers {status}");
-            let tags: serde_json::Value = serde_json::from_str(&body).context("its list of models cannot be read")?;
+            ensure!(status == 200, "{host} replied with status {status}");
+            let tags: serde_json::Value =
+                serde_json::from_str(&body).context("the server's list of models is invalid")?;
             let first = tags["models"][0]["name"].as_str();
-            first.context("it has no models; fetch one with `ollama pull`")?.to_owned()
+            first.context("the server has no models; fetch one with `ollama pull`")?.to_owned()
         }
     };
     Ok(Model {
@@ -120,24 +121,24 @@ async fn ollama(value: &str, wanted: Option<String>) -> Result<Model> {
     })
 }
 
-/// The server's `host:port` out of the forms OLLAMA_HOST may have: `host`, `host:port`, `:port`, `http://host:port/`.
+/// The `host:port` of the server from `OLLAMA_HOST`, whose forms are `host`, `host:port`, `:port`, `http://host:port/`.
 fn ollama_host(value: &str) -> Result<String> {
     ensure!(
         !value.starts_with("https://"),
-        "only http:// is supported here; give the model in a settings file instead"
+        "only http:// is supported; configure the model in a settings file instead"
     );
     let value = value.strip_prefix("http://").unwrap_or(value);
     let value = value.trim_end_matches('/');
-    ensure!(!value.is_empty() && !value.contains('/'), "it should look like host:port");
-    // Without a bracket, several colons are an IPv6 address that lacks a port.
+    ensure!(!value.is_empty() && !value.contains('/'), "the value must have the form host:port");
+    // Several colons without a bracket are an IPv6 address without a port.
     let (host, port) = match value.rsplit_once(':') {
         Some((host, port)) if !host.contains(':') || host.ends_with(']') => {
-            (host, port.parse::<u16>().context("its port is no number")?)
+            (host, port.parse::<u16>().context("the port is not a number")?)
         }
         Some(_) if !value.starts_with('[') => (&*format!("[{value}]"), OLLAMA_PORT),
         _ => (value, OLLAMA_PORT),
     };
-    // What a server listens on is not what a client connects to.
+    // A client cannot connect to the wildcard address on which a server listens.
     let host = match host {
         "" | "0.0.0.0" => "127.0.0.1",
         "[::]" => "[::1]",
@@ -155,14 +156,14 @@ mod tests {
     }
 
     #[test]
-    fn without_keys_there_is_the_demo() {
+    fn without_keys_the_demo_model_is_used() {
         let found = found(&[]);
         assert_eq!(found, Found::default());
         assert!(found.names().starts_with("demo"));
     }
 
     #[test]
-    fn every_key_brings_its_model_and_is_not_written_down() {
+    fn every_key_adds_its_model_and_is_not_written_to_the_settings() {
         let found = found(&[
             ("OPENAI_API_KEY", "canary"),
             ("OPENAI_MODEL", "gpt-x"),
@@ -181,13 +182,13 @@ mod tests {
     }
 
     #[test]
-    fn half_of_dify_is_said() {
+    fn a_dify_variable_without_the_other_is_reported() {
         assert!(found(&[("DIFY_API_KEY", "x")]).notes[0].contains("DIFY_BASE_URL"));
         assert!(found(&[("DIFY_BASE_URL", "x")]).notes[0].contains("DIFY_API_KEY"));
     }
 
     #[test]
-    fn every_form_of_ollama_host_is_understood() {
+    fn every_form_of_ollama_host_is_read() {
         for (value, host) in [
             ("box", "box:11434"),
             ("box:1", "box:1"),
@@ -207,7 +208,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_ollama_that_is_not_there_is_an_error_that_names_it() {
+    async fn the_error_of_an_unreachable_ollama_names_it() {
         let error = format!("{:#}", ollama("127.0.0.1:1", None).await.unwrap_err());
         assert!(error.contains("127.0.0.1:1"), "{error}");
     }

@@ -4,10 +4,10 @@ use std::net::{Ipv4Addr, TcpListener};
 
 use anyhow::{Context as _, Result, bail};
 
-/// The ports to use.
+/// The ports from the command line.
 #[derive(clap::Args)]
 pub(super) struct Wanted {
-    /// Port for clients; 0 takes any free one, here and below
+    /// Port for clients; 0 chooses a free port, here and below
     #[arg(long, default_value_t = 8080)]
     port: u16,
     /// Port of the gateway's /healthz, /readyz and /metrics
@@ -21,7 +21,7 @@ pub(super) struct Wanted {
     brain_ops_port: u16,
 }
 
-/// The ports the services will listen on.
+/// The ports of the services.
 pub(super) struct Ports {
     pub(super) gateway: u16,
     pub(super) gateway_ops: u16,
@@ -34,7 +34,7 @@ impl Ports {
     ///
     /// Another program may take a port before the services start; the service then reports it.
     pub(super) fn choose(wanted: &Wanted) -> Result<Self> {
-        // All listeners are kept until the end, so that no port is chosen twice.
+        // Each listener stays open until all ports are chosen, so that no port is chosen twice.
         let gateway = reserve("--port", wanted.port)?;
         let gateway_ops = reserve("--ops-port", wanted.ops_port)?;
         let brain = reserve("--brain-port", wanted.brain_port)?;
@@ -52,9 +52,9 @@ fn reserve(flag: &str, port: u16) -> Result<TcpListener> {
     match TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
         Ok(listener) => Ok(listener),
         Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
-            bail!("port {port} is in use: choose another with {flag} ({flag} 0 takes any free one)")
+            bail!("port {port} is in use: choose another with {flag} ({flag} 0 chooses a free port)")
         }
-        Err(error) => Err(error).context(format!("port {port} cannot be used: choose another with {flag}")),
+        Err(error) => Err(error).context(format!("cannot use port {port}: choose another with {flag}")),
     }
 }
 

@@ -10,7 +10,7 @@ use anyhow::{Context as _, Error, Result, anyhow};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
 
-/// So much of a log is shown when its service ended by itself.
+/// How many lines of its log are shown when a service ended by itself.
 const TAIL_LINES: usize = 15;
 
 /// A running service.
@@ -18,12 +18,12 @@ pub(super) struct Service {
     name: &'static str,
     child: Child,
     pid: u32,
-    /// Where its log lines go, if not to this terminal.
+    /// The file of its log lines. `None`: this terminal.
     log: Option<PathBuf>,
 }
 
 impl Service {
-    /// Starts a program with its settings file. The environment variables in `hidden` are kept from it.
+    /// Starts a program with its settings file and without the environment variables in `hidden`.
     pub(super) fn start(
         name: &'static str,
         program: &Path,
@@ -31,7 +31,7 @@ impl Service {
         hidden: &[&str],
         log: Option<PathBuf>,
     ) -> Result<Self> {
-        let what = || format!("{name} cannot be started");
+        let what = || format!("cannot start {name}");
         let mut command = std::process::Command::new(program);
         command.arg("--config").arg(config).stdin(Stdio::null());
         match &log {
@@ -43,8 +43,8 @@ impl Service {
                 command.stdout(std::io::stderr()).stderr(std::io::stderr());
             }
         }
-        // A group of its own: Ctrl-C reaches the launcher alone, which then ends the services in order. A second signal
-        // would make them stop at once.
+        // A process group for each service: Ctrl-C then reaches only the launcher, which stops the services in order. A
+        // second signal would stop a service without its drain.
         command.process_group(0);
         for variable in hidden {
             command.env_remove(variable);
@@ -58,7 +58,7 @@ impl Service {
         self.pid
     }
 
-    /// Waits until the service ends, which it should not; returns what to tell about it.
+    /// Waits until the service ends by itself. Returns the error to report.
     pub(super) async fn ended(&mut self) -> Error {
         let how = match self.child.wait().await {
             Ok(status) => status.to_string(),
@@ -70,7 +70,7 @@ impl Service {
         }
     }
 
-    /// Asks the service to end and waits; after `limit` it is killed. Was it a clean end?
+    /// Sends SIGTERM and waits; kills the service after `limit`. Returns whether the service ended with success.
     pub(super) async fn stop(&mut self, limit: Duration) -> bool {
         if let Ok(Some(status)) = self.child.try_wait() {
             return status.success();
@@ -78,26 +78,27 @@ impl Service {
         if let Some(pid) = i32::try_from(self.pid).ok().and_then(Pid::from_raw)
             && let Err(error) = kill_process(pid, Signal::TERM)
         {
-            eprintln!("note: {} cannot be asked to end: {error}", self.name);
+            eprintln!("note: cannot send SIGTERM to {}: {error}", self.name);
         }
         let ended = tokio::time::timeout(limit, self.child.wait()).await;
         match ended {
-            Ok(Ok(status)) => self.said(status),
+            Ok(Ok(status)) => self.report(status),
             Ok(Err(error)) => {
                 eprintln!("note: {}: {error}", self.name);
                 false
             }
             Err(_) => {
-                eprintln!("note: {} has not ended within {} s and is killed", self.name, limit.as_secs());
+                eprintln!("note: {} did not end within {} s: killing it", self.name, limit.as_secs());
                 if let Err(error) = self.child.kill().await {
-                    eprintln!("note: {} cannot be killed: {error}", self.name);
+                    eprintln!("note: cannot kill {}: {error}", self.name);
                 }
                 false
             }
         }
     }
 
-    fn said(&self, status: ExitStatus) -> bool {
+    /// Reports a failure. Returns whether the status is a success.
+    fn report(&self, status: ExitStatus) -> bool {
         if !status.success() {
             eprintln!("note: {} ended with {status}", self.name);
         }
@@ -127,7 +128,8 @@ mod tests {
         Service::start("brain", &program, &config, hidden, Some(folder.join("log"))).unwrap()
     }
 
-    async fn says(folder: &Path, line: &str) {
+    /// Waits for a line in the log.
+    async fn logged(folder: &Path, line: &str) {
         let wait = async {
             while !std::fs::read_to_string(folder.join("log")).unwrap().contains(line) {
                 tokio::time::sleep(Duration::from_millis(5)).await;
@@ -137,7 +139,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_service_that_ends_is_told_with_the_end_of_its_log() {
+    async fn the_error_of_an_ended_service_has_the_end_of_its_log() {
         let folder = tempfile::tempdir().unwrap();
         let mut service = script(folder.path(), "seq 1 100; echo \"$@\"; exit 2", &[]);
         let text = service.ended().await.to_string();
@@ -146,20 +148,20 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_service_is_asked_to_end_first() {
+    async fn a_service_gets_sigterm_first() {
         let folder = tempfile::tempdir().unwrap();
         let mut service =
             script(folder.path(), "trap 'echo bye; exit 0' TERM; echo up; while :; do sleep 0.05; done", &[]);
-        says(folder.path(), "up").await;
+        logged(folder.path(), "up").await;
         assert!(service.stop(Duration::from_secs(10)).await);
-        says(folder.path(), "bye").await;
+        logged(folder.path(), "bye").await;
     }
 
     #[tokio::test]
     async fn a_service_that_does_not_end_is_killed() {
         let folder = tempfile::tempdir().unwrap();
         let mut service = script(folder.path(), "trap '' TERM; echo up; while :; do sleep 0.05; done", &[]);
-        says(folder.path(), "up").await;
+        logged(folder.path(), "up").await;
         assert!(!service.stop(Duration::from_millis(100)).await);
     }
 
@@ -168,7 +170,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut service = script(folder.path(), "echo \"path=$PATH.\"", &["PATH"]);
         drop(service.ended().await);
-        // sh may set a PATH of its own where there is none.
+        // Without a PATH, sh may set a default.
         let inherited = std::env::var("PATH").unwrap();
         assert!(!std::fs::read_to_string(folder.path().join("log")).unwrap().contains(&format!("path={inherited}.")));
     }

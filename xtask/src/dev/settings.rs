@@ -1,5 +1,5 @@
-//! The settings files of a development run, written into the data folder so that one can see and reuse them. Secrets
-//! stand in files of their own beside them.
+//! The settings files of a development run, written into the data folder for reading and reuse. Secrets are in separate
+//! files of the same folder.
 
 use std::path::{Path, PathBuf};
 
@@ -10,10 +10,10 @@ use super::folder::Folder;
 use super::models::Model;
 use super::ports::Ports;
 
-/// Ports on which development servers of web pages usually run.
+/// The usual ports of development servers for web pages. Pages of these origins may connect.
 const PAGE_PORTS: [u16; 4] = [3000, 4173, 5173, 8000];
 
-/// The written files.
+/// The paths of the two settings files.
 pub(super) struct Written {
     pub(super) brain: PathBuf,
     pub(super) gateway: PathBuf,
@@ -61,7 +61,7 @@ fn gateway(ports: &Ports, secret: &Path, origins: &[String]) -> Result<Value> {
 }
 
 fn toml(settings: &Value) -> Result<String> {
-    let text = toml::to_string(settings).context("the settings cannot be written")?;
+    let text = toml::to_string(settings).context("cannot write the settings as TOML")?;
     Ok(format!("# Written by `cargo xtask dev` at every start.\n\n{text}"))
 }
 
@@ -70,7 +70,7 @@ fn local(port: u16) -> String {
 }
 
 fn text(path: &Path) -> Result<&str> {
-    path.to_str().with_context(|| format!("{} is not UTF-8: use another data folder with --data", path.display()))
+    path.to_str().with_context(|| format!("{} is not UTF-8: use another folder with --data DIR", path.display()))
 }
 
 #[cfg(test)]
@@ -79,7 +79,7 @@ mod tests {
 
     const PORTS: Ports = Ports { gateway: 1, gateway_ops: 2, brain: 3, brain_ops: 4 };
 
-    /// Every key of `given` is one of `known`, and of the same type.
+    /// Asserts that `known` has every key of `given`, with the same type.
     fn fits(given: &toml::Table, known: &toml::Table, path: &str) {
         for (key, value) in given {
             let Some(default) = known.get(key) else { panic!("{path}{key} is not in the default settings") };

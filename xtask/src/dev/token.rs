@@ -1,4 +1,4 @@
-//! Ready-made tokens for a development run, signed with the data folder's own secret.
+//! Tokens for a development run, signed with the secret of the data folder.
 
 use std::time::Duration;
 
@@ -17,12 +17,12 @@ struct Claims<'a> {
     exp: u64,
 }
 
-/// A token of a user without roles.
+/// A token without roles.
 pub(super) fn user(secret: &str) -> Result<String> {
     sign(secret, "dev-user", "Dev User", &[])
 }
 
-/// A token of an admin.
+/// A token with the role `admin`.
 pub(super) fn admin(secret: &str) -> Result<String> {
     sign(secret, "dev-admin", "Dev Admin", &["admin"])
 }

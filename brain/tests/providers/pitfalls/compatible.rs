@@ -1,4 +1,4 @@
-//! Servers that speak OpenAI's protocol in their own way: the table of Azure, Ollama, vLLM and gateways.
+//! Servers with variants of OpenAI's protocol: Azure, Ollama, vLLM and gateways.
 
 use chatbox_brain::llm::ErrorClass;
 use chatbox_brain::usage::FinishReason;

@@ -1,4 +1,4 @@
-//! Streams of the three protocols as text, to be damaged by tests, and what a refusal is checked for.
+//! Streams of the three protocols as text, which the tests damage, and the checks of a rejected call.
 
 use std::time::Duration;
 
@@ -9,10 +9,10 @@ use serde_json::{Value, json};
 
 use crate::support::{Read, ask, model};
 
-/// How an answer came out.
+/// The result of a call.
 pub(crate) type Asked = (Read, Result<FinishReason, ProviderError>);
 
-/// One event of this text.
+/// One event that contains the text.
 pub(crate) fn text(kind: &str, text: &str) -> Value {
     match kind {
         "openai" => json!({"choices": [{"index": 0, "delta": {"content": text}, "finish_reason": null}]}),
@@ -23,7 +23,7 @@ pub(crate) fn text(kind: &str, text: &str) -> Value {
     }
 }
 
-/// The event after which the answer is whole.
+/// The event that completes the answer.
 pub(crate) fn end(kind: &str) -> Value {
     match kind {
         "openai" => json!({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}),
@@ -32,7 +32,7 @@ pub(crate) fn end(kind: &str) -> Value {
     }
 }
 
-/// Events with LF.
+/// The events with the line end LF.
 pub(crate) fn stream(events: &[Value]) -> String {
     events.iter().map(|event| format!("data: {event}\n\n")).collect()
 }
@@ -42,12 +42,12 @@ pub(crate) fn whole(kind: &str, said: &str) -> String {
     stream(&[text(kind, said), end(kind)])
 }
 
-/// These bytes as one body.
+/// A reply with these bytes as its body.
 pub(crate) fn body(bytes: impl AsRef<[u8]>) -> Script {
     Script::body(200, "text/event-stream", bytes.as_ref().to_vec())
 }
 
-/// These pieces, each by itself on the wire.
+/// A reply whose body is sent in these pieces.
 pub(crate) fn pieces<T: AsRef<[u8]>>(pieces: impl IntoIterator<Item = T>) -> Script {
     let steps = pieces
         .into_iter()
@@ -55,20 +55,20 @@ pub(crate) fn pieces<T: AsRef<[u8]>>(pieces: impl IntoIterator<Item = T>) -> Scr
     Script::steps(steps)
 }
 
-/// Asks a model of this kind, which tries once, with this script before it.
+/// Calls a model of this kind, which tries once. The provider follows the script.
 pub(crate) async fn ask_once(fake: &FakeProvider, kind: &str, script: Script) -> Asked {
     fake.script(script);
     ask(&model(kind, &fake.url(), json!({"max_retries": 0}))).await
 }
 
-/// The text of an answer that must be whole.
+/// The text of an answer that must be complete.
 pub(crate) async fn said(fake: &FakeProvider, kind: &str, script: Script, row: &str) -> String {
     let (read, end) = ask_once(fake, kind, script).await;
     assert_eq!(end.map_err(|error| error.to_string()), Ok(FinishReason::Stop), "{row}: {kind}");
     read.text
 }
 
-/// The class of an answer that must fail, after `so_far`.
+/// The error class of an answer that must fail after the text `so_far`.
 pub(crate) async fn failed(fake: &FakeProvider, kind: &str, script: Script, so_far: &str, row: &str) -> ErrorClass {
     let (read, end) = ask_once(fake, kind, script).await;
     assert_eq!(read.text, so_far, "{row}: {kind}");
@@ -76,10 +76,10 @@ pub(crate) async fn failed(fake: &FakeProvider, kind: &str, script: Script, so_f
     end.unwrap_err().class
 }
 
-/// A row of a table of refusals: its name, the refusal, its class, whether the same call is made again.
+/// A row of a table of rejections: its name, the rejection, its error class, and whether the call is retried.
 pub(crate) type Refused = (&'static str, Script, ErrorClass, bool);
 
-/// Each row has its class, and is called again only where the table says so.
+/// Asserts for each row its error class and whether the call was retried.
 pub(crate) async fn assert_refusals(kind: &str, rows: Vec<Refused>) {
     let fake = FakeProvider::start().await.unwrap();
     let model = model(kind, &fake.url(), json!({"max_retries": 1}));

@@ -1,4 +1,4 @@
-//! A server that keeps the bytes of requests, for those that are no JSON, and answers them in turn.
+//! A server that records requests as bytes, for bodies that are not JSON, and sends prepared replies in order.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -16,19 +16,19 @@ pub(crate) struct Received {
     pub(crate) body: Vec<u8>,
 }
 
-/// The status line's end, the content type and the body of a reply.
+/// A reply: the status with its reason, the content type and the body.
 pub(crate) type Canned = (&'static str, &'static str, String);
 
-/// The server. It ends when dropped.
+/// The server. Dropping it stops it.
 pub(crate) struct Raw {
-    /// For `base_url`.
+    /// The `base_url` of a model at this server.
     pub(crate) url: String,
     received: Arc<Mutex<Vec<Received>>>,
     _task: JoinSet<()>,
 }
 
 impl Raw {
-    /// Starts it. Each request takes one of the replies.
+    /// Starts the server. Each request gets the next reply.
     pub(crate) async fn start(replies: impl IntoIterator<Item = Canned>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/v1", listener.local_addr().unwrap());
@@ -38,7 +38,7 @@ impl Raw {
         Self { url, received, _task: task }
     }
 
-    /// What came so far.
+    /// The requests so far.
     pub(crate) fn received(&self) -> Vec<Received> {
         self.received.lock().unwrap().clone()
     }

@@ -8,7 +8,7 @@ use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 
 use super::*;
 
-/// A gateway that says what a test wants it to say.
+/// A gateway that sends the frames of a test.
 struct Server(TcpListener);
 
 struct Peer(WebSocketStream<TcpStream>);
@@ -20,7 +20,7 @@ impl Server {
         (Self(listener), url)
     }
 
-    /// Takes a connection as far as its open session. `summary`: what the session reply holds besides its id.
+    /// Accepts a connection and opens its session. `summary`: further fields of the session reply.
     async fn open(&self) -> (Peer, Value) {
         let (socket, _) = self.0.accept().await.unwrap();
         #[expect(clippy::result_large_err, reason = "the type is tungstenite's")]
@@ -89,7 +89,7 @@ fn options(url: String) -> Options {
     }
 }
 
-/// The lines of a script, all there from the start.
+/// The lines of a script, all ready from the start.
 async fn script(lines: &[&str]) -> mpsc::Receiver<String> {
     let (sender, receiver) = mpsc::channel(16);
     for line in lines {
@@ -109,7 +109,7 @@ async fn a_script_is_answered_line_by_line_also_over_a_lost_connection() {
         peer.say(json!({ "type": "session_ready", "session_id": open["session_id"], "seq": 0 })).await;
         let first = peer.hear().await;
         assert_eq!((&first["type"], &first["content"]), (&"user_message".into(), &"one".into()));
-        // Lost before the acknowledgement: whether it was stored is not known to the client.
+        // Lost before the acknowledgement: the client does not know whether the message was stored.
         drop(peer);
 
         let (mut peer, again) = server.open().await;
@@ -122,14 +122,14 @@ async fn a_script_is_answered_line_by_line_also_over_a_lost_connection() {
         peer.answer(&second, 3, "Zwei").await;
         assert!(matches!(peer.0.next().await, Some(Ok(Message::Close(_)))));
     };
-    let (well, ()) = tokio::join!(client, server);
-    assert!(well.unwrap());
+    let (result, ()) = tokio::join!(client, server);
+    assert!(result.unwrap());
     let text = String::from_utf8(out).unwrap();
     assert!(
         text.ends_with("[1] you: one\n[2] ai: Eins\n    (stop; demo)\n[3] you: two\n[4] ai: Zwei\n    (stop; demo)\n"),
         "{text}"
     );
-    assert!(text.contains("connection c, session ") && text.contains("connecting again"), "{text}");
+    assert!(text.contains("connection c, session ") && text.contains("reconnecting"), "{text}");
 }
 
 #[tokio::test]
@@ -142,16 +142,16 @@ async fn a_refused_connection_is_not_tried_again() {
         peer.0.close(Some(frame)).await.unwrap();
         while peer.0.next().await.is_some() {}
     };
-    let (well, ()) = tokio::join!(client, server);
-    assert!(well.unwrap_err().to_string().contains("replaced"));
+    let (result, ()) = tokio::join!(client, server);
+    assert!(result.unwrap_err().to_string().contains("replaced"));
 }
 
 #[tokio::test]
 async fn a_script_does_not_wait_for_ever() {
     let (_server, url) = Server::new().await;
     let options = Options { patience: Duration::from_millis(100), ..options(url) };
-    // The address takes connections and never answers; nothing but the script's patience ends this.
+    // The server accepts connections and sends nothing, so only the time limit of the script ends the run.
     let error =
         tokio::time::timeout(Duration::from_secs(30), run(options, script(&["one"]).await, std::io::sink())).await;
-    assert!(error.unwrap().unwrap_err().to_string().contains("nothing has come"));
+    assert!(error.unwrap().unwrap_err().to_string().contains("has sent nothing"));
 }

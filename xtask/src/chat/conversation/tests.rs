@@ -70,7 +70,7 @@ fn ack(message: &Value, seq: u64) -> Value {
 }
 
 #[test]
-fn a_message_is_sent_shown_and_answered() {
+fn a_message_is_sent_printed_and_answered() {
     let mut conversation = connected();
     assert!(conversation.idle());
     let message = send(&mut conversation, "hi");
@@ -90,12 +90,12 @@ fn a_message_is_sent_shown_and_answered() {
         assert!(!conversation.idle());
     }
     say(&mut conversation, answer(2, 2, "final", "Hello", 1));
-    assert!(conversation.idle() && conversation.went_well());
+    assert!(conversation.idle() && conversation.all_answered());
     assert_eq!(conversation.take_output(), "[1] you: hi\n[2] ai: Hello\n    ()\n");
 }
 
 #[test]
-fn after_a_lost_connection_the_session_resumes_and_unacknowledged_messages_go_again_unchanged() {
+fn after_a_lost_connection_the_session_resumes_and_unacknowledged_messages_are_sent_again() {
     let mut conversation = connected();
     let first = send(&mut conversation, "one");
     say(&mut conversation, ack(&first, 1));
@@ -131,44 +131,44 @@ fn a_gap_opens_the_session_again_once() {
 }
 
 #[test]
-fn a_server_whose_events_never_fit_is_given_up() {
+fn too_many_gaps_end_the_program() {
     let mut conversation = connected();
     for _ in 0..MAX_GAPS {
         let reopening = frames(&say(&mut conversation, entry(9, json!({}))));
         say(&mut conversation, session(Some(&reopening[0]["id"]), json!({})));
         say(&mut conversation, ready());
     }
-    assert!(say(&mut conversation, entry(9, json!({}))).refused.is_some());
+    assert!(say(&mut conversation, entry(9, json!({}))).fatal.is_some());
 }
 
 #[test]
-fn an_error_that_may_pass_is_tried_again_and_another_is_final() {
+fn a_retryable_error_is_retried_and_another_is_final() {
     let mut conversation = connected();
     let message = send(&mut conversation, "hi");
     let error = |retryable: bool| json!({ "type": "error", "reply_to": message["id"], "code": "some_code", "message": "Text.", "retryable": retryable, "retry_after_ms": 70, "error_id": "abc" });
     assert_eq!(say(&mut conversation, error(true)).retry_in, Some(Duration::from_millis(70)));
     assert_eq!(frames(&conversation.again()), std::slice::from_ref(&message));
     assert_eq!(say(&mut conversation, error(false)), Reaction::default());
-    assert!(conversation.idle() && !conversation.went_well());
+    assert!(conversation.idle() && !conversation.all_answered());
     assert!(conversation.take_output().contains("some_code: Text. (error id abc)"));
 }
 
 #[test]
-fn a_refused_session_ends_the_program() {
+fn a_rejected_session_ends_the_program() {
     let mut conversation = Conversation::new(SESSION);
     let opening = frames(&say(&mut conversation, welcome())).remove(0);
     let refused = json!({ "type": "error", "reply_to": opening["id"], "code": "not_found", "message": "No.", "retryable": false });
-    assert!(say(&mut conversation, refused).refused.unwrap().contains("not_found"));
+    assert!(say(&mut conversation, refused).fatal.unwrap().contains("not_found"));
 }
 
 #[test]
-fn a_failed_answer_is_no_success() {
+fn a_failed_answer_is_a_failure() {
     let mut conversation = connected();
     let message = send(&mut conversation, "hi");
     say(&mut conversation, entry(1, json!({})));
     say(&mut conversation, answer(2, 1, "failed", "He", 1));
     say(&mut conversation, ack(&message, 1));
-    assert!(conversation.idle() && !conversation.went_well());
+    assert!(conversation.idle() && !conversation.all_answered());
 }
 
 #[test]
@@ -195,7 +195,7 @@ fn a_new_session_leaves_the_old_one() {
 }
 
 #[test]
-fn lists_and_older_entries_are_shown_when_they_come() {
+fn lists_and_older_entries_are_printed() {
     let mut conversation = connected();
     let list = frames(&conversation.line(Line::List)).remove(0);
     assert!(!conversation.idle());
@@ -224,7 +224,7 @@ fn an_answer_that_streams_can_be_stopped_by_a_script() {
     let message = send(&mut conversation, "hi");
     say(&mut conversation, entry(1, json!({})));
     say(&mut conversation, ack(&message, 1));
-    assert!(!conversation.takes(&Line::Stop) && !conversation.takes(&Line::Empty));
+    assert!(!conversation.is_ready_for(&Line::Stop) && !conversation.is_ready_for(&Line::Empty));
     say(&mut conversation, answer(2, 1, "streaming", "", 1));
-    assert!(conversation.takes(&Line::Stop) && !conversation.takes(&Line::Empty));
+    assert!(conversation.is_ready_for(&Line::Stop) && !conversation.is_ready_for(&Line::Empty));
 }
