@@ -120,7 +120,9 @@ impl Gateway {
         let device = Some(open.device).filter(|device| !device.is_empty()).map(String::into_boxed_str);
         let announced = Announced { conn: open.conn, id, device, connected_at: Timestamp(open.connected_at_ms) };
         let connection = Arc::new(Connection::new(announced, principal, Arc::clone(&self.queue)));
-        self.parts.connections.add(&connection, self.parts.context.tunables().connections_per_user);
+        if !self.parts.connections.add(&connection, self.parts.context.tunables().connections_per_user) {
+            return;
+        }
         self.parts.metrics.connections(1);
         if let Some(replaced) = self.connections.insert(open.conn, Arc::clone(&connection)) {
             self.remove(&replaced);
