@@ -20,6 +20,7 @@ use super::kick::KickReason;
 use super::panic_guard::PanicGuard;
 use super::parts::LinkParts;
 use super::send_queue::SendQueue;
+use crate::service::takeover;
 
 /// Requests of one connection that may wait here. A gateway sends far fewer at once.
 const MAX_QUEUED: usize = 256;
@@ -149,7 +150,14 @@ impl Gateway {
     fn refresh(&mut self, refresh: proto::Refresh) {
         let Some(connection) = self.connections.get(&refresh.conn) else { return };
         match convert::principal(refresh.principal) {
-            Ok(principal) if principal.user == connection.principal().user => connection.set_principal(principal),
+            Ok(principal) if principal.user == connection.principal().user => {
+                let was_admin = connection.principal().is_admin();
+                connection.set_principal(principal.clone());
+                if was_admin && !principal.is_admin() {
+                    let cx = self.parts.context.clone();
+                    self.parts.lifecycle.spawn(async move { takeover::release_all(&cx, &principal).await });
+                }
+            }
             _ => connection.kick(KickReason::Unauthorized),
         }
     }
