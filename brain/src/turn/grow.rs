@@ -62,6 +62,11 @@ impl Growing<'_> {
         let first = tokio::time::Instant::now() + settings.checkpoint;
         let mut due = tokio::time::interval_at(first, settings.checkpoint);
         loop {
+            // Whoever wrote this into the log may have died before the answer was told to end. The save that is due wakes this loop.
+            if let Some(reason) = self.session.ended_by_log(self.running.seq) {
+                finish_save(&mut save).await;
+                return GrowEnd::Finished(reason);
+            }
             let event = tokio::select! {
                 biased;
                 reason = self.running.end_requested() => GrowEvent::EndRequested(reason),
