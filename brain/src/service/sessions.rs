@@ -149,7 +149,7 @@ pub async fn end(cx: &Context, by: &Principal, id: SessionId) -> Result<(), Fail
     let session = access::own(cx, by, id).await?;
     append_event(cx, &session, Intent::End, LogEvent::SessionEnded, String::new()).await?;
     stop::end(&cx.turns, &session, FinishReason::Stopped).await?;
-    summary::save_now(&cx.sessions, &session).await;
+    summary::save_now(&cx.sessions.store, &cx.sessions.lifecycle, &session).await;
     Ok(())
 }
 

@@ -88,7 +88,7 @@ impl Sessions {
         sum_up(self.store.as_ref(), &session).await;
         let session = self.share(session);
         if saved < session.seq() {
-            summary::save_soon(self, &session);
+            summary::save_soon(&self.store, &self.lifecycle, &session);
         }
         Ok(Some(session))
     }

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use chatbox_shared::failure::Failure;
 use chatbox_shared::ids::Seq;
+use chatbox_shared::lifecycle::Lifecycle;
 
 use super::failures;
 use super::handle::Session;
-use super::registry::Sessions;
-use crate::store::{Store, StoreResult};
+use crate::store::{SharedStore, Store, StoreResult};
 
 /// How long entries gather before the summary is saved.
 const SAVE_AFTER: Duration = Duration::from_secs(1);
@@ -20,13 +20,13 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// Schedules a save, unless one is scheduled: the log has grown, or the owner has written. A save that fails is tried again, and
 /// once more when the brain drains.
-pub(super) fn save_soon(sessions: &Sessions, session: &Arc<Session>) {
+pub(super) fn save_soon(store: &SharedStore, lifecycle: &Lifecycle, session: &Arc<Session>) {
     if std::mem::replace(&mut session.live.lock().save_pending, true) {
         return;
     }
-    let (store, session) = (Arc::clone(&sessions.store), Arc::clone(session));
-    let drain = sessions.lifecycle.draining().clone();
-    sessions.lifecycle.spawn(async move {
+    let (store, session) = (Arc::clone(store), Arc::clone(session));
+    let drain = lifecycle.draining().clone();
+    lifecycle.spawn(async move {
         let mut pause = SAVE_AFTER;
         loop {
             tokio::select! {
@@ -65,9 +65,9 @@ async fn save(store: &dyn Store, session: &Session) -> bool {
 }
 
 /// Saves the summary now, for a change that lists must show at once. If that fails, it is saved later.
-pub(crate) async fn save_now(sessions: &Sessions, session: &Arc<Session>) {
-    if !save(sessions.store.as_ref(), session).await {
-        save_soon(sessions, session);
+pub(crate) async fn save_now(store: &SharedStore, lifecycle: &Lifecycle, session: &Arc<Session>) {
+    if !save(store.as_ref(), session).await {
+        save_soon(store, lifecycle, session);
     }
 }
 
@@ -84,9 +84,9 @@ async fn save_read_marker(store: &dyn Store, session: &Session) -> StoreResult<b
 }
 
 /// The owner has written the entry at `seq`, and so has read up to there. The marker is saved later.
-pub(crate) fn wrote(sessions: &Sessions, session: &Arc<Session>, seq: Seq) {
+pub(crate) fn wrote(store: &SharedStore, lifecycle: &Lifecycle, session: &Arc<Session>, seq: Seq) {
     move_read_marker(session, seq);
-    save_soon(sessions, session);
+    save_soon(store, lifecycle, session);
 }
 
 /// Moves the owner's read marker up to `seq`, or to the end of the log, and saves it. `false`: it was there or further already.
