@@ -18,27 +18,26 @@ pub struct Connections {
 }
 
 impl Connections {
-    /// Adds a connection. Ends the connection it replaces: that of the same device, or else the user's oldest if there would be
-    /// more than `per_user`.
-    pub fn add(&self, connection: &Arc<Connection>, per_user: usize) {
+    /// Adds a connection. Of the connections of one device all but the newest end, and then the user's oldest while there are more
+    /// than `per_user`. What counts is when a gateway accepted them: a connection that moves here from another brain may be older
+    /// than those that are here already. `false`: the added connection itself has ended.
+    pub fn add(&self, connection: &Arc<Connection>, per_user: usize) -> bool {
         let replaced = {
             let mut users = self.users.lock();
             let held = users.entry(connection.principal().user.clone()).or_default();
             // The same connection over a new link, before the loss of the old link was noticed: it replaces no other one.
             held.retain(|other| other.id != connection.id);
-            let same_device = held.iter().position(|other| other.device.is_some() && other.device == connection.device);
-            let replaced = match same_device {
-                Some(at) => Some(held.remove(at)),
-                None if held.len() >= per_user => Some(held.remove(0)),
-                None => None,
-            };
             let place = held.partition_point(|other| other.connected_at <= connection.connected_at);
             held.insert(place, Arc::clone(connection));
+            let mut replaced = take_replaced(held, connection.device.as_deref());
+            let above = held.len().saturating_sub(per_user);
+            replaced.extend(held.drain(..above));
             replaced
         };
-        if let Some(replaced) = replaced {
+        for replaced in &replaced {
             replaced.kick(KickReason::Replaced);
         }
+        !replaced.iter().any(|replaced| Arc::ptr_eq(replaced, connection))
     }
 
     /// Removes a connection that has ended. Does nothing for one that was replaced.
@@ -57,6 +56,18 @@ impl Connections {
     pub fn count(&self) -> usize {
         self.users.lock().values().map(SmallVec::len).sum()
     }
+}
+
+/// Takes all connections of this device but the newest.
+fn take_replaced(held: &mut SmallVec<[Arc<Connection>; 1]>, device: Option<&str>) -> Vec<Arc<Connection>> {
+    let mut replaced = Vec::new();
+    let same = |other: &Arc<Connection>| device.is_some() && other.device.as_deref() == device;
+    while let Some(first) = held.iter().position(same)
+        && held.iter().skip(first + 1).any(same)
+    {
+        replaced.push(held.remove(first));
+    }
+    replaced
 }
 
 #[cfg(test)]

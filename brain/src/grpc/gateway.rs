@@ -20,6 +20,7 @@ use super::kick::KickReason;
 use super::panic_guard::PanicGuard;
 use super::parts::LinkParts;
 use super::send_queue::SendQueue;
+use crate::service::takeover;
 
 /// Requests of one connection that may wait here. A gateway sends far fewer at once.
 const MAX_QUEUED: usize = 256;
@@ -120,7 +121,9 @@ impl Gateway {
         let device = Some(open.device).filter(|device| !device.is_empty()).map(String::into_boxed_str);
         let announced = Announced { conn: open.conn, id, device, connected_at: Timestamp(open.connected_at_ms) };
         let connection = Arc::new(Connection::new(announced, principal, Arc::clone(&self.queue)));
-        self.parts.connections.add(&connection, self.parts.context.tunables().connections_per_user);
+        if !self.parts.connections.add(&connection, self.parts.context.tunables().connections_per_user) {
+            return;
+        }
         self.parts.metrics.connections(1);
         if let Some(replaced) = self.connections.insert(open.conn, Arc::clone(&connection)) {
             self.remove(&replaced);
@@ -147,7 +150,14 @@ impl Gateway {
     fn refresh(&mut self, refresh: proto::Refresh) {
         let Some(connection) = self.connections.get(&refresh.conn) else { return };
         match convert::principal(refresh.principal) {
-            Ok(principal) if principal.user == connection.principal().user => connection.set_principal(principal),
+            Ok(principal) if principal.user == connection.principal().user => {
+                let was_admin = connection.principal().is_admin();
+                connection.set_principal(principal.clone());
+                if was_admin && !principal.is_admin() {
+                    let cx = self.parts.context.clone();
+                    self.parts.lifecycle.spawn(async move { takeover::release_all(&cx, &principal).await });
+                }
+            }
             _ => connection.kick(KickReason::Unauthorized),
         }
     }

@@ -40,7 +40,8 @@ pub async fn by_owner(cx: &Context, by: &Principal, message: NewMessage) -> Resu
     let sender = Sender::User(access::person(by));
     let NewMessage { client_msg_id, content, .. } = message;
     let written = append_message(cx, &session, Intent::UserMessage, sender, client_msg_id, content).await?;
-    summary::mark_read(&cx.sessions, &session, written.entry.meta.seq);
+    let (store, lifecycle) = (&cx.sessions.store, &cx.sessions.lifecycle);
+    summary::wrote(store, lifecycle, &session, written.entry.meta.seq);
     name_after(cx, &session, written.entry.content.text());
     if matches!(written.entry.meta.body, Body::Message { needs_answer: true, .. }) {
         worker::kick(&cx.turns, &session);

@@ -18,10 +18,10 @@ pub fn typing(by: &Principal, session: &Session, active: bool) {
 }
 
 /// The principal has read up to `seq`. Tells everyone who follows the session except `reader`, the subscriber through which
-/// the principal reads. The owner's marker is saved and never moves back.
+/// the principal reads. The owner's marker is in the store when this returns, and never moves back.
 ///
 /// # Errors
-/// `not_found` if the principal may not read the session.
+/// `not_found` if the principal may not read the session; or if the store cannot be reached.
 pub async fn read(
     cx: &Context,
     by: &Principal,
@@ -31,7 +31,7 @@ pub async fn read(
 ) -> Result<(), Failure> {
     let session = access::readable(cx, by, id).await?;
     let owner = session.owner == by.user;
-    if !owner || summary::mark_read(&cx.sessions, &session, seq) {
+    if !owner || summary::mark_read(cx.sessions.store.as_ref(), &session, seq).await? {
         let participant = access::participant(by, &session);
         let event = SessionEvent::Read { by: &participant, seq: seq.min(session.seq()) };
         session.publish(event, Recipients::AllBut(reader));

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use chatbox_shared::auth::Principal;
 use chatbox_shared::failure::{ErrorCode, Failure};
 use chatbox_shared::ids::{Seq, SessionId};
+use futures_util::StreamExt;
 
 use super::audit::{self, Reading};
 use super::context::Context;
@@ -19,6 +20,9 @@ use crate::session::view::SessionView;
 use crate::session::{erase, failures, name, summary};
 use crate::store::{SessionCursor, StateFilter};
 use crate::turn::stop;
+
+/// Rows of a page that are compared with their logs at once.
+const LISTED_AT_ONCE: usize = 8;
 
 /// A request to open the principal's own session.
 #[derive(Debug, Clone)]
@@ -121,8 +125,9 @@ pub async fn list(
     let full = rows.len() == limit as usize;
     let next = rows.last().filter(|_| full).map(|row| SessionCursor { last_at: row.summary.last_at, id: row.id });
     // Left out: a session that was erased meanwhile, and one whose key cannot be unwrapped, which is logged.
-    let listed = rows.into_iter().filter_map(|row| cx.sessions.listed(row).ok().flatten());
-    Ok(SessionPage { sessions: listed.map(|session| session.view()).collect(), next })
+    let listed = futures_util::stream::iter(rows).map(|row| cx.sessions.listed(row)).buffered(LISTED_AT_ONCE);
+    let sessions = listed.filter_map(async |session| Some(session.ok()??.view())).collect().await;
+    Ok(SessionPage { sessions, next })
 }
 
 /// Renames the principal's own session.
@@ -143,7 +148,7 @@ pub async fn end(cx: &Context, by: &Principal, id: SessionId) -> Result<(), Fail
     let session = access::own(cx, by, id).await?;
     append_event(cx, &session, Intent::End, LogEvent::SessionEnded, String::new()).await?;
     stop::end(&cx.turns, &session, FinishReason::Stopped).await?;
-    summary::save(cx.sessions.store.as_ref(), &session).await;
+    summary::save_now(&cx.sessions.store, &cx.sessions.lifecycle, &session).await;
     Ok(())
 }
 

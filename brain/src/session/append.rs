@@ -165,7 +165,7 @@ async fn append_at_end(
 
 async fn publish(sessions: &Sessions, session: &Arc<Session>, entry: &Entry) {
     session.apply(entry);
-    summary::save_soon(sessions, session);
+    summary::save_soon(&sessions.store, &sessions.lifecycle, session);
     if let Err(failure) = read_ends(sessions.store.as_ref(), session).await {
         // The entry is in the log all the same. Reconciling with the store publishes the rest.
         tracing::debug!(session = %session.id, %failure, "the end of an answer was not read yet");

@@ -9,7 +9,7 @@ use super::audience::{Recipients, Subscriber};
 use super::event::SessionEvent;
 use super::live::{Applied, Live};
 use super::view::SessionView;
-use crate::log::entry::{Body, Content, Entry};
+use crate::log::entry::{Body, Content, Entry, FinishReason};
 use crate::store::EntryRow;
 use crate::store::cipher::{CipherError, SessionKey};
 
@@ -86,6 +86,11 @@ impl Session {
     /// Gives the session an entry that is durable in the log; see [`Live`].
     pub fn apply(&self, entry: &Entry) -> Applied {
         self.live.lock().apply(entry)
+    }
+
+    /// Why the log forbids the answer at `seq` to grow on. `None`: it may grow.
+    pub fn ended_by_log(&self, seq: Seq) -> Option<FinishReason> {
+        self.live.lock().ended_by_log(seq)
     }
 
     /// Appends text to the growing answer at `seq` and publishes it. Text of an old fence or attempt is dropped.

@@ -8,7 +8,7 @@ use chatbox_shared::ids::{Seq, SessionId};
 use super::audience::{Audience, Recipients, Subscriber};
 use super::event::{AnswerDelta, Publication, SessionEvent};
 use crate::ledger::UsageSum;
-use crate::log::entry::{Body, Content, Entry, EntryMeta, EntryState};
+use crate::log::entry::{Body, Content, Entry, EntryMeta, EntryState, FinishReason};
 use crate::log::state::{Responses, Summary};
 
 /// What this brain knows of a session, and who follows it.
@@ -115,9 +115,20 @@ impl Live {
         self.streaming.as_ref().is_some_and(|known| known.meta.seq == meta.seq && known.meta.rev < meta.rev)
     }
 
-    /// Appends text to the growing answer and publishes it. If the answer has another fence or attempt by now, or has ended,
-    /// the text is dropped.
+    /// Why the log forbids the answer at `seq` to grow on: a human has joined since, or the session has ended. `None`: it may grow.
+    pub(super) fn ended_by_log(&self, seq: Seq) -> Option<FinishReason> {
+        if self.state.joined_seq > seq {
+            return Some(FinishReason::Interrupted);
+        }
+        self.state.ended_at.map(|_| FinishReason::Stopped)
+    }
+
+    /// Appends text to the growing answer and publishes it. If the answer has another fence or attempt by now, or has ended, or if
+    /// the log forbids it to grow on, the text is dropped.
     pub(super) fn delta(&mut self, seq: Seq, fence: u64, attempt: u32, text: &str) {
+        if self.ended_by_log(seq).is_some() {
+            return;
+        }
         let Some(entry) = self.streaming.as_mut().filter(|entry| entry.meta.seq == seq) else { return };
         let Content::Text(content) = &mut entry.content else { return };
         let Body::Answer(answer) = &mut entry.meta.body else { return };

@@ -15,9 +15,9 @@ use super::clock::StoreClock;
 use super::failures;
 use super::handle::{Identity, Session};
 use super::live::Live;
-use super::name;
 use super::unknown_outcome::UnknownOutcomes;
 use super::usage::sum_up;
+use super::{name, summary};
 use crate::ledger::UsageSum;
 use crate::log::state::{Responses, Summary};
 use crate::store::cipher::SessionKey;
@@ -74,6 +74,7 @@ impl Sessions {
         let row = self.store.session(id).await.map_err(|error| failures::storage(id, &error))?;
         let Some(row) = row else { return Ok(None) };
         let Some(session) = self.build(row)? else { return Ok(None) };
+        let saved = session.seq();
         catch_up(self.store.as_ref(), &session).await?;
         let streaming = self.store.streaming_answer(id).await.map_err(|error| failures::storage(id, &error))?;
         if let Some(row) = streaming {
@@ -85,7 +86,11 @@ impl Sessions {
         }
         // A brain that crashed may have recorded calls in the ledger without adding them to the session's sum.
         sum_up(self.store.as_ref(), &session).await;
-        Ok(Some(self.share(session)))
+        let session = self.share(session);
+        if saved < session.seq() {
+            summary::save_soon(&self.store, &self.lifecycle, &session);
+        }
+        Ok(Some(session))
     }
 
     /// Creates a session. If the id is taken, returns the session that has it; `None` if that one was erased.
@@ -120,13 +125,18 @@ impl Sessions {
         Ok(self.build(row)?.map(|session| self.share(session)))
     }
 
-    /// A session for a list: read, but not shared.
+    /// A session for a list. Its row may lack the last entries, if the brain that appended them died before it saved the summary:
+    /// such a session is loaded, which repairs the row. Any other one is read, but not shared.
     ///
     /// # Errors
-    /// If the data key cannot be unwrapped.
-    pub(crate) fn listed(&self, row: SessionRow) -> Result<Option<Arc<Session>>, Failure> {
-        match self.in_memory(row.id) {
-            Some(session) => Ok(Some(session)),
+    /// If the store cannot be reached, or if the data key cannot be unwrapped.
+    pub(crate) async fn listed(&self, row: SessionRow) -> Result<Option<Arc<Session>>, Failure> {
+        if let Some(session) = self.in_memory(row.id) {
+            return Ok(Some(session));
+        }
+        let next = self.store.entry(row.id, row.summary.seq + 1).await;
+        match next.map_err(|error| failures::storage(row.id, &error))? {
+            Some(_) => self.get(row.id).await,
             None => self.build(row),
         }
     }

@@ -1,67 +1,104 @@
 //! Saving the session document, which holds what lists show: the summary of the log and the owner's read marker. The log is the
 //! truth, and loading a session folds in what the saved summary lacks. So the summary is saved outside the path of
-//! acknowledgements, and once for many entries.
+//! acknowledgements, and once for many entries. What a client has read is acknowledged, so it is saved before the reply.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use chatbox_shared::failure::Failure;
 use chatbox_shared::ids::Seq;
+use chatbox_shared::lifecycle::Lifecycle;
 
+use super::failures;
 use super::handle::Session;
-use super::registry::Sessions;
-use crate::store::Store;
+use crate::store::{SharedStore, Store, StoreResult};
 
 /// How long entries gather before the summary is saved.
 const SAVE_AFTER: Duration = Duration::from_secs(1);
+/// The longest wait before a save that failed is tried again.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
-/// Schedules a save, unless one is scheduled: the log has grown, or the owner has read on.
-pub(super) fn save_soon(sessions: &Sessions, session: &Arc<Session>) {
+/// Schedules a save, unless one is scheduled: the log has grown, or the owner has written. A save that fails is tried again, and
+/// once more when the brain drains.
+pub(super) fn save_soon(store: &SharedStore, lifecycle: &Lifecycle, session: &Arc<Session>) {
     if std::mem::replace(&mut session.live.lock().save_pending, true) {
         return;
     }
-    let (store, session) = (Arc::clone(&sessions.store), Arc::clone(session));
-    let drain = sessions.lifecycle.draining().clone();
-    sessions.lifecycle.spawn(async move {
-        tokio::select! {
-            () = tokio::time::sleep(SAVE_AFTER) => {}
-            () = drain.cancelled() => {}
+    let (store, session) = (Arc::clone(store), Arc::clone(session));
+    let drain = lifecycle.draining().clone();
+    lifecycle.spawn(async move {
+        let mut pause = SAVE_AFTER;
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = drain.cancelled() => {}
+            }
+            session.live.lock().save_pending = false;
+            if save_all(store.as_ref(), &session).await || drain.is_cancelled() {
+                return;
+            }
+            if std::mem::replace(&mut session.live.lock().save_pending, true) {
+                // A later change has scheduled a save of its own.
+                return;
+            }
+            pause = (pause * 2).min(LONGEST_PAUSE);
         }
-        session.live.lock().save_pending = false;
-        save(store.as_ref(), &session).await;
-        save_read_marker(store.as_ref(), &session).await;
     });
 }
 
-/// Saves the summary now, for a change that lists must show at once.
-pub(crate) async fn save(store: &dyn Store, session: &Session) {
+async fn save_all(store: &dyn Store, session: &Session) -> bool {
+    let read = save_read_marker(store, session).await;
+    if let Err(error) = &read {
+        tracing::debug!(session = %session.id, %error, "the read marker was not saved");
+    }
+    save(store, session).await && read.is_ok()
+}
+
+/// Saves the summary now. `false`: the store could not be reached.
+async fn save(store: &dyn Store, session: &Session) -> bool {
     let summary = session.read(|live| live.state.clone());
-    if let Err(error) = store.save_summary(session.id, &summary).await {
+    let saved = store.save_summary(session.id, &summary).await;
+    if let Err(error) = &saved {
         tracing::debug!(session = %session.id, %error, "the summary was not saved; it can be folded from the log");
     }
+    saved.is_ok()
 }
 
-async fn save_read_marker(store: &dyn Store, session: &Session) {
+/// Saves the summary now, for a change that lists must show at once. If that fails, it is saved later.
+pub(crate) async fn save_now(store: &SharedStore, lifecycle: &Lifecycle, session: &Arc<Session>) {
+    if !save(store.as_ref(), session).await {
+        save_soon(store, lifecycle, session);
+    }
+}
+
+/// Saves the read marker. `false`: the store has it already.
+async fn save_read_marker(store: &dyn Store, session: &Session) -> StoreResult<bool> {
     let (read_seq, saved) = session.read(|live| (live.read_seq, live.read_saved));
     if read_seq <= saved {
-        return;
+        return Ok(false);
     }
-    match store.mark_read(session.id, read_seq).await {
-        Ok(()) => session.live.lock().read_saved = read_seq,
-        Err(error) => tracing::debug!(session = %session.id, %error, "the read marker was not saved"),
-    }
+    store.mark_read(session.id, read_seq).await?;
+    let mut live = session.live.lock();
+    live.read_saved = live.read_saved.max(read_seq);
+    Ok(true)
 }
 
-/// Moves the owner's read marker up to `seq`. `false`: it is there or further already.
-pub(crate) fn mark_read(sessions: &Sessions, session: &Arc<Session>, seq: Seq) -> bool {
-    let moved = {
-        let mut live = session.live.lock();
-        let seq = seq.min(live.state.seq);
-        let moved = seq > live.read_seq;
-        live.read_seq = live.read_seq.max(seq);
-        moved
-    };
-    if moved {
-        save_soon(sessions, session);
-    }
-    moved
+/// The owner has written the entry at `seq`, and so has read up to there. The marker is saved later.
+pub(crate) fn wrote(store: &SharedStore, lifecycle: &Lifecycle, session: &Arc<Session>, seq: Seq) {
+    move_read_marker(session, seq);
+    save_soon(store, lifecycle, session);
+}
+
+/// Moves the owner's read marker up to `seq`, or to the end of the log, and saves it. `false`: it was there or further already.
+///
+/// # Errors
+/// If the store cannot be reached. The call may be repeated.
+pub(crate) async fn mark_read(store: &dyn Store, session: &Session, seq: Seq) -> Result<bool, Failure> {
+    move_read_marker(session, seq);
+    save_read_marker(store, session).await.map_err(|error| failures::storage(session.id, &error))
+}
+
+fn move_read_marker(session: &Session, seq: Seq) {
+    let mut live = session.live.lock();
+    live.read_seq = live.read_seq.max(seq.min(live.state.seq));
 }

@@ -77,6 +77,11 @@ impl Growing<'_> {
         let mut due = tokio::time::interval_at(tokio::time::Instant::now() + every, every);
         due.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
+            // Whoever wrote this into the log may have died before the answer was told to end. The save that is due wakes this loop.
+            if let Some(reason) = self.session.ended_by_log(self.running.seq) {
+                finish_save(&mut save).await;
+                return GrowEnd::Finished(reason);
+            }
             let event = tokio::select! {
                 biased;
                 reason = self.running.end_requested() => GrowEvent::EndRequested(reason),

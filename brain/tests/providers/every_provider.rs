@@ -12,13 +12,7 @@ use serde_json::{Value, json};
 
 use super::support::{KINDS, ask, ask_with, chats, model, prompt};
 
-<<<<<<< HEAD:brain/tests/providers/every_provider.rs
 /// The key of all models here, as [`super::support::KEY_ENV`] holds it.
-=======
-use support::{KINDS, ask, ask_with, chats, model, prompt};
-
-/// The provider key of all models, which [`support::KEY_ENV`] contains.
->>>>>>> p8:brain/tests/providers.rs
 const KEY: &str = env!("CARGO_PKG_NAME");
 /// How long the brain waits for the event that confirms an answer which may be complete.
 const LINGER: Duration = Duration::from_millis(1500);

@@ -1,13 +1,5 @@
 //! Pictures in the requests to each provider, over real sockets.
 
-<<<<<<< HEAD:brain/tests/providers/pictures.rs
-=======
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on says so")]
-
-mod raw;
-mod support;
-
->>>>>>> p8:brain/tests/pictures.rs
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;

@@ -84,11 +84,7 @@ async fn sse_05_several_lines_of_data_are_one_event() {
     }
 }
 
-<<<<<<< HEAD:brain/tests/providers/pitfalls/sse.rs
 /// Sparse keep-alive comments, together longer than the model may be silent, keep the answer.
-=======
-/// Rare keep-alive comments, over a time longer than the idle timeout, keep the call open.
->>>>>>> p8:brain/tests/pitfalls/sse.rs
 async fn assert_is_life(sign: &str, row: &str) {
     let fake = FakeProvider::start().await.unwrap();
     for kind in KINDS {

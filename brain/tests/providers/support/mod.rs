@@ -1,11 +1,7 @@
-<<<<<<< HEAD:brain/tests/providers/support/mod.rs
 //! What the tests of providers share: a model at the fake provider, and a question to it whose answer is read as the brain
 //! reads it.
 
 pub(crate) mod raw;
-=======
-//! What the tests of providers share: a model at the fake provider, and a prompt to it.
->>>>>>> p8:brain/tests/support/mod.rs
 
 use std::sync::{Arc, Mutex};
 
@@ -60,22 +56,14 @@ pub(crate) fn prompt() -> Prompt {
     }
 }
 
-<<<<<<< HEAD:brain/tests/providers/support/mod.rs
 /// The parts of an answer.
-=======
-/// What was read from an answer.
->>>>>>> p8:brain/tests/support/mod.rs
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Read {
     /// The text at the end.
     pub(crate) text: String,
     /// Texts that were replaced by others.
     pub(crate) replaced: Vec<String>,
-<<<<<<< HEAD:brain/tests/providers/support/mod.rs
     /// Input tokens, all and cached, as `Chunk::InputTokens` reports them.
-=======
-    /// The input tokens of the last `InputTokens`: all and cached.
->>>>>>> p8:brain/tests/support/mod.rs
     pub(crate) input: Option<(u64, u64)>,
     /// The last usage.
     pub(crate) usage: Option<TokenUsage>,
@@ -83,11 +71,7 @@ pub(crate) struct Read {
     pub(crate) conversation: Option<String>,
 }
 
-<<<<<<< HEAD:brain/tests/providers/support/mod.rs
 /// Asks as the brain does, with all retries, and reads up to the end or the error.
-=======
-/// Sends a prompt as the brain does, with all tries, and reads the answer to its end.
->>>>>>> p8:brain/tests/support/mod.rs
 pub(crate) async fn ask_with(model: &Model, prompt: &Prompt) -> (Read, Result<FinishReason, ProviderError>) {
     let recorder = Arc::new(RecordingProvider {
         inner: Arc::clone(&model.provider),
@@ -137,14 +121,9 @@ pub(crate) async fn ask_with(model: &Model, prompt: &Prompt) -> (Read, Result<Fi
     }
 }
 
-<<<<<<< HEAD:brain/tests/providers/support/mod.rs
 /// Passes every call on to another provider, under one request id, and records the last error and the facts that an answer
 /// has besides its text.
 struct RecordingProvider {
-=======
-/// A provider that records the events of the last call and passes them on.
-struct Witness {
->>>>>>> p8:brain/tests/support/mod.rs
     inner: SharedProvider,
     request_id: String,
     seen: Arc<Mutex<Read>>,
