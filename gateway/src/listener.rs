@@ -128,9 +128,8 @@ struct Shared<S> {
 
 fn http(limits: HttpLimits) -> http1::Builder {
     let mut http = http1::Builder::new();
-    // Without a timer hyper ignores the timeout. A socket has one request: a refused client connects again.
+    // Without a timer hyper ignores the timeout.
     http.timer(TokioTimer::new())
-        .keep_alive(false)
         .header_read_timeout(limits.header_timeout)
         .max_buf_size(limits.max_header_bytes)
         .max_header_size(limits.max_header_bytes)

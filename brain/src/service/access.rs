@@ -8,7 +8,7 @@ use chatbox_shared::failure::{ErrorCode, Failure};
 use chatbox_shared::ids::SessionId;
 
 use super::context::Context;
-use super::sessions::model_or_default;
+use super::models::model_or_default;
 use crate::log::entry::{Person, Sender};
 use crate::session::erase;
 use crate::session::handle::Session;

@@ -6,7 +6,7 @@ use chatbox_shared::ids::{MessageId, SessionId};
 
 use super::access;
 use super::context::Context;
-use super::sessions::model_or_default;
+use super::models::model_or_default;
 use super::writing::append_event;
 use crate::log::entry::LogEvent;
 use crate::log::state::Intent;

@@ -11,6 +11,7 @@ pub mod context;
 pub mod help;
 pub mod history;
 pub mod messages;
+mod models;
 pub mod page;
 pub mod presence;
 pub mod sessions;

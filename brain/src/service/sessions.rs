@@ -168,18 +168,6 @@ pub async fn delete(cx: &Context, by: &Principal, id: SessionId) -> Result<(), F
     Ok(())
 }
 
-/// The model with this id, or the default model for an empty id.
-///
-/// # Errors
-/// `model_unavailable` if there is no such model.
-pub(super) fn model_or_default(cx: &Context, model_id: &str) -> Result<String, Failure> {
-    let tunables = cx.tunables();
-    if model_id.is_empty() {
-        return Ok(tunables.catalog.default_model().id.clone());
-    }
-    tunables.catalog.get(model_id).map(|model| model.id.clone()).ok_or_else(|| ErrorCode::ModelUnavailable.into())
-}
-
 fn check_name(cx: &Context, name: &str) -> Result<(), Failure> {
     let max = cx.tunables().limits.max_name_chars;
     if name.chars().count() > max {

@@ -93,9 +93,10 @@ impl Session {
         self.live.lock().ended_by_log(seq)
     }
 
-    /// Appends text to the growing answer at `seq` and publishes it. Text of an old fence or attempt is dropped.
-    pub fn delta(&self, seq: Seq, fence: u64, attempt: u32, text: &str) {
-        self.live.lock().delta(seq, fence, attempt, text);
+    /// Appends text to the growing answer at `seq` and publishes it. Text of an old fence or attempt is dropped, and text of an
+    /// answer that the log forbids to grow on. Returns whether the text was published.
+    pub fn delta(&self, seq: Seq, fence: u64, attempt: u32, text: &str) -> bool {
+        self.live.lock().delta(seq, fence, attempt, text)
     }
 
     /// Publishes an event.

@@ -124,21 +124,22 @@ impl Live {
     }
 
     /// Appends text to the growing answer and publishes it. If the answer has another fence or attempt by now, or has ended, or if
-    /// the log forbids it to grow on, the text is dropped.
-    pub(super) fn delta(&mut self, seq: Seq, fence: u64, attempt: u32, text: &str) {
+    /// the log forbids it to grow on, the text is dropped. Returns whether the text was published.
+    pub(super) fn delta(&mut self, seq: Seq, fence: u64, attempt: u32, text: &str) -> bool {
         if self.ended_by_log(seq).is_some() {
-            return;
+            return false;
         }
-        let Some(entry) = self.streaming.as_mut().filter(|entry| entry.meta.seq == seq) else { return };
-        let Content::Text(content) = &mut entry.content else { return };
-        let Body::Answer(answer) = &mut entry.meta.body else { return };
+        let Some(entry) = self.streaming.as_mut().filter(|entry| entry.meta.seq == seq) else { return false };
+        let Content::Text(content) = &mut entry.content else { return false };
+        let Body::Answer(answer) = &mut entry.meta.body else { return false };
         if answer.fence != fence || answer.attempt != attempt {
-            return;
+            return false;
         }
         let index = answer.next_index;
         content.push_str(text);
         answer.next_index += 1;
         self.publish(SessionEvent::Delta(AnswerDelta { seq, attempt, index, count: 1, text }), Recipients::Everyone);
+        true
     }
 
     /// Adds a subscriber that has got everything up to `state.seq`.

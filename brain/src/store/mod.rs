@@ -13,11 +13,13 @@ use chatbox_shared::ids::{ClientMessageId, MessageId, Seq, SessionId, UserId};
 use crate::ledger::{Allowance, Day, DayUsage, Reservation, UsageRecord, UsageSum};
 use crate::log::entry::EntryMeta;
 pub use crate::log::state::{Responses, Summary};
+pub use error::{StoreError, StoreResult};
 use unreadable::UnreadableRows;
 
 pub mod cipher;
 #[cfg(test)]
 pub(crate) mod conformance;
+mod error;
 pub mod key_check;
 pub mod keyring;
 pub mod mongo;
@@ -142,23 +144,6 @@ pub struct LeaseCursor {
     /// Its id, which orders answers of equal leases.
     pub id: MessageId,
 }
-
-/// Why an operation failed. After `Unavailable` it is unknown whether a write took place.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// The store is unreachable, has no majority, or did not answer in time. A retry with the same ids is safe.
-    #[error("the store is not available: {0}")]
-    Unavailable(String),
-    /// A stored document cannot be read by this version.
-    #[error("a stored document cannot be read: {0}")]
-    Corrupt(String),
-    /// The store refused, and a retry does not change that.
-    #[error("the store refused: {0}")]
-    Refused(String),
-}
-
-/// The result of an operation.
-pub type StoreResult<T> = Result<T, StoreError>;
 
 /// The storage of sessions, logs and the ledger. All writes are durable when they return: on a majority, journaled. All
 /// reads see every acknowledged write (read concern majority). Pages are sorted by the store and bounded by `limit`.

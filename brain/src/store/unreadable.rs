@@ -11,7 +11,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
 use uuid::Uuid;
 
-use super::{StoreError, StoreResult};
+use super::error::{StoreError, StoreResult};
 
 /// The name of the counter. Prometheus adds `_total`.
 const METRIC: &str = "chatbox_brain_unreadable_rows";

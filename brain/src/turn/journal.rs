@@ -85,19 +85,20 @@ impl Journal {
         Instant::now() < self.owned_until
     }
 
-    /// Appends text and shows it.
+    /// Shows text and appends it. Text that the session does not show any more is dropped: the stored text is what was shown.
     pub(super) fn push(&mut self, text: &str) {
         let text = beginning(text, MAX_ANSWER_BYTES.saturating_sub(self.entry.content.text().len()));
         self.first_token.get_or_insert_with(|| self.begun.elapsed());
         let Body::Answer(answer) = &mut self.entry.meta.body else { return };
-        let (seq, attempt) = (self.entry.meta.seq, answer.attempt);
+        if !self.session.delta(self.entry.meta.seq, self.stored.fence, answer.attempt, text) {
+            return;
+        }
         answer.next_index += 1;
         if let Content::Text(content) = &mut self.entry.content {
             content.push_str(text);
         }
         self.unsaved_bytes += text.len();
         self.unsaved_since.get_or_insert_with(Instant::now);
-        self.session.delta(seq, self.stored.fence, attempt, text);
     }
 
     /// Begins a new attempt with this text, because the provider has withdrawn the text before. It must be saved before it is

@@ -93,7 +93,7 @@ async fn requests_bring_scripts_of_their_own() {
 async fn hostile_scripts_are_refused_with_the_field() {
     let provider = FakeProvider::start().await.unwrap();
     for (method, path, body, part) in [
-        ("POST", "/mock/scripts", "{", "no JSON"),
+        ("POST", "/mock/scripts", "{", "invalid JSON"),
         ("POST", "/mock/scripts", r#"[{"text": ["a"]}, {"steps": ["bgin"]}]"#, "[1]: steps[0]"),
         ("PUT", "/mock/always", r#"{"format": {"bom": "yes"}}"#, "format.bom"),
         ("POST", "/mock/random", r#"{"faults": {}}"#, "`seed` is missing"),
