@@ -62,11 +62,13 @@ pub(crate) enum LinkError {
     Lost(Box<tonic::Status>),
 }
 
-/// Connects, and serves the link until it ends. `Ok` if the brain drained or `end` was cancelled.
+/// Connects, and serves the link until it ends. `Ok` if the link drained or `end` was cancelled. The link drains when the
+/// brain asks for it, or when `unlisted` is cancelled.
 pub(crate) async fn run(
     address: Address,
     settings: &ConnectSettings,
     links: &Links,
+    unlisted: &CancellationToken,
     end: &CancellationToken,
 ) -> Result<(), LinkError> {
     let limit = settings.timeout * 2;
@@ -75,7 +77,7 @@ pub(crate) async fn run(
         tokio::time::timeout(limit, greeting).await.map_err(|_| LinkError::Timeout(limit))??;
     let link = links.add(welcome, sender);
     tracing::info!(%address, brain = %link.brain, link = link.id, "link is ready");
-    let outcome = serve(&link, &mut incoming, links, end).await;
+    let outcome = serve(&link, &mut incoming, links, unlisted, end).await;
     links.remove(&link, LinkState::Lost);
     if outcome.is_err() {
         links.metrics().losses.inc();
@@ -112,6 +114,7 @@ async fn serve(
     link: &Link,
     incoming: &mut Streaming<BrainFrame>,
     links: &Links,
+    unlisted: &CancellationToken,
     end: &CancellationToken,
 ) -> Result<(), LinkError> {
     loop {
@@ -119,6 +122,11 @@ async fn serve(
             biased;
             () = end.cancelled() => return Ok(()),
             () = link.drained() => return Ok(()),
+            () = unlisted.cancelled(), if link.is(LinkState::Ready) => {
+                tracing::info!(brain = %link.brain, link = link.id, "address is no longer listed; its link drains");
+                links.remove(link, LinkState::Draining);
+                continue;
+            }
             frame = incoming.message() => frame.map_err(|status| LinkError::Lost(Box::new(status)))?,
         };
         match frame {

@@ -75,35 +75,32 @@ impl Pool {
 
     async fn keep_resolving(&self) {
         let mut known: HashMap<Address, CancellationToken> = HashMap::new();
+        let mut resolved = vec![BTreeSet::new(); self.endpoints.len()];
         loop {
-            if let Some(found) = self.resolve().await {
-                forget_unlisted(&mut known, &found);
-                for address in found {
-                    known.entry(address).or_insert_with(|| self.supervise(address));
-                }
-                self.links.metrics().wanted.set(i64::try_from(known.len()).unwrap_or(i64::MAX));
+            let found = self.resolve(&mut resolved).await;
+            forget_unlisted(&mut known, &found);
+            for address in found {
+                known.entry(address).or_insert_with(|| self.supervise(address));
             }
+            self.links.metrics().wanted.set(i64::try_from(known.len()).unwrap_or(i64::MAX));
             tokio::time::sleep(self.resolve_interval).await;
         }
     }
 
-    /// All current addresses. `None` if a look-up failed: the known addresses are kept then.
-    async fn resolve(&self) -> Option<BTreeSet<Address>> {
-        let mut found = BTreeSet::new();
-        for endpoint in &self.endpoints {
+    /// All current addresses. `resolved` has the last addresses of each endpoint: an endpoint whose look-up fails, or
+    /// finds nothing, keeps them.
+    async fn resolve(&self, resolved: &mut [BTreeSet<Address>]) -> BTreeSet<Address> {
+        for (endpoint, resolved) in self.endpoints.iter().zip(resolved.iter_mut()) {
             match tokio::time::timeout(self.connect.timeout, endpoint.resolve()).await {
-                Ok(Ok(addresses)) => found.extend(addresses),
-                Ok(Err(error)) => {
-                    tracing::warn!(?endpoint, %error, "cannot resolve the name of a brain");
-                    return None;
-                }
+                Ok(Ok(found)) if found.is_empty() => tracing::warn!(?endpoint, "the name of a brain has no address"),
+                Ok(Ok(found)) => *resolved = found.into_iter().collect(),
+                Ok(Err(error)) => tracing::warn!(?endpoint, %error, "cannot resolve the name of a brain"),
                 Err(_) => {
                     tracing::warn!(?endpoint, timeout = ?self.connect.timeout, "resolving the name of a brain timed out");
-                    return None;
                 }
             }
         }
-        Some(found)
+        resolved.iter().flatten().copied().collect()
     }
 
     /// Starts a supervisor. Returns the token that tells it that its address is no longer listed.
@@ -130,4 +127,41 @@ fn forget_unlisted(known: &mut HashMap<Address, CancellationToken>, found: &BTre
         }
         keep
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Ignore;
+
+    impl LinkEvents for Ignore {
+        fn deliver(&self, _: u64, _: chatbox_shared::proto::Deliver) {}
+
+        fn reply(&self, _: u64, _: chatbox_shared::proto::Reply) {}
+
+        fn kick(&self, _: u64, _: chatbox_shared::proto::Kick) {}
+
+        fn links_changed(&self, _: &[u64]) {}
+    }
+
+    #[tokio::test]
+    async fn a_name_that_does_not_resolve_keeps_its_addresses_and_leaves_the_others_alone() {
+        let endpoint = |text: &str| text.parse::<BrainEndpoint>().expect("endpoint");
+        // A label of more than 63 characters fails without a query to a name server.
+        let unresolvable = format!("http://{}.example:1", "x".repeat(64));
+        let pool = Pool {
+            connect: ConnectSettings { name: "gateway-1".into(), timeout: Duration::from_secs(10), tls: None },
+            endpoints: vec![endpoint(&unresolvable), endpoint("http://127.0.0.1:2")],
+            resolve_interval: Duration::from_secs(60),
+            links: Links::new(Arc::new(Ignore), LinkMetrics::default()),
+            lifecycle: Lifecycle::new(),
+            end: CancellationToken::new(),
+        };
+        let last = endpoint("http://127.0.0.1:1").resolve().await.expect("address")[0];
+        let mut resolved = vec![BTreeSet::from([last]), BTreeSet::new()];
+        let found = pool.resolve(&mut resolved).await;
+        let found: Vec<String> = found.iter().map(ToString::to_string).collect();
+        assert_eq!(found, ["http://127.0.0.1:1", "http://127.0.0.1:2"]);
+    }
 }

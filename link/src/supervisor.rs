@@ -21,7 +21,7 @@ pub(crate) struct LinkSupervisor {
     pub(crate) address: Address,
     pub(crate) settings: ConnectSettings,
     pub(crate) links: Links,
-    /// Cancelled when the address is no longer resolved: a link in use goes on, but is not connected again.
+    /// Cancelled when the address is no longer resolved: the link drains, and is not connected again.
     pub(crate) unlisted: CancellationToken,
     /// Cancelled when all links must end.
     pub(crate) end: CancellationToken,
@@ -34,7 +34,7 @@ impl LinkSupervisor {
         while !self.end.is_cancelled() && !self.unlisted.is_cancelled() {
             let began = Instant::now();
             let outcome = tokio::select! {
-                outcome = client::run(self.address, &self.settings, &self.links, &self.end) => outcome,
+                outcome = client::run(self.address, &self.settings, &self.links, &self.unlisted, &self.end) => outcome,
                 () = self.end.cancelled() => return,
             };
             // A brain whose link broke is likely to come back at once. A brain that drained is not: it would send its

@@ -7,9 +7,12 @@ use chatbox_shared::ids::UserId;
 use chatbox_shared::lifecycle::Lifecycle;
 use chatbox_shared::proto::{self, client_message, gateway_frame};
 use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
 
 use super::fake::{FakeBrain, FakeLink};
 use super::*;
+use crate::client::ConnectSettings;
+use crate::supervisor::LinkSupervisor;
 
 /// Reports the ready links to the test.
 struct Recorder(mpsc::UnboundedSender<Vec<u64>>);
@@ -125,6 +128,36 @@ async fn a_lost_link_is_replaced_and_its_uplinks_resume() {
     assert_eq!((process.metrics.losses.get(), process.metrics.reattached.get()), (1, 1));
     uplink.end(3).await;
     assert!(matches!(link.next().await, gateway_frame::Frame::Close(proto::Close { conn: 3 })));
+}
+
+#[tokio::test]
+async fn a_link_to_an_unlisted_address_drains_and_ends_with_its_last_uplink() {
+    let lifecycle = Lifecycle::new();
+    let mut brain = FakeBrain::start("brain-a", &lifecycle).await;
+    let (sender, mut changes) = mpsc::unbounded_channel();
+    let links = Links::new(Arc::new(Recorder(sender)), LinkMetrics::default());
+    let unlisted = CancellationToken::new();
+    let endpoint: BrainEndpoint = format!("http://{}", brain.address).parse().expect("endpoint");
+    let supervisor = LinkSupervisor {
+        address: endpoint.resolve().await.expect("address")[0],
+        settings: ConnectSettings { name: "gateway-1".into(), timeout: Duration::from_secs(3), tls: None },
+        links: links.clone(),
+        unlisted: unlisted.clone(),
+        end: CancellationToken::new(),
+    };
+    lifecycle.spawn(supervisor.run());
+    let mut link = brain.link().await;
+    assert_eq!(changes.recv().await.as_deref(), Some(&[1_u64][..]));
+    let (source, mut uplink) = (Source(UserId::new("u1")), Uplink::default());
+    uplink.attach(&links, &source);
+    uplink.send(&source);
+    link.open().await;
+    link.request().await;
+    unlisted.cancel();
+    assert_eq!(changes.recv().await.as_deref(), Some(&[][..]), "no new connection uses the link");
+    uplink.leave(3);
+    assert!(matches!(link.next().await, gateway_frame::Frame::Close(_)));
+    link.ended().await;
 }
 
 #[tokio::test]
