@@ -114,8 +114,8 @@ impl Step {
                 execute(cargo().args(["clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"]))
             }
             Self::Doc => {
-                let doc = ["doc", "--locked", "--workspace", "--no-deps", "--quiet"];
-                execute(cargo().args(doc).env("RUSTDOCFLAGS", "-D warnings"))
+                let doc = ["doc", "--locked", "--workspace", "--no-deps", "--document-private-items", "--quiet"];
+                execute(cargo().args(doc).env("RUSTDOCFLAGS", "-D warnings -A rustdoc::private_intra_doc_links"))
             }
             Self::Deny => deny::run(),
             Self::Fetch => {

@@ -15,7 +15,7 @@ pub(super) fn write(cursor: Option<SessionCursor>) -> String {
 /// The session before the page; `None` for an empty text.
 ///
 /// # Errors
-/// `invalid_message` if [`write`] did not write this text.
+/// `invalid_message` if [`write()`] did not write this text.
 pub(super) fn read(text: &str) -> Result<Option<SessionCursor>, Failure> {
     if text.is_empty() {
         return Ok(None);

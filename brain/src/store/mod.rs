@@ -2,7 +2,7 @@
 //! Contents reach a store as ciphertext only ([`cipher`]), which no store interprets. The ledger contains no content.
 //!
 //! To add a store: implement the trait with single-document operations guarded by the unique keys named at
-//! [`Appended`], then run [`conformance`] over it.
+//! [`Appended`], then run `conformance` over it.
 
 use std::sync::Arc;
 

@@ -1,6 +1,6 @@
 //! Real MongoDB servers for tests: one mongod on a free port, its data in a temporary folder, gone when dropped.
 //!
-//! [`shared`] is the server that all tests of a run share, each in a database of its own. A test that kills or pauses its
+//! [`shared()`] is the server that all tests of a run share, each in a database of its own. A test that kills or pauses its
 //! server, or reads the files of it, starts one for itself: [`Mongod::start`], [`ReplicaSet::start`].
 
 mod replica_set;

@@ -53,7 +53,7 @@ pub struct AnswerEnd {
 pub enum AnswerOutcome {
     /// A model finished, for this reason.
     Finished(FinishReason),
-    /// [`Answering::stop`] was called.
+    /// [`Answering::stop`](super::Answering::stop) was called.
     Stopped,
     /// No model could answer, for this reason.
     Failed(AnswerError),
